@@ -1,0 +1,66 @@
+"""connect.json: all that a client needs to find and trust the server (mode 0600, written by the server)."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from penstock_client.errors import ConnectError
+
+ENVIRONMENT_VARIABLE = "PENSTOCK_CONNECT"
+
+
+@dataclass(frozen=True)
+class ConnectInfo:
+    """What connect.json holds: one flat JSON object, strings and integers only, so that a C client can read it.
+
+    study: the study's name. incarnation: the server's current life. control: the coordinator's endpoint.
+    The keys are CURVE keys in Z85 (40 characters), made anew for each study.
+    """
+
+    study: str
+    incarnation: int
+    control: str
+    server_public_key: str
+    client_public_key: str
+    client_secret_key: str
+
+    def __repr__(self) -> str:
+        return f"ConnectInfo(study={self.study!r}, incarnation={self.incarnation}, control={self.control!r}, keys=***)"
+
+    def write(self, path: Path) -> None:
+        """Write atomically with mode 0600; a reader sees the old file or the new one, never half of one."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(asdict(self), file, indent=1)
+            file.write("\n")
+        temporary.replace(path)
+
+
+def read_connect_file(path: str | Path | None = None) -> ConnectInfo:
+    """Read connect.json from `path`, or from where PENSTOCK_CONNECT points.
+
+    Raises:
+        ConnectError: no path given, no such file, or not a connect.json of this version.
+    """
+    chosen = path if path is not None else os.environ.get(ENVIRONMENT_VARIABLE)
+    if not chosen:
+        raise ConnectError(
+            f"no server given: set {ENVIRONMENT_VARIABLE} to the connect.json in the study's run directory"
+        )
+    try:
+        data = json.loads(Path(chosen).read_text())
+        info = ConnectInfo(**data)
+    except OSError as error:
+        raise ConnectError(
+            f"cannot read {chosen} ({error.strerror}): is the study running, and is this path right?"
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise ConnectError(f"{chosen} is not a connect.json of this version of Penstock: {error}") from error
+    for name, kind in ConnectInfo.__annotations__.items():
+        if type(getattr(info, name)).__name__ != kind:
+            raise ConnectError(f"{chosen}: {name} should be {kind}, is {getattr(info, name)!r}")
+    return info

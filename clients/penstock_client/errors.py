@@ -1,0 +1,45 @@
+"""Every error the client raises on purpose.
+
+PenstockError
+├── ConnectError        connect.json is missing, unreadable or malformed; the server cannot be reached
+├── WireError           bytes that are not a valid message (wrong magic, version, size, kind)
+├── FieldError          an array that does not fit the announced field; raised before anything is sent
+├── Refused             the server refused a message; `.reason` is a `Reason`, the text says what to do
+└── ServerLost          the server stopped answering for longer than its time-out
+"""
+
+from __future__ import annotations
+
+from penstock_client.reasons import Reason
+
+
+class PenstockError(Exception):
+    """Base of every error that Penstock raises on purpose."""
+
+
+class ConnectError(PenstockError):
+    """The server cannot be found: its connect.json is missing or malformed, or nobody answers there."""
+
+
+class WireError(PenstockError):
+    """Bytes that do not form a message of this version of the wire format (docs/wire-format.md)."""
+
+
+class FieldError(PenstockError):
+    """An array whose dtype, shape or name does not fit the announced field."""
+
+
+class ServerLost(PenstockError):
+    """The server has not answered heartbeats for longer than its time-out."""
+
+
+class Refused(PenstockError):
+    """The server refused a message.
+
+    Attributes:
+        reason: the machine-readable reason, also the label under which the server counts it.
+    """
+
+    def __init__(self, reason: Reason, text: str) -> None:
+        super().__init__(f"{text} (refused: {reason.name.lower()})")
+        self.reason = reason

@@ -1,0 +1,276 @@
+"""What a study is: the sections of the study file as plain, validated data.
+
+The study file's reading, its overrides and the wording of its errors are in `penstock.study_file`; here are only the
+keys, their types, their defaults and what must hold between them. Sizes and times may be written with units
+("8 GiB", "60 s"); they are held in bytes and seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+_BYTES = {"B": 1, "kB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30, "TiB": 2**40}
+_SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
+IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def _quantity(value: object, units: dict[str, float] | dict[str, int]) -> object:
+    if not isinstance(value, str):
+        return value
+    match = _QUANTITY.fullmatch(value)
+    if match is None or match[2] not in units:
+        raise ValueError(f"expected a number followed by one of {', '.join(units)}")
+    return float(match[1]) * units[match[2]]
+
+
+def parse_bytes(value: object) -> object:
+    """'8 GiB' to bytes; numbers pass through."""
+    number = _quantity(value, _BYTES)
+    return int(number) if isinstance(number, float) else number
+
+
+def parse_seconds(value: object) -> object:
+    """'60 s' to seconds; numbers pass through."""
+    return _quantity(value, _SECONDS)
+
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A table of the study file: unknown keys are errors, values are fixed once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StudySection(Section):
+    """[study]: name, seed and engine ("ray": actors; "inline": one process, bit-reproducible)."""
+
+    name: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+    seed: int = Field(0, ge=0)
+    engine: Literal["ray", "inline"] = "ray"
+
+
+class ParametersSection(Section):
+    """[parameters]: every key but `sampler` and `file` is a parameter with its bounds [low, high].
+
+    sampler: how points are chosen (scipy.stats.qmc); `file`: a CSV whose header names the parameters, for sampler "file".
+    """
+
+    sampler: Literal["uniform", "sobol", "halton", "latin-hypercube", "grid", "file"] = "sobol"
+    file: str | None = None
+    bounds: dict[str, tuple[float, float]] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_bounds(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "bounds" not in data:
+            own = {k: v for k, v in data.items() if k in ("sampler", "file")}
+            return {**own, "bounds": {k: v for k, v in data.items() if k not in own}}
+        return data
+
+    @field_validator("bounds")
+    @classmethod
+    def _ordered(cls, bounds: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        for name, (low, high) in bounds.items():
+            if not low < high:
+                raise ValueError(f"{name} = [{low:g}, {high:g}]: expected [low, high] with low < high; swap them")
+            if not name.isidentifier():
+                raise ValueError(f"{name!r} is not a usable parameter name: letters, digits and _ only")
+        return bounds
+
+    @model_validator(mode="after")
+    def _file_given(self) -> ParametersSection:
+        if (self.sampler == "file") != (self.file is not None):
+            raise ValueError('sampler = "file" and file = "points.csv" go together; give both or neither')
+        return self
+
+
+class EntrySection(Section):
+    """One of [solver.entries]: the dictionary entry of an OpenFOAM case that a parameter sets.
+
+    file: path inside the case, e.g. "0/U". entry: dotted path, e.g. "boundaryField.movingWall.value".
+    value: format of what is written; "{}" stands for the parameter.
+    """
+
+    file: str
+    entry: str
+    value: str = "{}"
+
+
+class SolverSection(Section):
+    """[solver]: what runs, how often and how many at a time. Exactly one of `adapter` and `command` is given.
+
+    adapter: "openfoam", a built-in solver ("heat2d"), or "package.module:Class". command: any program that streams
+    through PENSTOCK_CONNECT; "{name}" in an argument stands for a parameter. case: OpenFOAM template case, or the
+    command's working directory. options: passed to a built-in solver or class. ranks: MPI ranks per simulation. every:
+    stream each n-th time step. retries: further attempts of a simulation that failed. wall_time: of one simulation.
+    mesh_commands, application: how an OpenFOAM case is meshed and run (default: blockMesh; the case's controlDict).
+    """
+
+    adapter: str | None = None
+    command: list[str] | None = Field(None, min_length=1)
+    case: str | None = None
+    simulations: int = Field(gt=0)
+    validation_simulations: int = Field(0, ge=0)
+    concurrency: int = Field(1, gt=0)
+    ranks: int = Field(1, gt=0)
+    every: int = Field(1, gt=0)
+    retries: int = Field(2, ge=0)
+    wall_time: Seconds = 3600.0
+    application: str | None = None
+    mesh_commands: list[list[str]] = [["blockMesh"]]
+    entries: dict[str, EntrySection] = {}
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> SolverSection:
+        if (self.adapter is None) == (self.command is None):
+            raise ValueError('expected exactly one of adapter = "..." and command = ["...", ...]')
+        if self.adapter == "openfoam" and self.case is None:
+            raise ValueError('adapter = "openfoam" needs case = "path/to/template case"')
+        return self
+
+
+class FieldSection(Section):
+    """One of [fields]: what is streamed. What is left out is taken from the first client that announces it."""
+
+    components: int | None = Field(None, gt=0)
+    shape: tuple[int, ...] | None = None
+
+
+class SamplesSection(Section):
+    """[samples]: what the model trains on.
+
+    window: consecutive time steps in a sample (1: a time step). stride: steps between the starts of two windows.
+    time: which time the model sees, the time step's index ("step") or the solver's time ("physical").
+    """
+
+    window: int = Field(1, gt=0)
+    stride: int = Field(1, gt=0)
+    time: Literal["step", "physical"] = "step"
+
+
+class BufferSection(Section):
+    """[buffer]: per trainer rank (SC 2023, section 3). capacity: in samples, or a size such as "8 GiB".
+
+    watermark: population above which training may draw. presentations_per_sample: producers wait until training has
+    drawn this many samples for each one received (0: they never wait for that). credit: bytes one client may
+    have on the way.
+    """
+
+    policy: Literal["fifo", "firo", "reservoir"] = "reservoir"
+    capacity: int | str = 2000
+    watermark: int = Field(0, ge=0)
+    presentations_per_sample: float = Field(0.0, ge=0)
+    credit: Bytes = 8 * 2**20
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BufferSection:
+        if isinstance(self.capacity, int):
+            if self.capacity <= 0:
+                raise ValueError(f"capacity = {self.capacity}: expected at least 1 sample")
+            if self.watermark >= self.capacity:
+                raise ValueError(
+                    f"watermark = {self.watermark} with capacity = {self.capacity}: expected watermark < capacity, "
+                    "or training would never start"
+                )
+        else:
+            number = parse_bytes(self.capacity)
+            if not isinstance(number, int) or number <= 0:
+                raise ValueError(f'capacity = {self.capacity!r}: expected samples (2000) or a size ("8 GiB")')
+        return self
+
+
+class NormalisationSection(Section):
+    """[normalisation]: streaming mean and standard deviation (Welford), per input and per field component."""
+
+    inputs: bool = True
+    targets: bool = True
+
+
+class ModelSection(BaseModel):
+    """[model]: a registered model or "package.module:Class"; every other key is passed to it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+    name: str = "mlp"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class NamedOptions(BaseModel):
+    """A torch class by name with its keyword arguments, e.g. { name = "adam", lr = 1e-3 }."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class TrainingSection(Section):
+    """[training]: how the model learns and when it stops.
+
+    Training ends when production has ended and the buffer has drained, or earlier at max_batches, target_error
+    (validation relative L2) or wall_time. min_batches: after production has ended, go on drawing from what the buffer holds
+    until so many batches are done, then drain. optimizer, scheduler: torch classes by name (any case); the scheduler steps once a batch.
+    loss: "mse", "l1", "relative_l2" or "package.module:function". threads: CPU threads of training, "auto" from the
+    cores that solvers leave free.
+    """
+
+    batch_size: int = Field(32, gt=0)
+    optimizer: NamedOptions = NamedOptions(name="adam", lr=1e-3)  # type: ignore[call-arg]
+    scheduler: NamedOptions | None = None
+    loss: str = "mse"
+    ranks: int = Field(1, gt=0)
+    device: str = "auto"
+    threads: int | Literal["auto"] = "auto"
+    max_batches: int | None = Field(None, gt=0)
+    min_batches: int = Field(0, ge=0)
+    target_error: float | None = Field(None, gt=0)
+    wall_time: Seconds | None = None
+    validate_every: int = Field(200, gt=0)
+    checkpoint_every: Seconds = 60.0
+
+    @model_validator(mode="after")
+    def _bounds(self) -> TrainingSection:
+        if self.max_batches is not None and self.min_batches > self.max_batches:
+            raise ValueError(
+                f"min_batches = {self.min_batches} is above max_batches = {self.max_batches}: lower one of them"
+            )
+        return self
+
+
+class ServerSection(Section):
+    """[server]: addresses and time-outs. host: the address that sockets bind and clients are told ("127.0.0.1")."""
+
+    host: str = "127.0.0.1"
+    heartbeat: Seconds = 2.0
+    client_timeout: Seconds = 60.0
+    server_timeout: Seconds = 60.0
+
+
+class Study(Section):
+    """A whole study file. `directory` is the folder it lies in: relative paths in it start there."""
+
+    study: StudySection
+    parameters: ParametersSection
+    solver: SolverSection
+    fields: dict[str, FieldSection] = Field(min_length=1)
+    samples: SamplesSection = SamplesSection()
+    buffer: BufferSection = BufferSection()
+    normalisation: NormalisationSection = NormalisationSection()
+    model: ModelSection = ModelSection()
+    training: TrainingSection = TrainingSection()
+    server: ServerSection = ServerSection()
+    directory: str = Field(".", exclude=True)
