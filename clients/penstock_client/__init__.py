@@ -1,0 +1,39 @@
+"""How a solver speaks to a Penstock server: `Client`, and what it raises.
+
+from penstock_client import Client
+
+with Client() as client:
+    for simulation in client.simulations():
+        for step, field in enumerate(solve(**simulation.parameters)):
+            simulation.send(step, T=field)
+"""
+
+from penstock_client.client import Client
+from penstock_client.connect_file import ConnectInfo, read_connect_file
+from penstock_client.errors import (
+    Abandoned,
+    ConnectError,
+    FieldError,
+    PenstockError,
+    Refused,
+    ServerLost,
+    WireError,
+)
+from penstock_client.reasons import Reason
+from penstock_client.simulation import Field, Simulation
+
+__all__ = [
+    "Abandoned",
+    "Client",
+    "ConnectError",
+    "ConnectInfo",
+    "Field",
+    "FieldError",
+    "PenstockError",
+    "Reason",
+    "Refused",
+    "ServerLost",
+    "Simulation",
+    "WireError",
+    "read_connect_file",
+]

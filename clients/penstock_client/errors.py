@@ -5,6 +5,7 @@ PenstockError
 ├── WireError           bytes that are not a valid message (wrong magic, version, size, kind)
 ├── FieldError          an array that does not fit the announced field; raised before anything is sent
 ├── Refused             the server refused a message; `.reason` is a `Reason`, the text says what to do
+├── Abandoned           the server no longer wants this simulation (the study is stopping, or gave it to another)
 └── ServerLost          the server stopped answering for longer than its time-out
 """
 
@@ -31,6 +32,10 @@ class FieldError(PenstockError):
 
 class ServerLost(PenstockError):
     """The server has not answered heartbeats for longer than its time-out."""
+
+
+class Abandoned(PenstockError):
+    """The server no longer wants this simulation: the study is stopping, or has handed it to another worker."""
 
 
 class Refused(PenstockError):

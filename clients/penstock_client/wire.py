@@ -90,7 +90,7 @@ class Header(NamedTuple):
     field: int = 0
     rank: int = 0
     offset: int = 0
-    count: int = 0
+    count: int = 0  # type: ignore[assignment]  # hides tuple.count, which nobody needs on a header
     dtype: Dtype = Dtype.NONE
     time: float = 0.0
 

@@ -1,0 +1,87 @@
+"""Heartbeats on a thread and a connection of their own, so that a long solver step or a slow server step kills nobody."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from penstock_client.errors import Abandoned, Refused, ServerLost, WireError
+from penstock_client.payloads import Alive, Refuse
+from penstock_client.transport import Connection
+from penstock_client.wire import ANY_SIMULATION, Header, Kind, unpack
+
+
+class Heartbeat:
+    """Beats until closed, and remembers what the server answered.
+
+    Args:
+        connection: to the coordinator, used by this thread alone.
+        client: the 16 bytes that name this client process.
+        interval, server_timeout: seconds.
+    """
+
+    def __init__(
+        self, connection: Connection, client: bytes, incarnation: int, interval: float, server_timeout: float
+    ) -> None:
+        self._connection = connection
+        self._client = client
+        self._incarnation = incarnation
+        self._interval = interval
+        self._server_timeout = server_timeout
+        self._current = (ANY_SIMULATION, 0)
+        self._abandoned: tuple[int, int] | None = None
+        self._refused: Refused | None = None
+        self._heard = time.monotonic()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="penstock-heartbeat", daemon=True)
+        self._thread.start()
+
+    def serve(self, simulation: int, attempt: int) -> None:
+        """From now on beat for this simulation; ANY_SIMULATION when idle."""
+        self._current = (simulation, attempt)
+
+    def check(self) -> None:
+        """Raise what the server's answers, or their absence, mean for the caller.
+
+        Raises:
+            ServerLost: no answer for longer than the server's time-out.
+            Refused: the server belongs to another incarnation or does not know this client.
+            Abandoned: the server no longer wants the current simulation.
+        """
+        if self._refused is not None:
+            raise self._refused
+        silent = time.monotonic() - self._heard
+        if silent > self._server_timeout:
+            raise ServerLost(
+                f"the server has not answered for {silent:.0f} s (time-out {self._server_timeout:.0f} s): "
+                "is the study still running? `penstock status` in its run directory tells"
+            )
+        if self._abandoned == self._current and self._current[0] != ANY_SIMULATION:
+            raise Abandoned(f"the server no longer wants simulation {self._current[0]}, attempt {self._current[1]}")
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        try:
+            while not self._closing.is_set():
+                simulation, attempt = self._current
+                header = Header(Kind.HEARTBEAT, self._incarnation, simulation, attempt)
+                self._connection.send([header.pack(), self._client])
+                while (frames := self._connection.receive(0)) is not None:
+                    self._hear(frames)
+                self._closing.wait(self._interval)
+        finally:
+            self._connection.close()
+
+    def _hear(self, frames: list[bytes]) -> None:
+        header = unpack(frames[0])
+        self._heard = time.monotonic()
+        if header.kind is Kind.ALIVE and Alive.unpack(frames[1]).abandon:
+            self._abandoned = (header.simulation, header.attempt)
+        elif header.kind is Kind.REFUSE:
+            refuse = Refuse.unpack(frames[1])
+            self._refused = Refused(refuse.reason, refuse.text)
+        elif header.kind is not Kind.ALIVE:
+            raise WireError(f"{header.kind.name} in answer to a heartbeat")

@@ -1,0 +1,68 @@
+"""What a Python solver is, and how one is found by name or import path."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from numpy.typing import ArrayLike
+
+from penstock_client import Field, PenstockError
+
+BUILT_IN = {"heat2d": "penstock_solvers.heat2d:Heat2D"}
+EXTERNAL = ("openfoam",)  # adapters that run the solver as a process of its own
+
+
+class SolverError(PenstockError):
+    """A solver that cannot be found or made."""
+
+
+class Solver(Protocol):
+    """A solver written in Python: any class with these two members.
+
+    fields: name to `Field` (shape, components, dtype) of what `run` yields.
+    """
+
+    fields: Mapping[str, Field]
+
+    def run(self, parameters: Mapping[str, float]) -> Iterator[tuple[float, Mapping[str, ArrayLike]]]:
+        """Yield (physical time, fields) for one time step after the other."""
+
+
+def make_solver(adapter: str, options: Mapping[str, Any]) -> Solver:
+    """The solver named by a built-in name or "package.module:Class", made with its options.
+
+    Raises:
+        SolverError: no such name, module or class, or a constructor that does not take the options.
+    """
+    path = BUILT_IN.get(adapter, adapter)
+    module_name, colon, class_name = path.partition(":")
+    if not colon:
+        known = [*BUILT_IN, *EXTERNAL]
+        near = difflib.get_close_matches(adapter, known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise SolverError(f'adapter = {adapter!r}: expected one of {", ".join(known)} or "package.module:Class"{hint}')
+    try:
+        made_by = getattr(importlib.import_module(module_name), class_name)
+    except ImportError as error:
+        raise SolverError(
+            f"adapter = {adapter!r}: cannot import {module_name} ({error}); install it or put it beside the study file"
+        ) from error
+    except AttributeError as error:
+        raise SolverError(f"adapter = {adapter!r}: module {module_name} has no {class_name}") from error
+    try:
+        inspect.signature(made_by).bind(**options)
+    except TypeError as error:
+        raise SolverError(
+            f"adapter = {adapter!r}: [solver.options] do not fit {class_name}{inspect.signature(made_by)}: {error}"
+        ) from error
+    solver: Solver = made_by(**options)
+    for member in ("fields", "run"):
+        if not hasattr(solver, member):
+            raise SolverError(
+                f"adapter = {adapter!r}: {class_name} has no `{member}`; see penstock_solvers.solver.Solver"
+            )
+    return solver
