@@ -1,0 +1,116 @@
+"""FIFO, FIRO and reservoir (SC 2023, section 3), each composed of how samples are drawn and what may be evicted.
+
+| policy    | draw                             | after the draw | put into a full buffer         | a batch of n needs  |
+|-----------|----------------------------------|----------------|--------------------------------|---------------------|
+| fifo      | the n oldest                     | removed        | waits                          | n samples           |
+| firo      | n uniformly, all different       | removed        | waits                          | watermark + n       |
+| reservoir | n uniformly, with replacement    | kept, seen     | evicts a random seen sample, or waits | watermark + 1 |
+
+The paper draws one sample at a time, each draw waiting until population > watermark; n such draws need watermark + n
+samples where a draw removes (FIRO), and watermark + 1 where it does not (reservoir).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_server.buffer.population import Population
+
+Indices = NDArray[np.int64]
+PolicyName = Literal["fifo", "firo", "reservoir"]
+
+Selector = Callable[[Population, int, np.random.Generator], Indices]
+"""Which slots make a batch of n; the caller has made sure that enough samples are there."""
+
+Remover = Callable[[Population, np.random.Generator], int]
+"""Which slot a put into a full buffer takes over; the caller has made sure that a seen sample is there."""
+
+
+def oldest(population: Population, number: int, _rng: np.random.Generator) -> Indices:
+    """The samples that arrived first, in order."""
+    return population.oldest(number)
+
+
+def uniform_distinct(population: Population, number: int, rng: np.random.Generator) -> Indices:
+    """Uniform without replacement."""
+    return population.at(rng.choice(len(population), number, replace=False))
+
+
+def uniform_with_replacement(population: Population, number: int, rng: np.random.Generator) -> Indices:
+    """Independent uniform draws: a sample may be twice in a batch."""
+    return population.at(rng.integers(0, len(population), number))
+
+
+def random_seen(population: Population, rng: np.random.Generator) -> int:
+    """A uniformly chosen sample among those that have been trained on."""
+    return int(population.at(rng.integers(population.unseen, len(population), 1))[0])
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a buffer draws and evicts.
+
+    select: while production runs. drain: after it has ended; these draws always remove. evict: what a put into a full
+    buffer overwrites; None: such a put waits. keeps: whether a draw leaves the samples in place while production runs.
+    watermarked: whether the watermark applies.
+    """
+
+    name: PolicyName
+    select: Selector
+    drain: Selector
+    evict: Remover | None
+    keeps: bool
+    watermarked: bool
+
+    def needed(self, batch_size: int, watermark: int) -> int:
+        """Samples that must be there before a batch may be drawn while production runs."""
+        return (watermark if self.watermarked else 0) + (1 if self.keeps else batch_size)
+
+    def must_wait(self, population: Population, capacity: int) -> bool:
+        """Whether a put finds the buffer full and nothing in it that may be evicted."""
+        return len(population) >= capacity and (self.evict is None or population.seen == 0)
+
+
+POLICIES: dict[PolicyName, Policy] = {
+    "fifo": Policy("fifo", select=oldest, drain=oldest, evict=None, keeps=False, watermarked=False),
+    "firo": Policy("firo", select=uniform_distinct, drain=uniform_distinct, evict=None, keeps=False, watermarked=True),
+    "reservoir": Policy(
+        "reservoir",
+        select=uniform_with_replacement,
+        drain=uniform_distinct,
+        evict=random_seen,
+        keeps=True,
+        watermarked=True,
+    ),
+}
+
+
+def check_sizes(
+    policy: PolicyName, capacity: int, watermark: int, batch_size: int, presentations_per_sample: float = 0.0
+) -> None:
+    """Raise ValueError where a buffer of these sizes could never hand out a batch, or never meet the limiter's ratio."""
+    if policy not in POLICIES:
+        raise ValueError(f"policy = {policy!r}: expected one of {', '.join(POLICIES)}")
+    for name, value, least in (("capacity", capacity, 1), ("watermark", watermark, 0), ("batch_size", batch_size, 1)):
+        if value < least:
+            raise ValueError(f"{name} = {value}: expected at least {least}")
+    if presentations_per_sample < 0:
+        raise ValueError(f"presentations_per_sample = {presentations_per_sample:g}: expected 0 (off) or more")
+    chosen = POLICIES[policy]
+    needed = chosen.needed(batch_size, watermark)
+    if needed > capacity:
+        held_back = f" above a watermark of {watermark}" if chosen.watermarked else ""
+        raise ValueError(
+            f"capacity = {capacity} samples: a {policy} buffer needs at least {needed} to draw a batch of {batch_size}"
+            f"{held_back}; raise the capacity, or lower the watermark or the batch size"
+        )
+    if not chosen.keeps and presentations_per_sample > 1:
+        raise ValueError(
+            f"presentations_per_sample = {presentations_per_sample:g} with policy = {policy!r}, which presents each sample "
+            'once: expected at most 1; use policy = "reservoir" to present samples more often'
+        )

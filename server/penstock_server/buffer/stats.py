@@ -1,0 +1,109 @@
+"""What a buffer can tell about itself, and how its figures are gathered."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class BufferStats:
+    """A buffer at one moment; counts go back to the study's start, across checkpoints.
+
+    population: samples held, seen and unseen.
+    unseen: of these, samples that no batch has held yet.
+    capacity: samples that the buffer may hold.
+    received: samples committed.
+    presentations: samples drawn, each draw counted.
+    trained_unique: different samples drawn at least once.
+    evicted: seen samples overwritten by new ones (reservoir).
+    spilled: samples that had no spare slot while they were filled and were copied in on commit; raise `spare` if many.
+    batches: batches drawn.
+    mean_population: population just before a draw, averaged over all batches drawn; 0.0 before the first.
+    times_seen: times seen -> number of samples, of all samples received, whether still held or not.
+    mean_times_seen: presentations / received; 0.0 before the first.
+    put_blocked_seconds: time that producers have spent in `commit`, waiting; of several at once, each counts.
+    stall_seconds: time that training has spent in `get`, waiting.
+    production_ended: whether `end_production` has been called.
+    drained: production has ended and no sample is left.
+    """
+
+    population: int
+    unseen: int
+    capacity: int
+    received: int
+    presentations: int
+    trained_unique: int
+    evicted: int
+    spilled: int
+    batches: int
+    mean_population: float
+    times_seen: dict[int, int]
+    mean_times_seen: float
+    put_blocked_seconds: float
+    stall_seconds: float
+    production_ended: bool
+    drained: bool
+
+
+@dataclass
+class Counters:
+    """Running counts of a buffer, kept in its checkpoint; meanings as in `BufferStats`."""
+
+    received: int = 0
+    presentations: int = 0
+    trained_unique: int = 0
+    evicted: int = 0
+    spilled: int = 0
+    batches: int = 0
+    population_sum: int = 0
+
+
+class WaitClock:
+    """Adds up the time that threads spend waiting, those included that wait right now. Its user holds a lock."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.waiting = 0
+        self._total = seconds
+        self._since = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self._total + self.waiting * (time.monotonic() - self._since)
+
+    def __enter__(self) -> None:
+        self._settle(+1)
+
+    def __exit__(self, *_: object) -> None:
+        self._settle(-1)
+
+    def _settle(self, change: int) -> None:
+        now = time.monotonic()
+        self._total += self.waiting * (now - self._since)
+        self._since = now
+        self.waiting += change
+
+
+class TimesSeen:
+    """How often each sample in a slot has been drawn, and a histogram of those that have left."""
+
+    def __init__(self, slots: int) -> None:
+        self.held: NDArray[np.int64] = np.zeros(slots, dtype=np.int64)
+        self.left: NDArray[np.int64] = np.zeros(8, dtype=np.int64)  # left[k]: samples that left after k draws
+
+    def leave(self, slot: int) -> None:
+        times = int(self.held[slot])
+        if times >= len(self.left):
+            longer = np.zeros(2 * times, dtype=np.int64)
+            longer[: len(self.left)] = self.left
+            self.left = longer
+        self.left[times] += 1
+
+    def histogram(self, slots: NDArray[np.int64]) -> dict[int, int]:
+        """Over the samples that have left and those in `slots`."""
+        counts = np.bincount(self.held[slots], minlength=len(self.left))
+        counts[: len(self.left)] += self.left
+        return {int(times): int(counts[times]) for times in np.flatnonzero(counts)}

@@ -1,0 +1,128 @@
+"""Checkpoints of a buffer: states that do not fit are refused; that they continue identically is in test_buffer_model."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock_server.buffer import Buffer, BufferState
+from penstock_server.buffer.population import Population
+from penstock_server.schema import FieldSpec, SampleSpec
+
+SPEC = SampleSpec(parameters=("a",), fields=(FieldSpec("u", 1, (4,)),))
+OPTIONS: dict[str, Any] = {"policy": "reservoir", "capacity": 8, "batch_size": 3, "seed": 1}
+
+
+def used_buffer() -> Buffer:
+    """12 samples received, 4 of them evicted, one slot still filling."""
+    buffer = Buffer(SPEC, **OPTIONS)
+    for identifier in range(12):
+        slot = buffer.reserve()
+        slot.inputs[:] = slot.targets[:] = identifier
+        slot.simulation, slot.sample = identifier, 100
+        while not buffer.try_commit(slot):
+            buffer.try_get(3)
+    buffer.reserve()
+    return buffer
+
+
+@pytest.fixture
+def state() -> BufferState:
+    return used_buffer().state_dict()
+
+
+def test_figures_survive(state: BufferState) -> None:
+    before, buffer = used_buffer().stats(), Buffer(SPEC, **OPTIONS)
+    buffer.load_state_dict(state)
+    after = buffer.stats()
+    assert after.evicted == before.evicted == 4
+    for name in ("received", "presentations", "trained_unique", "batches", "mean_population", "times_seen", "unseen"):
+        assert getattr(after, name) == getattr(before, name)
+    assert after.put_blocked_seconds == state["meta"]["put_blocked_seconds"]
+    assert after.stall_seconds == state["meta"]["stall_seconds"]
+
+
+def test_a_state_is_a_copy(state: BufferState) -> None:
+    buffer = Buffer(SPEC, **OPTIONS)
+    buffer.load_state_dict(state)
+    kept = copy.deepcopy(state)
+    buffer.end_production()
+    while buffer.try_get(3) is not None:
+        pass
+    for identifier in range(5):
+        slot = buffer.reserve()
+        slot.inputs[:] = slot.targets[:] = 99 + identifier
+        buffer.commit(slot)
+    for name, array in kept["arrays"].items():
+        np.testing.assert_array_equal(state["arrays"][name], array)
+    assert state["meta"] == kept["meta"]
+
+
+@pytest.mark.parametrize(
+    ("options", "spec", "message"),
+    [
+        ({"policy": "firo"}, SPEC, "policy 'reservoir', this one 'firo'"),
+        ({"capacity": 7}, SPEC, "holds 8 samples, capacity is 7: raise the capacity"),
+        ({}, SampleSpec(("a", "b"), SPEC.fields), r"inputs have shape \(1, 2\) a sample, expected \(1, 3\)"),
+        (
+            {},
+            SampleSpec(("a",), (FieldSpec("u", 1, (5,)),)),
+            r"targets have shape \(1, 4\) a sample, expected \(1, 5\)",
+        ),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(
+    state: BufferState, options: dict[str, Any], spec: SampleSpec, message: str
+) -> None:
+    buffer = Buffer(spec, **{**OPTIONS, **options})
+    with pytest.raises(ValueError, match=message):
+        buffer.load_state_dict(state)
+    assert buffer.stats().population == buffer.stats().received == 0
+
+
+@pytest.mark.parametrize("damage", [{"arrival": np.array([0, 1, 2])}, {"arrival": np.array([0, 1, 2, 3, 4, 5, 6, 9])}])
+def test_a_damaged_state_is_refused(state: BufferState, damage: dict[str, Any]) -> None:
+    buffer = Buffer(SPEC, **OPTIONS)
+    state["arrays"].update(damage)
+    with pytest.raises(ValueError, match=r"damaged|do not agree"):
+        buffer.load_state_dict(state)
+    assert buffer.stats().population == 0
+
+
+def test_a_state_goes_only_into_an_unused_buffer(state: BufferState) -> None:
+    with pytest.raises(RuntimeError, match="has not been used"):
+        used_buffer().load_state_dict(state)
+    filling = Buffer(SPEC, **OPTIONS)
+    filling.reserve()
+    with pytest.raises(RuntimeError, match="has not been used"):
+        filling.load_state_dict(state)
+
+
+def test_a_larger_buffer_takes_the_state_over(state: BufferState) -> None:
+    buffer = Buffer(SPEC, **{**OPTIONS, "capacity": 20, "spare": 3})
+    buffer.load_state_dict(state)
+    assert buffer.stats().population == 8
+    assert buffer.stats().capacity == 20
+
+
+def test_population_never_removes_an_unseen_sample() -> None:
+    population = Population(3)
+    slot = population.take_free()
+    population.insert(slot)
+    with pytest.raises(ValueError, match=f"slot {slot} holds no sample that has been seen"):
+        population.remove(slot)
+    assert population.mark_seen(slot)
+    assert not population.mark_seen(slot)
+    population.remove(slot)
+    assert (len(population), population.free) == (0, 3)
+
+
+def test_population_without_a_free_slot() -> None:
+    population = Population(1)
+    population.take_free()
+    assert population.filling == 1
+    with pytest.raises(IndexError, match="no slot is free"):
+        population.take_free()
