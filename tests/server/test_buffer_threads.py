@@ -187,7 +187,7 @@ def test_closing_wakes_everybody() -> None:
 
 def test_a_checkpoint_taken_while_samples_arrive_is_whole() -> None:
     buffer = Buffer(SPEC, policy="reservoir", capacity=40, batch_size=4, spare=2)
-    producer = start(produce, buffer, 2000)
+    producer = start(produce, buffer, 600)
     states = []
     training = start(consume, buffer, 4)
     while not training.done():
