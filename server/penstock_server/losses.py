@@ -1,0 +1,48 @@
+"""What training makes small: a function of prediction and target (batch, width), both in normalised units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from penstock_server.import_path import load_import_path
+from penstock_server.nearest import nearest
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def relative_l2(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean over the batch of ||prediction - target|| / ||target||, each norm over a whole row.
+
+    A target row of zeros counts as one of norm 1e-6 per element, so that the loss stays finite.
+    """
+    floor = 1e-6 * target.shape[1] ** 0.5
+    norms = torch.linalg.vector_norm(target, dim=1).clamp_min(floor)
+    ratios: Tensor = torch.linalg.vector_norm(prediction - target, dim=1) / norms
+    return ratios.mean()
+
+
+LOSSES: dict[str, Loss] = {"mse": functional.mse_loss, "l1": functional.l1_loss, "relative_l2": relative_l2}
+
+
+def make_loss(name: str) -> Loss:
+    """The loss by its name or by "package.module:function".
+
+    Raises ImportPathError (a PenstockError) when the path leads nowhere, ValueError when it is no scalar function of two rows.
+    """
+    if ":" not in name:
+        if name not in LOSSES:
+            raise ValueError(f'[training] loss = "{name}": {nearest(name, LOSSES)}, or "package.module:function"')
+        return LOSSES[name]
+    loss = load_import_path(name)
+    if not callable(loss):
+        raise ValueError(f'[training] loss = "{name}" is a {type(loss).__name__}: expected a function')
+    trial: object = loss(torch.ones(2, 3, requires_grad=True), torch.zeros(2, 3))
+    if not (isinstance(trial, Tensor) and trial.ndim == 0 and trial.requires_grad):
+        raise ValueError(
+            f'[training] loss = "{name}": expected a differentiable scalar tensor from (prediction, target), got {trial!r}'
+        )
+    return loss  # type: ignore[no-any-return]

@@ -1,0 +1,17 @@
+"""What a misspelt name was probably meant to be, for the end of an error message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def nearest(name: str, valid: Iterable[str], *, shown: int = 8) -> str:
+    """ "did you mean 'x'?" when one valid name is close to `name`, else "expected one of ..." with up to `shown` names."""
+    names = sorted(set(valid))
+    by_folded = {n.lower(): n for n in names}
+    close = get_close_matches(name.lower(), by_folded, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {by_folded[close[0]]!r}?"
+    more = ", ..." if len(names) > shown else ""
+    return f"expected one of {', '.join(names[:shown])}{more}"
