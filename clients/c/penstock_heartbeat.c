@@ -1,0 +1,181 @@
+#include "penstock_heartbeat.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SLICE_MS 50 /* how soon the thread notices that it should stop */
+
+struct pnsk_heartbeat {
+    pthread_t thread;
+    pthread_mutex_t lock; /* guards all below but link and beat, which the thread alone uses once it runs */
+    pnsk_link link;
+    pnsk_buffer client;
+    uint8_t client_bytes[PNSK_CLIENT_BYTES];
+    uint32_t incarnation;
+    int64_t interval_ms, timeout_ms;
+    bool stopping;
+    int64_t simulation;
+    uint32_t attempt;
+    int64_t heard_ms;
+    penstock_status trouble; /* PENSTOCK_OK while all is well */
+    pnsk_error why;
+};
+
+static void hear(pnsk_heartbeat *beat, pnsk_message *message)
+{
+    pnsk_error error;
+    penstock_status trouble = PENSTOCK_OK;
+    bool abandon = false;
+    if (message->header.kind == PNSK_REFUSE)
+        trouble = pnsk_refused(message, &error);
+    else {
+        if (message->header.kind != PNSK_ALIVE) {
+            trouble = PENSTOCK_BAD_MESSAGE;
+            snprintf(error.text, sizeof error.text, "the coordinator answered a heartbeat with %s",
+                     pnsk_kind_name(message->header.kind));
+        } else if (!pnsk_alive_unpack(zmq_msg_data(&message->payload), zmq_msg_size(&message->payload), &abandon, &error))
+            trouble = PENSTOCK_BAD_MESSAGE;
+        zmq_msg_close(&message->payload);
+    }
+    pthread_mutex_lock(&beat->lock);
+    beat->heard_ms = pnsk_now_ms();
+    if (abandon && message->header.simulation == beat->simulation && message->header.attempt == beat->attempt) {
+        trouble = PENSTOCK_ABANDONED;
+        snprintf(error.text, sizeof error.text,
+                 "the server no longer wants simulation %lld, attempt %u: the study is stopping, or another client has it",
+                 (long long)beat->simulation, beat->attempt);
+    }
+    if (trouble != PENSTOCK_OK && beat->trouble == PENSTOCK_OK) {
+        beat->trouble = trouble;
+        beat->why = error;
+    }
+    pthread_mutex_unlock(&beat->lock);
+}
+
+static void note(pnsk_heartbeat *beat, penstock_status trouble, const pnsk_error *error)
+{
+    pthread_mutex_lock(&beat->lock);
+    if (beat->trouble == PENSTOCK_OK) {
+        beat->trouble = trouble;
+        beat->why = *error;
+    }
+    pthread_mutex_unlock(&beat->lock);
+}
+
+static void *run(void *argument)
+{
+    pnsk_heartbeat *beat = argument;
+    int64_t next_ms = pnsk_now_ms();
+    for (;;) {
+        pthread_mutex_lock(&beat->lock);
+        const bool stopping = beat->stopping;
+        pnsk_header header = {.kind = PNSK_HEARTBEAT,
+                              .incarnation = beat->incarnation,
+                              .simulation = beat->simulation,
+                              .attempt = beat->attempt};
+        pthread_mutex_unlock(&beat->lock);
+        if (stopping)
+            return NULL;
+        pnsk_error error;
+        const int64_t now = pnsk_now_ms();
+        penstock_status status = PENSTOCK_OK;
+        if (now >= next_ms) {
+            status = pnsk_link_send(&beat->link, &header, &beat->client, &error);
+            next_ms = now + beat->interval_ms;
+        }
+        bool got = false;
+        pnsk_message message;
+        if (status == PENSTOCK_OK)
+            status = pnsk_link_receive(&beat->link, SLICE_MS, &got, &message, &error);
+        if (got)
+            hear(beat, &message);
+        if (status != PENSTOCK_OK) {
+            note(beat, status, &error);
+            return NULL;
+        }
+    }
+}
+
+/* The solver's signal handlers must run in the solver's thread, so the heartbeat's takes none. */
+static int start_thread(pnsk_heartbeat *beat)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int failed = pthread_create(&beat->thread, NULL, run, beat);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return failed;
+}
+
+pnsk_heartbeat *pnsk_heartbeat_start(void *context, const pnsk_connect_file *server,
+                                     const uint8_t client[PNSK_CLIENT_BYTES], const pnsk_welcome *welcome,
+                                     pnsk_error *error)
+{
+    pnsk_heartbeat *beat = calloc(1, sizeof *beat);
+    if (beat == NULL) {
+        snprintf(error->text, sizeof error->text, "out of memory for the heartbeat");
+        return NULL;
+    }
+    memcpy(beat->client_bytes, client, PNSK_CLIENT_BYTES);
+    beat->client = (pnsk_buffer){beat->client_bytes, PNSK_CLIENT_BYTES, PNSK_CLIENT_BYTES, false};
+    beat->incarnation = server->incarnation;
+    beat->interval_ms = welcome->heartbeat_ms;
+    beat->timeout_ms = welcome->server_timeout_ms;
+    beat->simulation = -1;
+    beat->heard_ms = pnsk_now_ms();
+    pthread_mutex_init(&beat->lock, NULL);
+    int failed = 0;
+    if (pnsk_link_open(&beat->link, context, server, server->control, "the coordinator", error) == PENSTOCK_OK) {
+        failed = start_thread(beat);
+        if (failed == 0)
+            return beat;
+        snprintf(error->text, sizeof error->text, "cannot start the heartbeat's thread: %s; raise `ulimit -u`",
+                 strerror(failed));
+    }
+    pnsk_link_close(&beat->link, 0);
+    pthread_mutex_destroy(&beat->lock);
+    free(beat);
+    return NULL;
+}
+
+void pnsk_heartbeat_serve(pnsk_heartbeat *beat, int64_t simulation, uint32_t attempt)
+{
+    pthread_mutex_lock(&beat->lock);
+    beat->simulation = simulation;
+    beat->attempt = attempt;
+    pthread_mutex_unlock(&beat->lock);
+}
+
+penstock_status pnsk_heartbeat_check(pnsk_heartbeat *beat, pnsk_error *error)
+{
+    pthread_mutex_lock(&beat->lock);
+    penstock_status status = beat->trouble;
+    const int64_t silent_ms = pnsk_now_ms() - beat->heard_ms;
+    if (status != PENSTOCK_OK)
+        *error = beat->why;
+    else if (silent_ms > beat->timeout_ms) {
+        status = PENSTOCK_SERVER_LOST;
+        snprintf(error->text, sizeof error->text,
+                 "the server at %s has not answered for %.1f s (time-out %.1f s): is the study still running? "
+                 "`penstock status` in its run directory tells",
+                 beat->link.endpoint, (double)silent_ms / 1000, (double)beat->timeout_ms / 1000);
+    }
+    pthread_mutex_unlock(&beat->lock);
+    return status;
+}
+
+void pnsk_heartbeat_stop(pnsk_heartbeat *beat)
+{
+    if (beat == NULL)
+        return;
+    pthread_mutex_lock(&beat->lock);
+    beat->stopping = true;
+    pthread_mutex_unlock(&beat->lock);
+    pthread_join(beat->thread, NULL);
+    pnsk_link_close(&beat->link, 0);
+    pthread_mutex_destroy(&beat->lock);
+    free(beat);
+}

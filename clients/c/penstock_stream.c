@@ -1,0 +1,192 @@
+#include "penstock_stream.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+penstock_status pnsk_stream_open(pnsk_stream *stream, void *context, const pnsk_connect_file *server,
+                                 const pnsk_welcome *welcome, uint32_t trainer_rank, pnsk_heartbeat *beat,
+                                 pnsk_error *error)
+{
+    memset(stream, 0, sizeof *stream);
+    stream->welcome = welcome;
+    stream->beat = beat;
+    return pnsk_link_open(&stream->link, context, server, welcome->rank_endpoints[trainer_rank], "a trainer rank", error);
+}
+
+/* Take in every message that is there, waiting for the first one up to timeout_ms. */
+static penstock_status listen_for(pnsk_stream *stream, int timeout_ms, pnsk_error *error)
+{
+    bool got = true;
+    for (int wait = timeout_ms; got; wait = 0) {
+        pnsk_message message;
+        penstock_status status = pnsk_link_receive(&stream->link, wait, &got, &message, error);
+        if (status != PENSTOCK_OK)
+            return status;
+        if (!got)
+            break;
+        if (message.header.kind == PNSK_REFUSE)
+            return pnsk_refused(&message, error);
+        if (message.header.kind == PNSK_CREDIT) {
+            if (message.header.count > stream->limit)
+                stream->limit = message.header.count;
+        } else if (message.header.kind == PNSK_STREAMED) {
+            if (!pnsk_streamed_unpack(zmq_msg_data(&message.payload), zmq_msg_size(&message.payload), &stream->streamed,
+                                      error))
+                status = PENSTOCK_BAD_MESSAGE;
+            stream->ended = true;
+        } else {
+            snprintf(error->text, sizeof error->text, "%s on a data connection", pnsk_kind_name(message.header.kind));
+            status = PENSTOCK_BAD_MESSAGE;
+        }
+        zmq_msg_close(&message.payload);
+        if (status != PENSTOCK_OK)
+            return status;
+    }
+    /* What was on the way over a broken connection is lost; libzmq would reconnect and hide that. */
+    if (stream->link.cut || stream->link.rejected) {
+        snprintf(error->text, sizeof error->text,
+                 "%s %s at %s: the server has stopped, or the network between has failed; its log says which",
+                 stream->link.cut ? "lost the connection to" : "the keys in connect.json were rejected by",
+                 stream->link.peer, stream->link.endpoint);
+        return PENSTOCK_SERVER_LOST;
+    }
+    return PENSTOCK_OK;
+}
+
+/* Listen, and return early with the reason when waiting has become pointless. */
+static penstock_status wait_for_rank(pnsk_stream *stream, pnsk_error *error)
+{
+    const penstock_status status = listen_for(stream, PNSK_WAIT_MS, error);
+    return status != PENSTOCK_OK ? status : pnsk_heartbeat_check(stream->beat, error);
+}
+
+penstock_status pnsk_stream_begin(pnsk_stream *stream, const pnsk_header *header, const pnsk_buffer *begin,
+                                  pnsk_error *error)
+{
+    stream->ended = false;
+    return pnsk_link_send(&stream->link, header, begin, error);
+}
+
+/* The second case lets a piece larger than the whole window through once nothing else is on the way. */
+bool pnsk_stream_may_send(const pnsk_stream *stream, uint64_t size)
+{
+    return stream->sent + size <= stream->limit ||
+           (stream->limit > 0 && stream->sent + stream->welcome->credit_bytes <= stream->limit);
+}
+
+static penstock_status wait_for_credit(pnsk_stream *stream, uint64_t size, pnsk_error *error)
+{
+    const int64_t begun = pnsk_now_ms();
+    penstock_status status = listen_for(stream, 0, error);
+    while (status == PENSTOCK_OK && !pnsk_stream_may_send(stream, size))
+        status = wait_for_rank(stream, error);
+    stream->blocked_ms += pnsk_now_ms() - begun;
+    return status;
+}
+
+penstock_status pnsk_stream_flush(pnsk_stream *stream, pnsk_error *error)
+{
+    const size_t count = stream->n_pending;
+    stream->n_pending = 0;
+    stream->pending_bytes = 0;
+    return pnsk_link_send_parts(&stream->link, stream->pending, count, error);
+}
+
+static penstock_status out_of_memory(size_t size, pnsk_error *error)
+{
+    snprintf(error->text, sizeof error->text, "out of memory for a piece of %zu bytes", size);
+    return PENSTOCK_NO_MEMORY;
+}
+
+static bool append(pnsk_stream *stream, const void *data, size_t size)
+{
+    zmq_msg_t *part = &stream->pending[stream->n_pending];
+    if (zmq_msg_init_size(part, size) != 0)
+        return false;
+    if (size != 0)
+        memcpy(zmq_msg_data(part), data, size);
+    stream->n_pending++;
+    return true;
+}
+
+penstock_status pnsk_stream_send(pnsk_stream *stream, const pnsk_header *header, const void *data, size_t size,
+                                 pnsk_error *error)
+{
+    penstock_status status = PENSTOCK_OK;
+    if (!pnsk_stream_may_send(stream, size)) {
+        status = pnsk_stream_flush(stream, error);
+        if (status == PENSTOCK_OK)
+            status = wait_for_credit(stream, size, error);
+        if (status != PENSTOCK_OK)
+            return status;
+    }
+    if (stream->n_pending + 2 > stream->room) {
+        const size_t room = 2 * stream->room + 16;
+        zmq_msg_t *grown = calloc(room, sizeof *grown);
+        if (grown == NULL)
+            return out_of_memory(size, error);
+        for (size_t i = 0; i < stream->n_pending; i++) { /* zmq_msg_t may not be moved by realloc */
+            zmq_msg_init(&grown[i]);
+            zmq_msg_move(&grown[i], &stream->pending[i]);
+        }
+        free(stream->pending);
+        stream->pending = grown;
+        stream->room = room;
+    }
+    uint8_t raw[PNSK_HEADER_BYTES];
+    pnsk_header_pack(header, raw);
+    if (!append(stream, raw, sizeof raw))
+        return out_of_memory(size, error);
+    if (!append(stream, data, size)) {
+        zmq_msg_close(&stream->pending[--stream->n_pending]);
+        return out_of_memory(size, error);
+    }
+    stream->sent += size;
+    stream->pending_bytes += size;
+    return stream->pending_bytes >= stream->welcome->coalesce_bytes ? pnsk_stream_flush(stream, error) : status;
+}
+
+penstock_status pnsk_stream_step_sent(pnsk_stream *stream, pnsk_error *error)
+{
+    const int64_t now = pnsk_now_ms();
+    const bool slow = now - stream->last_step_ms > stream->welcome->coalesce_ms;
+    stream->last_step_ms = now;
+    if (slow && stream->n_pending != 0) {
+        const penstock_status status = pnsk_stream_flush(stream, error);
+        if (status != PENSTOCK_OK)
+            return status;
+    }
+    return listen_for(stream, 0, error);
+}
+
+penstock_status pnsk_stream_request_end(pnsk_stream *stream, const pnsk_header *header, pnsk_error *error)
+{
+    const penstock_status status = pnsk_stream_flush(stream, error);
+    return status != PENSTOCK_OK ? status : pnsk_link_send(&stream->link, header, NULL, error);
+}
+
+penstock_status pnsk_stream_await_end(pnsk_stream *stream, pnsk_error *error)
+{
+    penstock_status status = PENSTOCK_OK;
+    while (status == PENSTOCK_OK && !stream->ended)
+        status = wait_for_rank(stream, error);
+    if (status != PENSTOCK_OK)
+        return status;
+    if (stream->streamed.refused > 0) {
+        snprintf(error->text, sizeof error->text, "%s at %s refused %llu pieces of this simulation; its log says why",
+                 stream->link.peer, stream->link.endpoint, (unsigned long long)stream->streamed.refused);
+        return PENSTOCK_REFUSED;
+    }
+    return PENSTOCK_OK;
+}
+
+void pnsk_stream_close(pnsk_stream *stream, int linger_ms)
+{
+    for (size_t i = 0; i < stream->n_pending; i++)
+        zmq_msg_close(&stream->pending[i]);
+    free(stream->pending);
+    stream->pending = NULL;
+    stream->n_pending = stream->room = 0;
+    pnsk_link_close(&stream->link, linger_ms);
+}
