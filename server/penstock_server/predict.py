@@ -1,0 +1,163 @@
+"""Ask an exported surrogate for fields. Needs torch and numpy alone: nothing of the training server is imported."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from penstock_client.errors import PenstockError
+
+PROGRAM = "surrogate.pt2"
+CARD = "card.json"
+FORMAT = 1
+_CHUNK_BYTES = 64 * 2**20
+
+
+class PredictError(PenstockError):
+    """An exported model that is not there or damaged, or a question that it cannot answer."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """fields: each (times, *shape, components), float32, raw units. warnings: what lies outside the trained range, a line each."""
+
+    times: list[float]
+    fields: dict[str, NDArray[np.float32]]
+    warnings: list[str]
+
+
+class Surrogate:
+    """An exported surrogate: its program and its model card (`card`, the content of card.json)."""
+
+    def __init__(self, program: torch.nn.Module, card: dict[str, Any]) -> None:
+        self._program = program
+        self.card = card
+        self.parameters: tuple[str, ...] = tuple(card["parameters"])
+        self._width = sum(_size(f) for f in card["fields"])
+
+    @classmethod
+    def load(cls, directory: Path) -> Surrogate:
+        """Load from a run directory or its model/ folder. Raises PredictError."""
+        folder = next((d for d in (directory, directory / "model") if (d / CARD).is_file()), None)
+        if folder is None:
+            raise PredictError(
+                f"no exported model in {directory} or {directory / 'model'}: run `penstock export {directory}` first"
+            )
+        try:
+            card = json.loads((folder / CARD).read_text())
+            if card["format"] != FORMAT:
+                raise PredictError(f"{folder / CARD} has format {card['format']}, expected {FORMAT}: export it anew")
+            program = torch.export.load(folder / PROGRAM).module()
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise PredictError(f"the exported model in {folder} cannot be read: {error}; export it anew") from error
+        return cls(program, card)
+
+    def check(self, parameters: Mapping[str, float], times: Sequence[float] = ()) -> list[str]:
+        """A line for each parameter and for the time where the surrogate was not trained.
+
+        Raises PredictError for a parameter that is missing, unknown or not a finite number.
+        """
+        for name in self.parameters:
+            if name not in parameters:
+                raise PredictError(f"parameter {name} is missing: the model needs {', '.join(self.parameters)}")
+        for name, value in parameters.items():
+            if name not in self.parameters:
+                raise PredictError(f"no parameter {name!r}: the model has {', '.join(self.parameters)}")
+            if not math.isfinite(value):
+                raise PredictError(f"{name} = {value}: expected a finite number")
+        warnings = []
+        for name in self.parameters:
+            low, high = self.card["parameters"][name]["bounds"]
+            if not _within(parameters[name], low, high):
+                warnings.append(f"{name} = {parameters[name]:g} lies outside the trained range [{low:g}, {high:g}]")
+        low, high = self.card["time"]["trained"]
+        outside = [t for t in times if low is not None and not _within(t, low, high)]
+        if outside:
+            shown = ", ".join(f"{t:g}" for t in outside[:3]) + (", ..." if len(outside) > 3 else "")
+            warnings.append(f"time = {shown} lies outside the trained range [{low:g}, {high:g}]")
+        return warnings
+
+    def predict(
+        self,
+        parameters: Mapping[str, float],
+        times: Sequence[float] | None = None,
+        *,
+        initial: Mapping[str, NDArray[np.floating[Any]]] | None = None,
+    ) -> Prediction:
+        """The fields at each of `times` (time step indices or solver times, as `card["time"]["kind"]` says).
+
+        times: None asks for the last trained time. initial: for a model of windows, each field (*shape, components) one time step
+        before times[0]; each prediction is then the next one's state. Raises PredictError.
+        """
+        if times is None:
+            last = self.card["time"]["trained"][1]
+            if last is None:
+                raise PredictError("the model saw no sample, so it has no last trained time: give times")
+            times = [last]
+        if len(times) == 0:
+            raise PredictError("times is empty: give at least one time")
+        warnings = self.check(parameters, times)
+        point = [float(parameters[name]) for name in self.parameters]
+        inputs = torch.tensor([[*point, float(t)] for t in times], dtype=torch.float32)
+        windowed = self.card["window"] > 1
+        if windowed != (initial is not None):
+            need = (
+                "needs the fields one time step before"
+                if windowed
+                else "takes no initial fields: it predicts each time alone"
+            )
+            raise PredictError(f"the model {need} (window = {self.card['window']})")
+        with torch.no_grad():
+            rows = self._at_once(inputs) if initial is None else self._roll_out(inputs, self._row(initial))
+        return Prediction([float(t) for t in times], self._split(rows), warnings)
+
+    def _at_once(self, inputs: torch.Tensor) -> torch.Tensor:
+        chunk = max(1, _CHUNK_BYTES // (4 * self._width))
+        parts = [self._program(part) for part in inputs.split(chunk)]  # type: ignore[no-untyped-call]
+        return torch.cat(parts)
+
+    def _roll_out(self, inputs: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        rows = torch.empty(len(inputs), self._width)
+        for i in range(len(inputs)):
+            state = self._program(inputs[i : i + 1], state)
+            rows[i] = state[0]
+        return rows
+
+    def _row(self, initial: Mapping[str, NDArray[np.floating[Any]]]) -> torch.Tensor:
+        parts = []
+        for field in self.card["fields"]:
+            want = (*field["shape"], field["components"])
+            if field["name"] not in initial:
+                raise PredictError(f"the initial field {field['name']} {want} is missing")
+            values = np.asarray(initial[field["name"]], dtype=np.float32)
+            if values.size != _size(field):
+                raise PredictError(f"the initial field {field['name']} has shape {values.shape}, expected {want}")
+            parts.append(torch.from_numpy(values.reshape(1, -1)))
+        return torch.cat(parts, dim=1)
+
+    def _split(self, rows: torch.Tensor) -> dict[str, NDArray[np.float32]]:
+        values = rows.numpy()
+        return {
+            f["name"]: values[:, f["offset"] : f["offset"] + _size(f)].reshape(
+                len(values), *f["shape"], f["components"]
+            )
+            for f in self.card["fields"]
+        }
+
+
+def _size(field: dict[str, Any]) -> int:
+    return int(math.prod(field["shape"])) * int(field["components"])
+
+
+def _within(value: float, low: float, high: float) -> bool:
+    """The range was recorded in float32: its own ends, written in full, lie within it."""
+    slack = 1e-6 * max(abs(low), abs(high))
+    return low - slack <= value <= high + slack
