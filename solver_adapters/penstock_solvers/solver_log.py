@@ -1,0 +1,126 @@
+"""Follows the log of an OpenFOAM solver: time steps, Courant number, residuals, and signs that it is going wrong.
+
+PyFoam's log analyzers are not used here: each registers its time lines in a list that is never emptied, and a worker runs
+thousands of simulations.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+
+from penstock_solvers.processes import RunSummary
+
+MAX_COURANT = 100.0  # implicit solvers run well above 1; beyond this a simulation is taken to blow up
+FATAL_LINES = 4  # how much of an OpenFOAM error message goes into the reason
+
+_TIME = re.compile(r"^Time = ([-+.\deE]+)s?$")
+_DELTA_T = re.compile(r"^deltaT = (\S+)")
+_COURANT = re.compile(r"Courant Number mean: \S+ max: (\S+)|^Mean and max Courant Numbers = \S+ (\S+)")
+_SOLVE = re.compile(r"^\S+:\s+Solving for (\S+), Initial residual = ([^,]+), Final residual = ([^,]+), No Iterations")
+_FATAL = re.compile(r"FOAM FATAL (IO )?ERROR")
+_TRAPPED = re.compile(r"sigFpe::sigHandler|sigSegv::sigHandler")
+
+
+def _number(text: str) -> float:
+    """A number as C++ prints it, "nan", "-nan" and "inf" among them; what cannot be read counts as not a number."""
+    try:
+        return float(text.strip().strip("()").split()[0])
+    except (ValueError, IndexError):
+        return math.nan
+
+
+@dataclass
+class SolverLog:
+    """What one run's log has said so far; a `Follower` for `run_program`.
+
+    max_courant_allowed: a larger Courant number counts as divergence.
+    """
+
+    max_courant_allowed: float = MAX_COURANT
+    time: float | None = None
+    delta_t: float | None = None
+    time_steps: int = 0
+    max_courant: float | None = None
+    initial_residuals: dict[str, float] = field(default_factory=dict)
+    final_residuals: dict[str, float] = field(default_factory=dict)
+    _printed_delta_t: bool = False
+    _solved: set[str] = field(default_factory=set)
+    _fatal: list[str] | None = None
+    _fatal_over: bool = False
+    _trap: str | None = None
+
+    def follow(self, line: str) -> str | None:
+        """Take one line; return why the run has diverged and must be stopped, or None."""
+        if self._fatal is not None:
+            text = re.sub(r"^\[\d+\]", "", line).strip()  # mpirun's output: "[rank] text"
+            self._fatal_over = self._fatal_over or text.startswith("From function") or len(self._fatal) == FATAL_LINES
+            if text and not self._fatal_over:
+                self._fatal.append(text)
+        elif _FATAL.search(line):
+            self._fatal = []
+        elif _TRAPPED.search(line):
+            self._trap = self._trap or (
+                f"floating point exception (division by zero, overflow or not a number) {self._where}; try a smaller deltaT"
+                if "sigFpe" in line
+                else f"segmentation fault {self._where}"
+            )
+        elif match := _SOLVE.match(line):
+            return self._residuals(match[1], _number(match[2]), _number(match[3]))
+        elif match := _COURANT.search(line):
+            return self._courant(_number(match[1] or match[2]))
+        elif match := _TIME.match(line):
+            self._step(_number(match[1]))
+        elif match := _DELTA_T.match(line):
+            self.delta_t, self._printed_delta_t = _number(match[1]), True
+        return None
+
+    @property
+    def verdict(self) -> str | None:
+        """What the log says went wrong: OpenFOAM's own message, or a trapped signal; None if it says nothing."""
+        if self._fatal is not None:
+            return " ".join(self._fatal) or "FOAM FATAL ERROR"
+        return self._trap
+
+    def summary(self, seconds: float) -> RunSummary:
+        """What the run tells of itself, given the wall time it took."""
+        return RunSummary(
+            seconds=seconds,
+            time_steps=self.time_steps,
+            max_courant=self.max_courant,
+            delta_t=self.delta_t,
+            initial_residuals=dict(self.initial_residuals),
+            final_residuals=dict(self.final_residuals),
+        )
+
+    @property
+    def _where(self) -> str:
+        return "before the first time step" if self.time is None else f"at time {self.time:g}"
+
+    def _step(self, time: float) -> None:
+        if self.time is not None and not self._printed_delta_t:
+            self.delta_t = time - self.time  # solvers with a fixed time step do not print it
+        self.time = time
+        self.time_steps += 1
+        self._solved.clear()
+
+    def _courant(self, courant: float) -> str | None:
+        if not courant <= self.max_courant_allowed:  # true for NaN as well
+            return (
+                f"diverged: Courant number {courant:g} {self._where}, above max_courant = {self.max_courant_allowed:g}; "
+                "use a smaller deltaT, or raise max_courant in [solver.options]"
+            )
+        self.max_courant = courant if self.max_courant is None else max(self.max_courant, courant)
+        return None
+
+    def _residuals(self, name: str, initial: float, final: float) -> str | None:
+        if not (math.isfinite(initial) and math.isfinite(final)):
+            return (
+                f"diverged: the residual of {name} is {initial:g}, then {final:g}, {self._where}; use a smaller deltaT"
+            )
+        if name not in self._solved:
+            self._solved.add(name)
+            self.initial_residuals[name] = initial
+        self.final_residuals[name] = final
+        return None
