@@ -1,0 +1,144 @@
+"""The points of the parameter space at which simulations run."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import qmc
+
+from penstock_server.config import ParametersSection
+
+Points = NDArray[np.float64]
+
+
+class ParameterSpace:
+    """The box of a study's parameters, and how points in it are chosen.
+
+    names: the parameters, in the order of the study file; the columns of every array of points.
+    low, high: bounds, (n,) float64.
+    """
+
+    def __init__(self, section: ParametersSection, directory: str | Path = ".") -> None:
+        """directory: where a relative `file` starts, the study file's folder."""
+        self.names: tuple[str, ...] = tuple(section.bounds)
+        self.low: Points = np.array([low for low, _ in section.bounds.values()], dtype=np.float64)
+        self.high: Points = np.array([high for _, high in section.bounds.values()], dtype=np.float64)
+        self.sampler = section.sampler
+        self.file = None if section.file is None else Path(directory) / section.file
+
+    def draw(self, number: int, seed: int, validation: bool = False, *, training: int = 0) -> Points:
+        """`number` points (number, n) float64 within the bounds, the same for the same arguments.
+
+        uniform, sobol (scrambled) and halton (scrambled): the first k points of a larger draw are those of a draw of k.
+        latin-hypercube: one point in each of `number` slices of every parameter. grid: equally spaced levels, bounds included,
+        as many for each parameter as make a grid of at least `number` points, evenly thinned to `number`.
+        file: the rows of the CSV file in order.
+
+        validation: held-out points, from a random stream of their own; for "grid" uniform, so that they lie off it;
+        for "file" the rows after the first `training` ones.
+
+        Raises ValueError for a file that does not serve, naming the line and what was expected.
+        """
+        if number < 0:
+            raise ValueError(f"{number} points of the parameter space: expected 0 or more")
+        if self.file is not None:
+            return self._from_file(self.file, skip=training if validation else 0, number=number)
+        if number == 0:
+            return np.empty((0, len(self.names)))
+        unit = self._unit(number, np.random.SeedSequence(seed, spawn_key=(int(validation),)), validation)
+        # Rounding may carry low + (high - low) past high.
+        return np.clip(self.low + unit * (self.high - self.low), self.low, self.high)
+
+    def named(self, point: Points) -> dict[str, float]:
+        """One point (n,) as parameters by name, as a solver takes them."""
+        return dict(zip(self.names, point.tolist(), strict=True))
+
+    def outside(self, values: Mapping[str, float]) -> list[str]:
+        """The parameters whose value is not within its bounds, NaN included, in the order of `names`.
+
+        ValueError unless `values` names exactly the parameters of this space.
+        """
+        if values.keys() != set(self.names):
+            raise ValueError(f"parameters {', '.join(values) or 'none'}: expected {', '.join(self.names)}")
+        bounds = zip(self.names, self.low, self.high, strict=True)
+        return [name for name, low, high in bounds if not low <= values[name] <= high]
+
+    def _unit(self, number: int, seed: np.random.SeedSequence, validation: bool) -> Points:
+        """Points (number, n) in the unit cube."""
+        rng = np.random.default_rng(seed)
+        n = len(self.names)
+        sampler = "uniform" if self.sampler == "grid" and validation else self.sampler
+        points: Points
+        match sampler:
+            case "sobol":
+                # Sobol points are balanced in powers of two only: draw the next one and keep the head.
+                points = qmc.Sobol(n, rng=rng).random_base2(math.ceil(math.log2(number)))[:number]
+            case "halton":
+                points = qmc.Halton(n, rng=rng).random(number)
+            case "latin-hypercube":
+                points = qmc.LatinHypercube(n, rng=rng).random(number)
+            case "grid":
+                points = _grid(number, n)
+            case _:
+                points = rng.uniform(size=(number, n))
+        return points
+
+    def _from_file(self, file: Path, skip: int, number: int) -> Points:
+        try:
+            # A spreadsheet may write a byte order mark.
+            text = file.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"[parameters] file = {str(file)!r} cannot be read as text: {error}") from error
+        rows = csv.reader(text.splitlines(), skipinitialspace=True)
+        header = [name.strip() for name in next(rows, [])]
+        missing = [name for name in self.names if name not in header]
+        if missing:
+            raise ValueError(
+                f"{file}, line 1: no column {', '.join(missing)}; its header names {', '.join(header) or 'nothing'}, "
+                f"expected {', '.join(self.names)}"
+            )
+        columns = [header.index(name) for name in self.names]
+        points = [self._row(row, columns, f"{file}, line {rows.line_num}") for row in rows if any(map(str.strip, row))]
+        if len(points) < skip + number:
+            after = f" after the {skip} for training" if skip else ""
+            raise ValueError(
+                f"{file} has {len(points)} rows of points: expected at least {skip + number}, as {number} simulations need one "
+                f"each{after}; add rows or ask for fewer simulations"
+            )
+        return np.array(points[skip : skip + number], dtype=np.float64).reshape(number, len(self.names))
+
+    def _row(self, row: list[str], columns: list[int], place: str) -> list[float]:
+        point = []
+        for name, column, low, high in zip(self.names, columns, self.low, self.high, strict=True):
+            text = row[column].strip() if column < len(row) else ""
+            try:
+                value = float(text)
+            except ValueError:
+                raise ValueError(f"{place}: {name} = {text!r}, expected a number") from None
+            if not low <= value <= high:
+                raise ValueError(
+                    f"{place}: {name} = {text}, expected a value within its bounds [{low:g}, {high:g}]; "
+                    "correct the row or widen the bounds"
+                )
+            point.append(value)
+        return point
+
+
+def _grid(number: int, n: int) -> Points:
+    """Points (number, n) evenly spread over the smallest grid of equally many levels a parameter that has enough of them."""
+    levels = 1
+    while levels**n < number:
+        levels += 1
+    whole = levels**n
+    # Python's integers, as `whole` may exceed 64 bits in many dimensions.
+    rest = [point * (whole - 1) // max(1, number - 1) for point in range(number)]
+    points = np.empty((number, n))
+    for column in reversed(range(n)):  # the last parameter changes fastest
+        points[:, column] = [index % levels for index in rest]
+        rest = [index // levels for index in rest]
+    return points / (levels - 1) if levels > 1 else np.full((number, n), 0.5)
