@@ -188,7 +188,9 @@ def _unflatten(node: Any, tensors: dict[str, Tensor]) -> Any:
         return [_unflatten(v, tensors) for v in content]
     if kind == "tuple":
         return tuple(_unflatten(v, tensors) for v in content)
-    return tensors[content] if kind == "tensor" else tensors[content].numpy()
+    # Copied into memory of its own: aligned, so that sums come out the same to the last bit as before, and writable.
+    own = tensors.pop(content).clone()
+    return own if kind == "tensor" else own.numpy()
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

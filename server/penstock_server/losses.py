@@ -8,10 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from penstock_client.errors import PenstockError
 from penstock_server.import_path import load_import_path
 from penstock_server.nearest import nearest
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class LossError(PenstockError):
+    """A loss that does not exist or is no differentiable scalar function of two rows."""
 
 
 def relative_l2(prediction: Tensor, target: Tensor) -> Tensor:
@@ -31,18 +36,23 @@ LOSSES: dict[str, Loss] = {"mse": functional.mse_loss, "l1": functional.l1_loss,
 def make_loss(name: str) -> Loss:
     """The loss by its name or by "package.module:function".
 
-    Raises ImportPathError (a PenstockError) when the path leads nowhere, ValueError when it is no scalar function of two rows.
+    Raises LossError, or ImportPathError when the path leads nowhere.
     """
     if ":" not in name:
         if name not in LOSSES:
-            raise ValueError(f'[training] loss = "{name}": {nearest(name, LOSSES)}, or "package.module:function"')
+            raise LossError(f'[training] loss = "{name}": {nearest(name, LOSSES)}, or "package.module:function"')
         return LOSSES[name]
     loss = load_import_path(name)
     if not callable(loss):
-        raise ValueError(f'[training] loss = "{name}" is a {type(loss).__name__}: expected a function')
-    trial: object = loss(torch.ones(2, 3, requires_grad=True), torch.zeros(2, 3))
+        raise LossError(f'[training] loss = "{name}" is a {type(loss).__name__}: expected a function')
+    try:
+        trial: object = loss(torch.ones(2, 3, requires_grad=True), torch.zeros(2, 3))
+    except Exception as error:  # a user's function may raise anything
+        raise LossError(
+            f'[training] loss = "{name}" fails on a trial batch: {type(error).__name__}: {error}'
+        ) from error
     if not (isinstance(trial, Tensor) and trial.ndim == 0 and trial.requires_grad):
-        raise ValueError(
+        raise LossError(
             f'[training] loss = "{name}": expected a differentiable scalar tensor from (prediction, target), got {trial!r}'
         )
     return loss  # type: ignore[no-any-return]

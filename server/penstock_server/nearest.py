@@ -7,8 +7,8 @@ from difflib import get_close_matches
 
 
 def nearest(name: str, valid: Iterable[str], *, shown: int = 8) -> str:
-    """ "did you mean 'x'?" when one valid name is close to `name`, else "expected one of ..." with up to `shown` names."""
-    names = sorted(set(valid))
+    """ "did you mean 'x'?" when one valid name is close to `name`, else "expected one of ..." with the first `shown` names."""
+    names = list(dict.fromkeys(valid))
     by_folded = {n.lower(): n for n in names}
     close = get_close_matches(name.lower(), by_folded, n=1, cutoff=0.6)
     if close:

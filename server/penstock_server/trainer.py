@@ -59,7 +59,7 @@ class Trainer:
     (OneCycleLR) keeps its last rate after them. Torch's global random state is seeded, for models that draw numbers.
 
     gradient_average: with several ranks, called between backward and the optimizer's step.
-    Raises ModelError, OptimizerError, DeviceError, ImportPathError (all PenstockError) or ValueError for what the study
+    Raises ModelError, OptimizerError, LossError, ImportPathError or DeviceError (all PenstockError) for what the study
     file asks and cannot have.
     """
 

@@ -102,7 +102,7 @@ def _buffer(axis: Axes, lines: list[Line]) -> None:
     axis.plot(at, _column(lines, "buffer_population"), color=BLUE)
     axis.plot(at, _column(lines, "buffer_unseen"), color=ORANGE, label="not yet trained on")
     axis.set_ylim(bottom=0)
-    axis.legend()
+    axis.legend(loc="lower right")
 
 
 def _throughput(axis: Axes, lines: list[Line]) -> None:

@@ -95,7 +95,7 @@ def _draw_maps(drawing: Figure, axes: list[Axes], how: Grid | Cloud, true: Any, 
 def _draw_lines(axes: list[Axes], how: Line, true: Any, prediction: Any) -> None:
     axes[0].plot(how.x, how.values(_magnitude(true)), color=BLUE, label="true")
     axes[0].plot(how.x, how.values(_magnitude(prediction)), color=ORANGE, linestyle="--", label="prediction")
-    axes[0].legend()
+    axes[0].legend(loc="best")
     error = _magnitude(prediction - true) if true.shape[-1] > 1 else (prediction - true).reshape(-1)
     axes[1].axhline(0, color="#999999", linewidth=0.6)
     axes[1].plot(how.x, how.values(error), color=RED)
