@@ -438,8 +438,8 @@ static penstock_status check_piece(penstock *p, size_t field, int64_t step, pens
     if (dtype != f->dtype)
         return bad(p, "field %s: dtype %d, announced was %d", f->name, (int)dtype, (int)f->dtype);
     if (offset > f->size || count > f->size - offset)
-        return bad(p, "field %s: elements %" PRIu64 " to %" PRIu64 ", announced were %" PRIu64, f->name, offset,
-                   offset + count, f->size);
+        return bad(p, "field %s: %" PRIu64 " elements from %" PRIu64 ", announced were %" PRIu64 " in all", f->name, count,
+                   offset, f->size);
     if (data == NULL && count != 0)
         return bad(p, "field %s: no data", f->name);
     return PENSTOCK_OK;
@@ -461,8 +461,10 @@ penstock_status penstock_send(penstock *p, size_t field, int64_t step, double ti
     penstock_status status = check_piece(p, field, step, dtype, data, offset, count);
     if (status != PENSTOCK_OK)
         return status;
-    if (!p->accept.wanted[field] && p->fields[field].is_static)
-        return PENSTOCK_OK;
+    if (step > p->last_step)
+        p->last_step = step;
+    if (count == 0 || (p->fields[field].is_static && !p->accept.wanted[field]))
+        return PENSTOCK_OK; /* a rank without cells, or geometry that the server has */
     status = pnsk_heartbeat_check(p->beat, &p->error);
     const uint64_t size = count * pnsk_dtype_bytes((uint8_t)dtype);
     pnsk_stream *stream = stream_of(p, step);
@@ -479,8 +481,6 @@ penstock_status penstock_send(penstock *p, size_t field, int64_t step, double ti
     header.time = time;
     if (status == PENSTOCK_OK)
         status = pnsk_stream_send(stream, &header, data, (size_t)size, &p->error);
-    if (status == PENSTOCK_OK && step > p->last_step)
-        p->last_step = step;
     return settle(p, status);
 }
 

@@ -95,7 +95,7 @@ int penstock_wanted(const penstock *handle, size_t field);
 
 /* Send this rank's piece of one field of one time step: elements [offset, offset + count) of the whole field,
  * components included. step: 0, 1, 2, ... in order of emission, or PENSTOCK_STATIC_STEP. time: physical time in the
- * solver's units (NaN: none). data may be overwritten on return. Waits while the server has no room for more. */
+ * solver's units (NaN: none). data may be overwritten on return; it may be empty. Waits while the server has no room. */
 penstock_status penstock_send(penstock *handle, size_t field, int64_t step, double time, penstock_dtype dtype,
                               const void *data, uint64_t offset, uint64_t count);
 

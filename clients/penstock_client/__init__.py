@@ -21,6 +21,7 @@ from penstock_client.errors import (
 )
 from penstock_client.reasons import Reason
 from penstock_client.simulation import Field, Simulation
+from penstock_client.solver import Solver, stream_solver
 
 __all__ = [
     "Abandoned",
@@ -34,6 +35,8 @@ __all__ = [
     "Refused",
     "ServerLost",
     "Simulation",
+    "Solver",
     "WireError",
     "read_connect_file",
+    "stream_solver",
 ]

@@ -88,9 +88,13 @@ class Client:
 
     def simulations(self) -> Iterator[Simulation]:
         """Simulation after simulation until the study has none left; the one before is finished when the next is asked for."""
-        while (simulation := self._next(ANY_SIMULATION, 0)) is not None:
+        while (simulation := self.next_simulation()) is not None:
             yield simulation
             simulation.finish()
+
+    def next_simulation(self) -> Simulation | None:
+        """Whichever simulation is due, waiting for one; None when the study has none left."""
+        return self._next(ANY_SIMULATION, 0)
 
     def simulation(self) -> Simulation:
         """The one simulation this process was started for (PENSTOCK_SIMULATION, PENSTOCK_ATTEMPT); finish it yourself.
@@ -179,8 +183,6 @@ class Client:
             self._check()
             if deadline is not None and time.monotonic() > deadline:
                 raise ServerLost("no answer")
-            if self._heartbeat is None and deadline is None:
-                raise WireError("the server's handler did not answer a request")
         if len(frames) != 2:
             raise WireError(f"control message of {len(frames)} frames, expected 2")
         header = unpack(frames[0])

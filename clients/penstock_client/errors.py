@@ -43,8 +43,10 @@ class Refused(PenstockError):
 
     Attributes:
         reason: the machine-readable reason, also the label under which the server counts it.
+        text: what was wrong and what to do.
     """
 
     def __init__(self, reason: Reason, text: str) -> None:
         super().__init__(f"{text} (refused: {reason.name.lower()})")
         self.reason = reason
+        self.text = text

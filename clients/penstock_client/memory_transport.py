@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from penstock_client.errors import ConnectError
+from penstock_client.errors import ConnectError, WireError
 from penstock_client.transport import Connection, Frame
 
 Handler = Callable[[bytes, list[bytes]], list[list[bytes]]]
@@ -24,7 +24,9 @@ class MemoryConnection:
         raw = [f if isinstance(f, bytes) else f.tobytes() for f in frames]
         self._replies.extend(self._handler(self._peer, raw))
 
-    def receive(self, timeout: float) -> list[bytes] | None:  # noqa: ARG002 - nothing more can arrive by waiting
+    def receive(self, timeout: float) -> list[bytes] | None:
+        if not self._replies and timeout > 0:  # nothing more can arrive by waiting
+            raise WireError("waiting for a message that the handler has not sent")
         return self._replies.popleft() if self._replies else None
 
     def close(self) -> None:

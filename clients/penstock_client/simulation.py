@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from penstock_client.errors import FieldError
+from penstock_client.errors import Abandoned, FieldError, ServerLost
 from penstock_client.payloads import (
     Accept,
     Announce,
@@ -82,6 +82,15 @@ class Simulation:
     def over(self) -> bool:
         """True once finished, failed or handed back."""
         return self._over
+
+    @property
+    def abandoned(self) -> bool:
+        """True once the server no longer wants this simulation, or has stopped answering."""
+        try:
+            self._check()
+        except (Abandoned, ServerLost):
+            return True
+        return False
 
     def announce(self, **fields: Field) -> None:
         """Say which fields will be sent; done by the first `send` from its arrays where it is not done here.

@@ -229,7 +229,7 @@ class TrainingSection(Section):
     """
 
     batch_size: int = Field(32, gt=0)
-    optimizer: NamedOptions = NamedOptions(name="adam", lr=1e-3)  # type: ignore[call-arg]
+    optimizer: NamedOptions = NamedOptions(name="adam", lr=1e-3)
     scheduler: NamedOptions | None = None
     loss: str = "mse"
     ranks: int = Field(1, gt=0)

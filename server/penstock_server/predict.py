@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,8 @@ class Surrogate:
             card = json.loads((folder / CARD).read_text())
             if card["format"] != FORMAT:
                 raise PredictError(f"{folder / CARD} has format {card['format']}, expected {FORMAT}: export it anew")
+            if not zipfile.is_zipfile(folder / PROGRAM):  # torch would log a traceback first
+                raise PredictError(f"{folder / PROGRAM} is missing or damaged: export it anew")
             program = torch.export.load(folder / PROGRAM).module()
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise PredictError(f"the exported model in {folder} cannot be read: {error}; export it anew") from error

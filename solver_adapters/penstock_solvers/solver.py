@@ -1,16 +1,14 @@
-"""What a Python solver is, and how one is found by name or import path."""
+"""How a Python solver is found, by name or import path."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
-from numpy.typing import ArrayLike
-
-from penstock_client import Field, PenstockError
+from penstock_client import PenstockError, Solver
 
 BUILT_IN = {"heat2d": "penstock_solvers.heat2d:Heat2D"}
 EXTERNAL = ("openfoam",)  # adapters that run the solver as a process of its own
@@ -18,18 +16,6 @@ EXTERNAL = ("openfoam",)  # adapters that run the solver as a process of its own
 
 class SolverError(PenstockError):
     """A solver that cannot be found or made."""
-
-
-class Solver(Protocol):
-    """A solver written in Python: any class with these two members.
-
-    fields: name to `Field` (shape, components, dtype) of what `run` yields.
-    """
-
-    fields: Mapping[str, Field]
-
-    def run(self, parameters: Mapping[str, float]) -> Iterator[tuple[float, Mapping[str, ArrayLike]]]:
-        """Yield (physical time, fields) for one time step after the other."""
 
 
 def make_solver(adapter: str, options: Mapping[str, Any]) -> Solver:
@@ -63,6 +49,6 @@ def make_solver(adapter: str, options: Mapping[str, Any]) -> Solver:
     for member in ("fields", "run"):
         if not hasattr(solver, member):
             raise SolverError(
-                f"adapter = {adapter!r}: {class_name} has no `{member}`; see penstock_solvers.solver.Solver"
+                f"adapter = {adapter!r}: {class_name} has no `{member}`; see penstock_client.Solver"
             )
     return solver

@@ -232,6 +232,12 @@ class Buffer:
                 drained=self._exhausted(),
             )
 
+    def identifiers(self) -> list[tuple[int, int]]:
+        """(simulation, sample) of every sample held."""
+        with self._lock:
+            held = self._population.held()
+            return list(zip(self._simulation[held].tolist(), self._sample[held].tolist(), strict=True))
+
     # Checkpoints
 
     def state_dict(self) -> BufferState:

@@ -1,4 +1,4 @@
-"""Where samples lie: two contiguous float32 tensors, allocated once.
+"""Where samples lie: two contiguous float32 arrays, allocated once.
 
 Nothing here knows which slots are in use; `population` does.
 """
@@ -32,17 +32,16 @@ class Storage:
         self.spec = spec
         self.slots = slots
         self._pin = pin
-        self._inputs = torch.empty((slots, spec.window, spec.n_inputs), dtype=torch.float32)
-        self._targets = torch.empty((slots, spec.window, spec.width), dtype=torch.float32)
-        # The same memory, for writing without going through torch.
-        self.inputs: Floats = self._inputs.numpy()
-        self.targets: Floats = self._targets.numpy()
+        self.inputs: Floats = np.empty((slots, spec.window, spec.n_inputs), dtype=np.float32)
+        self.targets: Floats = np.empty((slots, spec.window, spec.width), dtype=np.float32)
 
     def gather(self, slots: Indices) -> Batch:
         """Copy the samples in `slots` (n,) into a new batch, in that order; a slot may be named more than once."""
-        index = torch.from_numpy(slots)
-        return Batch(self._gather(self._inputs, index), self._gather(self._targets, index))
+        return Batch(self._gather(self.inputs, slots), self._gather(self.targets, slots))
 
-    def _gather(self, rows: Tensor, index: Tensor) -> Tensor:
-        out = torch.empty((len(index), *rows.shape[1:]), dtype=torch.float32, pin_memory=self._pin)
-        return torch.index_select(rows, 0, index, out=out)
+    def _gather(self, rows: Floats, slots: Indices) -> Tensor:
+        out = torch.empty((slots.size, *rows.shape[1:]), dtype=torch.float32, pin_memory=self._pin)
+        # Not torch.index_select: that is the same copy on OpenMP threads, and where solvers keep the cores busy these wait for
+        # each other for tens of milliseconds, here with the buffer locked. With "clip" numpy writes straight into `out`.
+        rows.take(slots, axis=0, out=out.numpy(), mode="clip")
+        return out

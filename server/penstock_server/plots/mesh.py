@@ -87,17 +87,7 @@ def _unstructured(centres: NDArray[np.float64]) -> Layout:
         return Line(centres[order, axis], order)
     points, note = np.arange(len(centres)), ""
     if len(axes) == 3:
-        # A slab one cell thick, as far as that can be said without the cells, through the middle of the shortest side.
-        across = min(axes, key=lambda a: extent[a])
-        axes.remove(across)
-        middle = centres[:, across].min() + extent[across] / 2
-        distance = np.abs(centres[:, across] - middle)
-        # An even number of layers has none in the middle: the nearest one is taken.
-        thickness = (np.prod(extent) / len(centres)) ** (1 / 3)
-        points = np.flatnonzero(distance <= distance.min() + thickness / 2)
-        layers = np.unique(np.round(centres[points, across] / (1e-3 * thickness)))
-        if len(layers) == 2:
-            points = points[centres[points, across] <= middle]
+        points = _slice(centres[:, across], float(np.prod(extent) / len(centres)) ** (1 / 3))
         note = f"slice at {'xyz'[across]} = {centres[points, across].mean():.3g}"
     x, y = centres[points][:, axes].T
     grid = _tensor_grid(x, y)
@@ -105,6 +95,19 @@ def _unstructured(centres: NDArray[np.float64]) -> Layout:
         order, columns, rows = grid
         return Grid(points[order], columns, rows, note)
     return Cloud(points, _triangles(x, y), note)
+
+
+def _slice(height: Array, thickness: float) -> Array:
+    """Which points lie in the layer nearest to the middle; of a mesh without layers, in a slab about one cell thick."""
+    middle = (height.min() + height.max()) / 2
+    distance = np.abs(height - middle)
+    step = 1e-6 * float(np.ptp(height))
+    levels = np.unique(np.round(height / step)) * step
+    if 2 * len(levels) > len(height):
+        return np.flatnonzero(distance <= distance.min() + thickness / 2)
+    # An even number of layers has none in the middle: the lower of the two is taken.
+    nearest = levels[np.argmin(np.abs(levels - middle))]
+    return np.flatnonzero(np.abs(height - nearest) <= step)
 
 
 def _tensor_grid(x: Array, y: Array) -> tuple[Array, Array, Array] | None:

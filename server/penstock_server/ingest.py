@@ -1,0 +1,352 @@
+"""A trainer rank's ingest: takes pieces, puts samples together, commits them to the buffer. No sockets, no threads of its own.
+
+`handle` takes one message of one peer; the messages to send follow from it. It never raises for what a peer sent: bad input costs
+that message, which is refused and counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_client.errors import Refused, WireError
+from penstock_client.payloads import Begin, Refuse, Streamed
+from penstock_client.reasons import Reason
+from penstock_client.wire import NUMPY_DTYPES, STATIC_STEP, Dtype, Header, Kind, VersionMismatch, unpack
+from penstock_server.agreement import STATIC_FIELDS, Schema
+from penstock_server.assembly import PartialStep, WindowBuilder
+from penstock_server.buffer import Buffer, Slot
+from penstock_server.config import SamplesSection
+from penstock_server.ledger import Ledger
+from penstock_server.metrics import Metrics
+from penstock_server.normalisation import Normaliser
+from penstock_server.validation import ValidationStore
+
+Message = tuple[bytes, list[bytes]]
+NOTHING_STREAMED = Streamed(0, 0, 0)
+
+
+@dataclass
+class _Peer:
+    """One data connection: the stream that is open on it, and its credit."""
+
+    header: Header | None = None
+    parameters: tuple[float, ...] = ()
+    streamed: Streamed = NOTHING_STREAMED
+    consumed: int = 0  # payload bytes dealt with, since the connection was made
+    granted: int = 0
+
+
+@dataclass
+class _Simulation:
+    """What is under way of one simulation."""
+
+    attempt: int = 0
+    partial: dict[int, tuple[PartialStep, Slot | None]] = field(default_factory=dict)
+    windows: WindowBuilder | None = None
+    ended: set[int] = field(default_factory=set)  # solver ranks that have said END
+    ranks: int = 1
+
+
+class Ingest:
+    """Where this rank's share of the stream ends up.
+
+    Args:
+        schema: what clients send. samples: what they are made into. simulations: ids run from 0 to this; held_out: those from here
+            on are validation simulations.
+        buffer: for training samples; put: commits a filled slot, however long that takes, False when the study is over.
+        trained, validated: the ledgers of training samples and of held-out time steps.
+        on_static: called with the name and values (points, components) of a whole static field.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        samples: SamplesSection,
+        *,
+        incarnation: int,
+        simulations: int,
+        held_out: int,
+        credit: int,
+        buffer: Buffer,
+        put: Callable[[Slot], bool],
+        validation: ValidationStore,
+        normaliser: Normaliser,
+        trained: Ledger,
+        validated: Ledger,
+        metrics: Metrics,
+        on_static: Callable[[str, NDArray[np.float64]], None],
+    ) -> None:
+        self._schema = schema
+        self._samples = samples
+        self._incarnation = incarnation
+        self._total = simulations
+        self._held_out = held_out
+        self._credit = credit
+        self._buffer = buffer
+        self._put = put
+        self._validation = validation
+        self._normaliser = normaliser
+        self._trained = trained
+        self._validated = validated
+        self._metrics = metrics
+        self._on_static = on_static
+        self._columns = {schema.ids[name]: columns for name, columns in schema.spec.columns().items()}
+        self._first_field = min(self._columns)
+        self._peers: dict[bytes, _Peer] = {}
+        self._simulations: dict[int, _Simulation] = {}
+        self._static: dict[str, PartialStep] = {}
+
+    def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0) -> list[Message]:  # noqa: ARG002 - a Handler
+        """Deal with one message. Blocks while the buffer has no room."""
+        state = self._peers.setdefault(peer, _Peer())
+        out: list[list[bytes]] = []
+        if frames and len(frames) % 2 and len(frames) > 1:
+            out.append(
+                self._refusal(
+                    Header(Kind.PIECE), Reason.MALFORMED, f"{len(frames)} frames: expected header and payload in turn"
+                )
+            )
+            frames = frames[:-1]
+        for at in range(0, max(1, len(frames)), 2):
+            out += self._one(state, frames[at : at + 2])
+        if state.consumed + self._credit - state.granted >= self._credit // 8 and state.header is not None:
+            out.append(self._grant(state))
+        return [(peer, reply) for reply in out]
+
+    def _one(self, state: _Peer, frames: list[bytes]) -> list[list[bytes]]:
+        header = Header(Kind.PIECE)
+        try:
+            if not frames:
+                raise WireError("message without frames")
+            header = unpack(frames[0])
+            payload = frames[1] if len(frames) > 1 else b""
+            if header.incarnation != self._incarnation:
+                raise Refused(
+                    Reason.INCARNATION,
+                    f"this is incarnation {self._incarnation} of the server, the message belongs to {header.incarnation}: "
+                    "read connect.json again",
+                )
+            if header.kind is Kind.PIECE:
+                state.consumed += len(payload)
+                self._metrics.bytes_received.inc(len(payload))
+                new = self._piece(state, header, payload)
+                s = state.streamed
+                state.streamed = Streamed(s.accepted + new, s.duplicates + (not new), s.refused)
+                return []
+            if header.kind is Kind.BEGIN:
+                self._begin(state, header, Begin.unpack(payload))
+                return [self._grant(state)]
+            if header.kind is Kind.END:
+                simulation = self._stream_of(state, header)
+                simulation.ended.add(header.rank)
+                if len(simulation.ended) >= simulation.ranks:
+                    self._drop_partial(header.simulation)
+                return [self._answer(header, Kind.STREAMED, state.streamed.pack())]
+            raise WireError(f"{header.kind.name} is not for a trainer rank")
+        except Refused as refused:
+            return [self._refuse(state, header, refused.reason, refused.text)]
+        except VersionMismatch as error:
+            return [self._refuse(state, header, Reason.VERSION, str(error))]
+        except WireError as error:
+            return [self._refuse(state, header, Reason.MALFORMED, str(error))]
+
+    def _begin(self, state: _Peer, header: Header, begin: Begin) -> None:
+        if not 0 <= header.simulation < self._total:
+            raise Refused(
+                Reason.UNKNOWN_SIMULATION, f"simulation {header.simulation}: the study has 0 to {self._total - 1}"
+            )
+        if len(begin.parameters) != len(self._schema.spec.parameters):
+            raise Refused(
+                Reason.SCHEMA,
+                f"{len(begin.parameters)} parameters, the study has {', '.join(self._schema.spec.parameters)}",
+            )
+        simulation = self._simulations.setdefault(header.simulation, _Simulation())
+        if header.attempt < simulation.attempt:
+            raise Refused(
+                Reason.STALE_ATTEMPT,
+                f"attempt {header.attempt} of simulation {header.simulation}: {simulation.attempt} is under way",
+            )
+        if header.attempt > simulation.attempt:
+            self._drop_partial(header.simulation)
+            simulation.attempt, simulation.ranks, simulation.ended = header.attempt, begin.ranks, set()
+            if self._samples.window > 1:
+                simulation.windows = WindowBuilder(self._samples.window, self._samples.stride)
+        state.header, state.parameters, state.streamed = header, begin.parameters, NOTHING_STREAMED
+
+    def _stream_of(self, state: _Peer, header: Header) -> _Simulation:
+        """The simulation of a stream's message, when the message belongs to the stream that is open."""
+        opened = state.header
+        if opened is None or (opened.simulation, opened.attempt) != (header.simulation, header.attempt):
+            raise Refused(Reason.NO_BEGIN, f"{header.kind.name} of simulation {header.simulation} before its BEGIN")
+        simulation = self._simulations[header.simulation]
+        if header.attempt != simulation.attempt:
+            raise Refused(
+                Reason.STALE_ATTEMPT,
+                f"attempt {header.attempt} of simulation {header.simulation}: {simulation.attempt} is under way",
+            )
+        return simulation
+
+    def _piece(self, state: _Peer, header: Header, payload: bytes) -> bool:
+        """Take one piece; False when it is a duplicate."""
+        simulation = self._stream_of(state, header)
+        size, values = self._values(header, payload)
+        if header.step == STATIC_STEP:
+            return self._static_piece(header, size, values)
+        columns = self._columns.get(header.field)
+        if columns is None:
+            raise Refused(Reason.UNKNOWN_FIELD, f"field id {header.field}: the study has {sorted(self._columns)}")
+        held_out = header.simulation >= self._held_out
+        if self._samples.window == 1 or held_out:
+            ledger = self._validated if held_out else self._trained
+            if ledger.has(header.simulation, header.step):
+                if (
+                    header.field == self._first_field and header.offset == 0
+                ):  # one of its pieces counts for the time step
+                    self._count_duplicate()
+                return False
+        partial, slot = simulation.partial.get(header.step) or self._open(state, simulation, header, held_out)
+        new = partial.add(columns.start + header.offset, values)
+        if partial.whole:
+            del simulation.partial[header.step]
+            self._take(simulation, header, partial, slot, held_out)
+        return new
+
+    def _values(self, header: Header, payload: bytes) -> tuple[int, NDArray]:  # type: ignore[type-arg]
+        """The field's size and the piece's elements, once they have been found to fit it."""
+        expected = self._schema.dtypes.get(header.field)
+        static = self._schema.static(header.field)
+        if expected is None or (static is not None) != (header.step == STATIC_STEP):
+            raise Refused(
+                Reason.UNKNOWN_FIELD, f"field id {header.field} at time step {header.step}: announce the field first"
+            )
+        if header.dtype is not expected:
+            raise Refused(
+                Reason.DTYPE,
+                f"field id {header.field} sent as {header.dtype.name.lower()}, announced as {expected.name.lower()}",
+            )
+        size = self._size(header.field, static)
+        if (
+            len(payload) != header.count * NUMPY_DTYPES[expected].itemsize
+            or header.offset + header.count > size
+            or not header.count
+        ):
+            raise Refused(
+                Reason.SIZE,
+                f"piece of {header.count} elements from {header.offset} in {len(payload)} bytes: the field has {size} elements "
+                f"of {NUMPY_DTYPES[expected].itemsize} bytes",
+            )
+        if header.step < STATIC_STEP:
+            raise Refused(Reason.MALFORMED, f"time step {header.step}: expected 0, 1, 2, ...")
+        values = np.frombuffer(payload, NUMPY_DTYPES[expected])
+        if expected in (Dtype.FLOAT32, Dtype.FLOAT64) and not np.isfinite(values).all():
+            at = header.offset + int(np.flatnonzero(~np.isfinite(values))[0])
+            raise Refused(
+                Reason.NOT_FINITE,
+                f"time step {header.step} of simulation {header.simulation} has {values[at - header.offset]} at element {at} "
+                f"of field id {header.field}: the solver has diverged",
+            )
+        return size, values
+
+    def _size(self, field_id: int, static: str | None) -> int:
+        if static is not None:
+            return STATIC_FIELDS[static] * self._schema.spec.fields[0].points
+        columns = self._columns[field_id]
+        return int(columns.stop - columns.start)
+
+    def _open(
+        self, state: _Peer, simulation: _Simulation, header: Header, held_out: bool
+    ) -> tuple[PartialStep, Slot | None]:
+        """Room for a time step of which the first piece has come."""
+        spec = self._schema.spec
+        slot = None
+        if self._samples.window == 1 and not held_out:
+            slot = self._buffer.reserve()
+            inputs, targets = slot.inputs[0], slot.targets[0]
+        else:
+            inputs, targets = np.empty(spec.n_inputs, np.float32), np.empty(spec.width, np.float32)
+        inputs[:-1] = state.parameters
+        inputs[-1] = header.step
+        if self._samples.time == "physical":
+            if not math.isfinite(header.time):
+                raise Refused(
+                    Reason.SCHEMA,
+                    f'time step {header.step} has no physical time: send(step, time, ...) or samples.time = "step"',
+                )
+            inputs[-1] = header.time
+        simulation.partial[header.step] = (PartialStep(inputs, targets), slot)
+        return simulation.partial[header.step]
+
+    def _take(
+        self, simulation: _Simulation, header: Header, partial: PartialStep, slot: Slot | None, held_out: bool
+    ) -> None:
+        """A time step is whole: hand it on as a sample, or as part of one."""
+        if held_out:
+            self._validated.mark(header.simulation, header.step)
+            self._validation.add(header.simulation, header.step, partial.inputs, partial.targets)
+        elif slot is not None:
+            self._commit(slot, header.simulation, header.step)
+        elif simulation.windows is not None:
+            for window in simulation.windows.add(header.step, partial.inputs, partial.targets):
+                if self._trained.has(header.simulation, window.index):
+                    self._count_duplicate()
+                    continue
+                slot = self._buffer.reserve()
+                slot.inputs[:], slot.targets[:] = window.inputs, window.targets
+                self._commit(slot, header.simulation, window.index)
+
+    def _commit(self, slot: Slot, simulation: int, sample: int) -> None:
+        slot.simulation, slot.sample = simulation, sample
+        self._normaliser.update(slot.inputs[None], slot.targets[None])
+        if not self._put(slot):
+            raise Refused(Reason.STUDY_OVER, "the study is stopping and wants no more data")
+        # Marked only now: what is in the ledger is in the buffer, or has been.
+        self._trained.mark(simulation, sample)
+        self._metrics.samples_received.inc()
+
+    def _count_duplicate(self) -> None:
+        self._metrics.samples_received.inc()
+        self._metrics.duplicates_dropped.inc()
+
+    def _static_piece(self, header: Header, size: int, values: NDArray) -> bool:  # type: ignore[type-arg]
+        name = self._schema.static(header.field)
+        assert name is not None
+        partial = self._static.get(name)
+        if partial is None:
+            partial = self._static[name] = PartialStep(np.empty(0, np.float32), np.empty(size, np.float64))  # type: ignore[arg-type]
+        new = not partial.whole and partial.add(header.offset, values)
+        if new and partial.whole:
+            self._on_static(name, partial.targets.reshape(-1, STATIC_FIELDS[name]).astype(np.float64))
+        return new
+
+    def _drop_partial(self, simulation: int) -> None:
+        """Time steps that never became whole are given up and counted."""
+        state = self._simulations.get(simulation)
+        if state is None:
+            return
+        for _, slot in state.partial.values():
+            self._metrics.incomplete_dropped.inc()
+            if slot is not None:
+                self._buffer.discard(slot)
+        state.partial.clear()
+
+    def _grant(self, state: _Peer) -> list[bytes]:
+        assert state.header is not None
+        state.granted = state.consumed + self._credit
+        return self._answer(state.header._replace(count=state.granted), Kind.CREDIT, b"")
+
+    def _refuse(self, state: _Peer, header: Header, reason: Reason, text: str) -> list[bytes]:
+        s = state.streamed
+        state.streamed = Streamed(s.accepted, s.duplicates, s.refused + 1)
+        return self._refusal(header, reason, text)
+
+    def _refusal(self, header: Header, reason: Reason, text: str) -> list[bytes]:
+        self._metrics.refused(reason)
+        return self._answer(header, Kind.REFUSE, Refuse(reason, text).pack())
+
+    def _answer(self, header: Header, kind: Kind, payload: bytes) -> list[bytes]:
+        return [header._replace(kind=kind, incarnation=self._incarnation).pack(), payload]

@@ -1,0 +1,95 @@
+"""Prometheus metrics: one registry and one endpoint a process; every name in one place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+from penstock_client.reasons import Reason
+
+
+class Metrics:
+    """What a server process counts. Counters only grow; gauges are set before each log line and scrape.
+
+    Args:
+        process: "coordinator" or "rank-<n>", a label of every metric.
+    """
+
+    def __init__(self, process: str, study: str) -> None:
+        self.registry = CollectorRegistry()
+        self._labels = {"study": study, "process": process}
+        self.samples_received = self._counter("samples_received", "Samples that arrived whole, duplicates included")
+        self.duplicates_dropped = self._counter(
+            "duplicates_dropped", "Samples that had arrived before and were dropped"
+        )
+        self.incomplete_dropped = self._counter(
+            "incomplete_dropped", "Time steps of which pieces were missing at the end"
+        )
+        self.bytes_received = self._counter("received_bytes", "Payload bytes of pieces")
+        self._refused = Counter(
+            "penstock_refused", "Messages refused", ["study", "process", "reason"], registry=self.registry
+        )
+        self.batches = self._counter("batches", "Training steps")
+        self.presentations = self._counter("presentations", "Samples drawn for training")
+        self.validation_seconds = self._counter("validation_seconds", "Time spent in validation")
+        self.checkpoint_seconds = self._counter("checkpoint_seconds", "Time spent writing checkpoints")
+        self.buffer_population = self._gauge("buffer_population", "Samples in the buffer")
+        self.buffer_unseen = self._gauge("buffer_unseen", "Samples in the buffer that no batch has held yet")
+        self.buffer_capacity = self._gauge("buffer_capacity", "Samples the buffer may hold")
+        self.stall_seconds = self._gauge("stall_seconds", "Time training has waited for data")
+        self.put_blocked_seconds = self._gauge("put_blocked_seconds", "Time ingest has waited for room in the buffer")
+        self.samples_per_second = self._gauge("samples_per_second", "Training throughput since the last log line")
+        self.loss = self._gauge("loss", "Training loss of the last batch")
+        self.validation_mse = self._gauge("validation_mse", "Held-out mean squared error")
+        self.validation_relative_l2 = self._gauge(
+            "validation_relative_l2", "Held-out relative L2 error, mean over samples"
+        )
+        self._simulations = Gauge(
+            "penstock_simulations", "Simulations by state", ["study", "process", "state"], registry=self.registry
+        )
+        self.client_blocked_seconds = self._gauge("client_blocked_seconds", "Time clients have waited for credit")
+
+    def refused(self, reason: Reason) -> None:
+        """Count one refusal."""
+        self._refused.labels(**self._labels, reason=reason.name.lower()).inc()
+
+    def refusals(self) -> dict[str, int]:
+        """Refusals so far by reason."""
+        return {
+            s.labels["reason"]: int(s.value)
+            for family in self._refused.collect()
+            for s in family.samples
+            if s.name.endswith("_total")
+        }
+
+    def total(self, name: str) -> int:
+        """The value of one of the counters, e.g. total("samples_received")."""
+        return int(self.registry.get_sample_value(f"penstock_{name}_total", self._labels) or 0)
+
+    def simulations(self, by_state: Mapping[str, int]) -> None:
+        """Set the number of simulations in each state."""
+        for state, number in by_state.items():
+            self._simulations.labels(**self._labels, state=state).set(number)
+
+    def serve(self, host: str) -> str:
+        """Start the endpoint on a free port; returns host:port."""
+        server, _ = start_http_server(0, addr=host, registry=self.registry)
+        return f"{host}:{server.server_port}"
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(f"penstock_{name}", text, list(self._labels), registry=self.registry).labels(**self._labels)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"penstock_{name}", text, list(self._labels), registry=self.registry).labels(**self._labels)
+
+
+def write_targets(path: Path, study: str, endpoints: Sequence[str]) -> None:
+    """Write targets.json, which Prometheus reads by file discovery (`file_sd_configs`)."""
+    temporary = path.with_suffix(".new")
+    temporary.write_text(
+        json.dumps([{"targets": list(endpoints), "labels": {"job": "penstock", "study": study}}], indent=1)
+    )
+    temporary.replace(path)

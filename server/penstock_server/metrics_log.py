@@ -1,0 +1,60 @@
+"""metrics.jsonl and TensorBoard files, written from the same numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from penstock_server.buffer import BufferStats
+from penstock_server.validation import ValidationResult
+
+
+class MetricsLog:
+    """One JSON object a line: {"kind": "train" | "validation", "time": s since the first batch, "batches": ..., ...}."""
+
+    def __init__(self, directory: Path, *, append: bool) -> None:
+        self._file = (directory / "metrics.jsonl").open("a" if append else "w", buffering=1)
+        self._board = SummaryWriter(str(directory / "tensorboard"))
+
+    def training(
+        self, time: float, batches: int, loss: float | None, rate: float, stats: BufferStats, learning_rate: float
+    ) -> None:
+        """A line about training and the buffer."""
+        values = {
+            "loss": loss,
+            "learning_rate": learning_rate,
+            "samples_per_second": rate,
+            "buffer_population": stats.population,
+            "buffer_unseen": stats.unseen,
+            "received": stats.received,
+            "presentations": stats.presentations,
+            "stall_seconds": stats.stall_seconds,
+            "put_blocked_seconds": stats.put_blocked_seconds,
+        }
+        self._write("train", time, batches, values)
+
+    def validation(self, time: float, batches: int, result: ValidationResult) -> None:
+        """A line about a validation."""
+        values: dict[str, Any] = {
+            "mse": result.mse,
+            "relative_l2": result.relative_l2,
+            "relative_l2_p99": result.relative_l2_p99,
+            "samples": result.samples,
+            "seconds": result.seconds,
+        }
+        self._write("validation", time, batches, values, fields=result.fields)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+    def _write(self, kind: str, time: float, batches: int, values: dict[str, Any], **more: Any) -> None:
+        self._file.write(
+            json.dumps({"kind": kind, "time": round(time, 3), "batches": batches, **values, **more}) + "\n"
+        )
+        for name, value in values.items():
+            if value is not None:
+                self._board.add_scalar(f"{kind}/{name}", value, batches)

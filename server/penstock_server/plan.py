@@ -1,0 +1,64 @@
+"""What both engines set a study up with: its simulations, what clients are told, the run directory's incarnation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from penstock_client.connect_file import ConnectInfo
+from penstock_client.payloads import Welcome
+from penstock_server.auth import StudyKeys
+from penstock_server.config import Study
+from penstock_server.coordinator import Point
+from penstock_server.parameters import ParameterSpace
+
+COALESCE_BYTES = 64 * 1024
+COALESCE_MS = 20
+CONNECT_FILE = "connect.json"
+
+
+def make_plan(study: Study) -> list[Point]:
+    """The study's simulations by id: those to train on first, then the held-out ones.
+
+    Raises PenstockError where the parameter space cannot be sampled as asked.
+    """
+    space = ParameterSpace(study.parameters)
+    numbers = {False: study.solver.simulations, True: study.solver.validation_simulations}
+    return [
+        Point(tuple(float(v) for v in row), validation)
+        for validation, number in numbers.items()
+        if number
+        for row in space.draw(number, study.study.seed, validation=validation)
+    ]
+
+
+def make_welcome(study: Study, endpoints: tuple[str, ...], *, heartbeats: bool = True) -> Welcome:
+    """What every client of the study is told."""
+    server = study.server
+    return Welcome(
+        heartbeat_ms=int(server.heartbeat * 1000) if heartbeats else 0,
+        server_timeout_ms=int(server.server_timeout * 1000),
+        credit_bytes=study.buffer.credit,
+        coalesce_bytes=COALESCE_BYTES,
+        coalesce_ms=COALESCE_MS,
+        pin_simulations=study.samples.window > 1,
+        rank_endpoints=endpoints,
+        parameters=tuple(study.parameters.bounds),
+        fields=tuple(study.fields),
+        solver=json.dumps({"study": study.study.name, "directory": study.directory, **study.solver.model_dump()}),
+    )
+
+
+def next_incarnation(directory: Path) -> int:
+    """One more than the incarnation that last ran in this directory."""
+    path = directory / CONNECT_FILE
+    return int(json.loads(path.read_text())["incarnation"]) + 1 if path.exists() else 1
+
+
+def write_connect_file(directory: Path, study: Study, incarnation: int, control: str, keys: StudyKeys) -> Path:
+    """Write connect.json (0600); returns its path."""
+    path = directory / CONNECT_FILE
+    ConnectInfo(
+        study.study.name, incarnation, control, keys.server_public, keys.client_public, keys.client_secret
+    ).write(path)
+    return path

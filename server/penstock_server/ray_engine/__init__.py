@@ -1,0 +1,8 @@
+"""The Ray engine: only this package imports ray, and only small control calls go through it.
+
+Fields travel over ZeroMQ straight to the rank they are for; the object store would copy them.
+"""
+
+from penstock_server.ray_engine.engine import EngineError, RayEngine
+
+__all__ = ["EngineError", "RayEngine"]

@@ -1,0 +1,212 @@
+"""The actors of the Ray engine: the coordinator and the trainer ranks, each with its socket and metrics in a process of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from penstock_client.errors import PenstockError
+from penstock_server.agreement import Schema
+from penstock_server.auth import StudyKeys
+from penstock_server.checkpoint import load_latest
+from penstock_server.config import Study
+from penstock_server.coordinator import Coordinator
+from penstock_server.engine import SimulationCounts
+from penstock_server.events import EventLog
+from penstock_server.metrics import Metrics, write_targets
+from penstock_server.plan import make_plan, make_welcome, write_connect_file
+from penstock_server.rank import RankStatus, TrainerRank
+from penstock_server.restore import CHECKPOINTS
+from penstock_server.router_loop import Message, RouterLoop
+
+
+class CoordinatorActor:
+    """The coordinator with its control socket, metrics and events, in a process of its own."""
+
+    def __init__(self, study: Study, directory: Path, incarnation: int, keys: StudyKeys) -> None:
+        self._study, self._directory, self._incarnation, self._keys = study, directory, incarnation, keys
+        self._events = EventLog(directory / "events.jsonl")
+        self._metrics = Metrics("coordinator", study.study.name)
+        self._told = False
+        self._error = ""
+
+    def start(
+        self, ranks: list[Any], endpoints: list[str], metrics: list[str], restored: dict[str, Any] | None
+    ) -> Path:
+        """Open the control socket and write connect.json; returns its path."""
+        study = self._study
+        self._ranks = ranks
+        self._coordinator = Coordinator(
+            make_plan(study),
+            make_welcome(study, tuple(endpoints)),
+            incarnation=self._incarnation,
+            fields=study.fields,
+            samples=study.samples,
+            retries=study.solver.retries,
+            client_timeout=study.server.client_timeout,
+            on_schema=self._configure,
+            on_refused=self._metrics.refused,
+            events=self._events,
+            schema=None if restored is None else restored["schema"],
+        )
+        if restored is not None:
+            self._coordinator.load_state_dict(restored["coordinator"], restored["arrived"].__getitem__)
+        self._loop = RouterLoop(
+            "coordinator", study.server.host, self._keys, self._handle, tick=self._tick, on_error=self._broken
+        )
+        self._loop.start()
+        host = study.server.host
+        write_targets(self._directory / "targets.json", study.study.name, [self._metrics.serve(host), *metrics])
+        self._events.write("started", incarnation=self._incarnation, engine="ray", pid=os.getpid())
+        return write_connect_file(self._directory, study, self._incarnation, self._loop.endpoint, self._keys)
+
+    def status(self) -> tuple[SimulationCounts, int, bool, str]:
+        """Counts, wanted workers, whether production is over, and what is broken ("": nothing)."""
+        c = self._coordinator
+        return c.counts(), c.wanted_workers, c.production_over, self._error
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._coordinator.state_dict()
+
+    def static_arrived(self, name: str) -> None:
+        def note() -> list[Message]:
+            self._coordinator.static_arrived(name)
+            return []
+
+        self._loop.post(note)
+
+    def worker_exited(self, pid: int, message: str) -> None:
+        self._loop.post(lambda: self._after(self._coordinator.worker_exited(pid, message)))
+
+    def stop(self) -> None:
+        """Hand out nothing more; clients are told to abandon what they do."""
+        self._loop.post(lambda: self._after(self._coordinator.stop()))
+
+    def outcome(self, arrived: dict[int, int]) -> dict[str, Any]:
+        """What the report takes from the coordinator. arrived: samples by simulation in the ranks' ledgers."""
+        return {
+            "simulations": self._coordinator.counts(),
+            "expected": self._coordinator.expected(lambda i: arrived.get(i, 0)),
+            "blocked_seconds": self._coordinator.blocked_seconds,
+            "failures": self._coordinator.failures(),
+            "control_refused": self._metrics.refusals(),
+        }
+
+    def close(self, status: str, message: str) -> None:
+        self._loop.close()
+        self._events.write(status, message=message)
+        self._events.close()
+
+    def _handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
+        return self._after(self._coordinator.handle(peer, frames, now))
+
+    def _tick(self, now: float) -> list[Message]:
+        self._metrics.simulations(vars(self._coordinator.counts()))
+        self._metrics.client_blocked_seconds.set(self._coordinator.blocked_seconds)
+        return self._after(self._coordinator.tick(now))
+
+    def _after(self, messages: list[Message]) -> list[Message]:
+        if self._coordinator.production_over and not self._told:
+            self._told = True
+            for rank in self._ranks:
+                rank.end_production.remote()
+        return messages
+
+    def _configure(self, schema: Schema) -> None:
+        ray.get([rank.configure.remote(schema) for rank in self._ranks])
+
+    def _broken(self, error: BaseException) -> None:
+        cause = getattr(error, "cause", None) or error  # Ray wraps what a rank raised
+        self._error = (
+            str(cause) if isinstance(cause, PenstockError | ValueError) else f"{type(cause).__name__}: {cause}"
+        )
+        for rank in self._ranks:
+            rank.fail.remote(self._error)
+
+
+class RankActor:
+    """A trainer rank with its data socket, in a process and on a device of its own."""
+
+    def __init__(
+        self,
+        study: Study,
+        directory: Path,
+        rank: int,
+        incarnation: int,
+        keys: StudyKeys,
+        coordinator: Any,
+        threads: int,
+    ) -> None:
+        self._threads = threads
+        restore = load_latest(directory / CHECKPOINTS) if (directory / CHECKPOINTS).exists() else None
+        self._restored = restore
+        self._rank = TrainerRank(
+            study,
+            directory,
+            rank=rank,
+            incarnation=incarnation,
+            held_out=study.solver.simulations,
+            simulations=study.solver.simulations + study.solver.validation_simulations,
+            coordinator_state=lambda: ray.get(coordinator.state_dict.remote()),
+            on_static=lambda name: coordinator.static_arrived.remote(name),
+            restore=restore,
+        )
+        self._loop = RouterLoop(
+            f"rank-{rank}",
+            study.server.host,
+            keys,
+            self._rank.handle,
+            on_error=lambda error: self._rank.fail(f"ingest: {type(error).__name__}: {error}"),
+        )
+        self._host = study.server.host
+
+    def start(self) -> tuple[str, str, dict[str, Any] | None]:
+        """Open the sockets; returns the data endpoint, the metrics endpoint, and what a checkpoint has for the coordinator."""
+        self._loop.start()
+        restored = None
+        if self._restored is not None:
+            schema = Schema.from_state_dict(self._restored.parts["schema"])
+            self._rank.configure(schema)
+            total = range(self._rank.simulations)
+            restored = {
+                "schema": schema,
+                "coordinator": self._restored.parts["coordinator"],
+                "arrived": {i: self._rank.arrived(i) for i in total},
+            }
+        return self._loop.endpoint, self._rank.metrics.serve(self._host), restored
+
+    def configure(self, schema: Schema) -> None:
+        self._rank.configure(schema)
+
+    def train(self) -> None:
+        """Train until the study's end."""
+
+        torch.set_num_threads(self._threads)
+        try:
+            self._rank.train()
+        except BaseException as error:
+            text = str(error) if isinstance(error, PenstockError) else f"{type(error).__name__}: {error}"
+            self._rank.fail(text)
+
+    def end_production(self) -> None:
+        self._rank.end_production()
+
+    def stop(self, reason: str) -> None:
+        self._rank.stop(reason)
+
+    def fail(self, error: str) -> None:
+        self._rank.fail(error)
+
+    def status(self) -> RankStatus:
+        return self._rank.status()
+
+    def unique(self) -> tuple[int, dict[int, int]]:
+        """Training samples in the ledger, in all and by simulation."""
+        return self._rank.trained.total(), {i: self._rank.trained.count(i) for i in self._rank.trained.simulations()}
+
+    def close(self) -> None:
+        self._loop.close()

@@ -1,0 +1,141 @@
+"""report.json: the machine-readable outcome of a study, written at its end and on every stop."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from penstock_server.config import Study
+from penstock_server.engine import SimulationCounts, StudyStatus
+from penstock_server.rank import RankStatus
+
+
+def study_outcome(ranks: Sequence[RankStatus], error: str, stopped: str) -> tuple[str, str]:
+    """("finished" | "stopped" | "failed", why) from what the ranks say, an error of the engine, and a request to stop."""
+    error = error or next((r.error for r in ranks if r.error), "")
+    if error:
+        return "failed", error
+    if stopped:
+        return "stopped", stopped
+    if any(r.buffer is None for r in ranks):
+        return "failed", "no simulation has announced its fields: see events.jsonl and logs/ for why they failed"
+    return "finished", ranks[0].over
+
+
+def study_status(
+    ranks: Sequence[RankStatus],
+    simulations: SimulationCounts,
+    *,
+    wanted_workers: int,
+    elapsed: float,
+    production_over: bool,
+    error: str,
+    stopped: str,
+) -> StudyStatus:
+    """The study at this moment, from what its coordinator and trainer ranks say of themselves."""
+    buffers = [r.buffer for r in ranks if r.buffer is not None]
+    first = ranks[0]
+    phase, message = "starting" if not buffers else "draining" if production_over else "training", ""
+    if error or stopped or all(r.over for r in ranks):
+        phase, message = study_outcome(ranks, error, stopped)
+    return StudyStatus(
+        phase=phase,
+        elapsed=elapsed,
+        simulations=simulations,
+        received=sum(b.received for b in buffers),
+        population=sum(b.population for b in buffers),
+        capacity=sum(b.capacity for b in buffers),
+        batches=first.batches,
+        samples_per_second=sum(r.samples_per_second for r in ranks),
+        loss=first.loss,
+        validation_relative_l2=first.validation.relative_l2 if first.validation else None,
+        wanted_workers=wanted_workers,
+        message=message,
+    )
+
+
+def build_report(
+    study: Study,
+    *,
+    status: str,
+    message: str,
+    wall_seconds: float,
+    incarnations: int,
+    simulations: SimulationCounts,
+    expected: int,
+    unique: int,
+    ranks: Sequence[RankStatus],
+    control_refused: dict[str, int],
+    blocked_seconds: float,
+    failures: dict[int, str],
+) -> dict[str, Any]:
+    """Put the report together. expected, unique: training samples that should have arrived, and that have, each once."""
+    buffers = [r.buffer for r in ranks if r.buffer is not None]
+    first = ranks[0]
+    validation = first.validation
+    refused = sum((Counter(r.refused) for r in ranks), Counter(control_refused))
+    received = sum(b.received for b in buffers)
+    return {
+        "study": study.study.name,
+        "status": status,
+        "message": message,
+        "seed": study.study.seed,
+        "engine": study.study.engine,
+        "wall_seconds": round(wall_seconds, 3),
+        "incarnations": incarnations,
+        "simulations": {k: v for k, v in asdict(simulations).items() if k != "running"},
+        "warnings": [w for r in ranks for w in r.warnings],
+        "failures": {str(i): text for i, text in sorted(failures.items())},
+        "samples": {
+            "expected": expected,
+            "received": sum(r.received for r in ranks),
+            "unique": unique,
+            "duplicates_dropped": sum(r.duplicates for r in ranks),
+            "rejected": refused.total(),
+            "rejected_by_reason": dict(refused),
+            "incomplete_dropped": sum(r.incomplete for r in ranks),
+            "trained_unique": sum(b.trained_unique for b in buffers),
+            "presentations": sum(b.presentations for b in buffers),
+        },
+        "training": {
+            "ranks": len(ranks),
+            "device": first.device,
+            "batches": first.batches,
+            "samples_per_second": round(sum(r.mean_samples_per_second for r in ranks), 3),
+            "stall_fraction": round(sum(r.stall_fraction for r in ranks) / len(ranks), 4),
+            "loss": first.loss,
+        },
+        "clients": {
+            "bytes_received": sum(r.bytes_received for r in ranks),
+            "blocked_seconds": round(blocked_seconds, 3),
+        },
+        "buffer": {
+            "policy": study.buffer.policy,
+            "capacity": sum(b.capacity for b in buffers),
+            "mean_population": round(sum(b.mean_population for b in buffers), 1),
+            "mean_times_seen": round(sum(b.presentations for b in buffers) / received, 3) if received else 0.0,
+        },
+        "validation": None
+        if validation is None
+        else {
+            "mse": validation.mse,
+            "relative_l2": validation.relative_l2,
+            "relative_l2_p99": validation.relative_l2_p99,
+            "fields": validation.fields,
+            "samples": validation.samples,
+            "history": "metrics.jsonl",
+        },
+    }
+
+
+def write_report(directory: Path, report: dict[str, Any]) -> Path:
+    """Write report.json atomically; returns its path."""
+    path = directory / "report.json"
+    temporary = directory / ".report.json.new"
+    temporary.write_text(json.dumps(report, indent=2) + "\n")
+    temporary.replace(path)
+    return path

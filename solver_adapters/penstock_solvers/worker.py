@@ -1,0 +1,121 @@
+"""The worker: asks for simulation after simulation and runs the study's solver for each.
+
+    python -m penstock_solvers.worker --connect RUN/connect.json
+
+needs numpy and pyzmq, and what the solver needs; it can be started anywhere that reaches the server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from penstock_client import Abandoned, Client, PenstockError, Simulation, stream_solver
+from penstock_client.client import ATTEMPT_VARIABLE, SIMULATION_VARIABLE
+from penstock_client.connect_file import ENVIRONMENT_VARIABLE
+from penstock_solvers.processes import Runner, SolverFailed, Task
+from penstock_solvers.solver import EXTERNAL, make_solver
+
+Serve = Callable[[Simulation], None]
+"""Runs one simulation and reports how it ended."""
+
+
+class _Leave(Exception):  # noqa: N818 - a signal, not an error
+    """The worker has been asked to go (SIGTERM)."""
+
+
+def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:
+    raise _Leave
+
+
+def run_worker(connect: Path) -> int:
+    """Serve simulations until the study has none left; returns an exit code: 0 done, 1 the server is lost or the solver unusable.
+
+    SIGTERM hands back what is running and ends the worker.
+    """
+    connect = connect.absolute()
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    simulation: Simulation | None = None
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(Client(connect))
+            serve = _server_of(json.loads(client.welcome.solver), client, connect, stack)
+            while (simulation := client.next_simulation()) is not None:
+                serve(simulation)
+        except (_Leave, KeyboardInterrupt):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            if simulation is not None and not simulation.over:
+                simulation.hand_back()
+        except PenstockError as error:
+            print(f"penstock worker: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _server_of(solver: dict[str, Any], client: Client, connect: Path, stack: ExitStack) -> Serve:
+    """How a simulation of this study is run."""
+    directory = solver["directory"]
+    if directory not in sys.path:
+        sys.path.insert(0, directory)  # a user's own solver lies beside the study file
+    adapter = solver["adapter"]
+    if adapter is not None and adapter not in EXTERNAL:
+        python_solver = make_solver(adapter, solver["options"])
+        return lambda simulation: _exhaust(stream_solver(python_solver, simulation, client.welcome.fields, solver["every"]))
+    runner = _runner(solver, client, stack)
+    return lambda simulation: _run_process(runner, simulation, connect)
+
+
+def _runner(solver: dict[str, Any], client: Client, stack: ExitStack) -> Runner:
+    if solver["adapter"] == "openfoam":
+        from penstock_solvers.openfoam_runner import OpenFOAMRunner  # noqa: PLC0415 - needs the openfoam extra
+
+        return stack.enter_context(OpenFOAMRunner(solver, fields=client.welcome.fields))
+    from penstock_solvers.command import CommandRunner  # noqa: PLC0415
+
+    return CommandRunner(solver)
+
+
+def _run_process(runner: Runner, simulation: Simulation, connect: Path) -> None:
+    """Run a solver that streams for itself, and report how its process ended."""
+    environment = {
+        ENVIRONMENT_VARIABLE: str(connect),
+        SIMULATION_VARIABLE: str(simulation.id),
+        ATTEMPT_VARIABLE: str(simulation.attempt),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+    }
+    logs = connect.parent / "logs"
+    log = logs / f"simulation-{simulation.id}.log" if logs.is_dir() else None
+    try:
+        summary = runner.run(
+            Task(simulation.id, simulation.attempt, simulation.parameters, environment, log), lambda: simulation.abandoned
+        )
+        simulation.exited(json.dumps({k: v for k, v in vars(summary).items() if v not in (None, {})}))
+    except Abandoned:
+        simulation.hand_back()
+    except SolverFailed as failed:
+        simulation.fail(str(failed))
+
+
+def _exhaust(steps: Any) -> None:
+    for _ in steps:
+        pass
+
+
+def main() -> None:
+    """`python -m penstock_solvers.worker`."""
+    parser = argparse.ArgumentParser(prog="penstock worker", description="Serve simulations of a running study.")
+    parser.add_argument("--connect", type=Path, required=True, help="connect.json in the study's run directory")
+    sys.exit(run_worker(parser.parse_args().connect))
+
+
+if __name__ == "__main__":
+    main()

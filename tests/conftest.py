@@ -1,0 +1,72 @@
+"""Fixtures that several rooms share: study files as data, and a real server on real sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock_server.config import Study
+from penstock_server.inline_engine import InlineEngine
+
+HEAT_PARAMETERS = ("initial", "left", "right", "bottom", "top")
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the tables of `changes` laid over it; None takes a key out."""
+    out = dict(base)
+    for key, value in changes.items():
+        if value is None:
+            out.pop(key, None)
+        elif isinstance(value, dict) and isinstance(out.get(key), dict):
+            out[key] = merged(out[key], value)
+        else:
+            out[key] = value
+    return out
+
+
+@pytest.fixture
+def heat_study() -> Callable[..., Study]:
+    """A small study of the heat equation; keyword arguments are tables laid over it."""
+
+    def make(**changes: Any) -> Study:
+        base = {
+            "study": {"name": "heat", "seed": 3, "engine": "inline"},
+            "parameters": {"sampler": "sobol", **{name: [100.0, 500.0] for name in HEAT_PARAMETERS}},
+            "solver": {
+                "adapter": "heat2d",
+                "simulations": 6,
+                "validation_simulations": 2,
+                "concurrency": 2,
+                "options": {"points": 12, "steps": 15},
+            },
+            "fields": {"T": {}},
+            "buffer": {"capacity": 40, "watermark": 10},
+            "training": {"batch_size": 5, "validate_every": 20, "device": "cpu"},
+        }
+        return Study.model_validate(merged(base, changes))
+
+    return make
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Callable[[Study], InlineEngine]]:
+    """Starts real servers on loopback sockets, for clients of any language; `engine.start()` has been called.
+
+    connect.json lies at `tmp_path / "run" / "connect.json"`.
+    """
+    engines: list[InlineEngine] = []
+
+    def start(study: Study) -> InlineEngine:
+        directory = tmp_path / "run"
+        directory.mkdir(exist_ok=True)
+        engine = InlineEngine(study, directory, threads=1)
+        engines.append(engine)
+        engine.start()
+        return engine
+
+    yield start
+    for engine in engines:
+        engine.close()
