@@ -101,6 +101,12 @@ def test_a_state_goes_only_into_an_unused_buffer(state: BufferState) -> None:
         filling.load_state_dict(state)
 
 
+def test_identifiers_of_what_is_held(state: BufferState) -> None:
+    held = used_buffer().identifiers()
+    assert held == [(simulation, 100) for simulation in state["arrays"]["simulation"].tolist()]
+    assert len(set(held)) == 8
+
+
 def test_a_larger_buffer_takes_the_state_over(state: BufferState) -> None:
     buffer = Buffer(SPEC, **{**OPTIONS, "capacity": 20, "spare": 3})
     buffer.load_state_dict(state)
