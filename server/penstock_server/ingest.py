@@ -21,7 +21,7 @@ from penstock_server.agreement import STATIC_FIELDS, Schema
 from penstock_server.assembly import PartialStep, WindowBuilder
 from penstock_server.buffer import Buffer, Slot
 from penstock_server.config import SamplesSection
-from penstock_server.ledger import Ledger
+from penstock_server.ledger import MAX_STEPS, Ledger
 from penstock_server.metrics import Metrics
 from penstock_server.normalisation import Normaliser
 from penstock_server.validation import ValidationStore
@@ -240,8 +240,8 @@ class Ingest:
                 f"piece of {header.count} elements from {header.offset} in {len(payload)} bytes: the field has {size} elements "
                 f"of {NUMPY_DTYPES[expected].itemsize} bytes",
             )
-        if header.step < STATIC_STEP:
-            raise Refused(Reason.MALFORMED, f"time step {header.step}: expected 0, 1, 2, ...")
+        if not STATIC_STEP <= header.step < MAX_STEPS:
+            raise Refused(Reason.MALFORMED, f"time step {header.step}: expected 0 to {MAX_STEPS - 1}")
         values = np.frombuffer(payload, NUMPY_DTYPES[expected])
         if expected in (Dtype.FLOAT32, Dtype.FLOAT64) and not np.isfinite(values).all():
             at = header.offset + int(np.flatnonzero(~np.isfinite(values))[0])

@@ -156,9 +156,9 @@ class Trainer:
         self.model.eval()
         for start in range(0, max(1, len(inputs)), rows):
             with torch.no_grad():
-                arguments = [affine.inputs(inputs[start : start + rows].to(self.device))]
+                arguments = [affine.inputs(inputs[start : start + rows].to(self.device, torch.float32))]
                 if state is not None:
-                    arguments.append(affine.targets(state[start : start + rows].to(self.device)))
+                    arguments.append(affine.targets(state[start : start + rows].to(self.device, torch.float32)))
                 yield affine.raw_targets(self.model(*arguments))
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,17 @@ from penstock_server.plan import make_welcome
 T_FIELD = FieldAnnouncement("T", Dtype.FLOAT32, 1, (4, 4))
 
 
+@pytest.fixture
+def events(tmp_path: Path) -> Iterator[EventLog]:
+    log = EventLog(tmp_path / "events.jsonl")
+    yield log
+    log.close()
+
+
 class Talk:
     """A coordinator and the peers that speak to it."""
 
-    def __init__(self, tmp_path: Path, study, **changes) -> None:
+    def __init__(self, events: EventLog, study, **changes) -> None:
         self.schemas: list[Schema] = []
         self.refused: list[Reason] = []
         self.coordinator = Coordinator(
@@ -35,7 +44,7 @@ class Talk:
                 "client_timeout": 10.0,
                 "on_schema": self.schemas.append,
                 "on_refused": self.refused.append,
-                "events": EventLog(tmp_path / "events.jsonl"),
+                "events": events,
                 **changes,
             },
         )
@@ -65,8 +74,8 @@ class Talk:
 
 
 @pytest.fixture
-def talk(tmp_path: Path, heat_study) -> Talk:
-    return Talk(tmp_path, heat_study())
+def talk(events: EventLog, heat_study) -> Talk:
+    return Talk(events, heat_study())
 
 
 def test_held_out_simulations_come_first_then_the_rest_in_order(talk: Talk) -> None:
@@ -199,8 +208,6 @@ def test_fields_that_the_study_does_not_have_are_refused(talk: Talk, name, field
     assert header.kind is Kind.REFUSE, name
     refuse = Refuse.unpack(payload)
     assert refuse.reason is reason
-    import re
-
     assert re.search(text, refuse.text), refuse.text
 
 
@@ -217,8 +224,8 @@ def test_the_first_announcement_fixes_what_later_ones_must_agree_with(talk: Talk
     assert len(talk.schemas) == 1
 
 
-def test_components_come_from_the_study_file_where_a_client_sends_plain_arrays(tmp_path: Path, heat_study) -> None:
-    talk = Talk(tmp_path, heat_study(), fields={"U": FieldSection(components=3)})
+def test_components_come_from_the_study_file_where_a_client_sends_plain_arrays(events: EventLog, heat_study) -> None:
+    talk = Talk(events, heat_study(), fields={"U": FieldSection(components=3)})
     talk.hello(b"a")
     simulation, attempt = talk.assigned(b"a")
     plain = FieldAnnouncement("U", Dtype.FLOAT64, 1, (9, 3))
@@ -239,13 +246,13 @@ def test_a_solver_that_ends_without_streaming_has_failed(talk: Talk) -> None:
 
 
 def test_what_had_finished_is_taken_up_by_a_later_incarnation_only_with_all_its_samples(
-    tmp_path: Path, heat_study, talk
+    events: EventLog, heat_study, talk
 ) -> None:
     talk.hello(b"a")
     for _ in range(3):
         talk.finish(b"a", *talk.assigned(b"a"))
     state = talk.coordinator.state_dict()
-    later = Talk(tmp_path, heat_study())
+    later = Talk(events, heat_study())
     later.coordinator.load_state_dict(state, {3: 5, 0: 5, 1: 4}.__getitem__)
     later.hello(b"a")
     assert [later.assigned(b"a") for _ in range(2)] == [(1, 2), (2, 1)]

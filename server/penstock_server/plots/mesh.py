@@ -87,6 +87,8 @@ def _unstructured(centres: NDArray[np.float64]) -> Layout:
         return Line(centres[order, axis], order)
     points, note = np.arange(len(centres)), ""
     if len(axes) == 3:
+        across = min(axes, key=lambda a: extent[a])
+        axes.remove(across)
         points = _slice(centres[:, across], float(np.prod(extent) / len(centres)) ** (1 / 3))
         note = f"slice at {'xyz'[across]} = {centres[points, across].mean():.3g}"
     x, y = centres[points][:, axes].T

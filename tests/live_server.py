@@ -1,0 +1,93 @@
+"""The real server on real sockets, for tests of clients that are processes of their own (C, OpenFOAM)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penstock_client import Client
+from penstock_client.simulation import Simulation
+from penstock_server.config import Study
+from penstock_server.inline_engine import InlineEngine
+
+
+@dataclass
+class LiveServer:
+    """A running study without workers of its own: tests start the solvers, as a worker would."""
+
+    engine: InlineEngine
+    connect: Path
+    directory: Path
+
+    def environment(self, simulation: Simulation | None = None) -> dict[str, str]:
+        """What a worker sets for a solver that it starts for this simulation."""
+        variables = {"PENSTOCK_CONNECT": str(self.connect), "PENSTOCK_CONNECT_TIMEOUT": "10"}
+        if simulation is not None:
+            variables |= {"PENSTOCK_SIMULATION": str(simulation.id), "PENSTOCK_ATTEMPT": str(simulation.attempt)}
+        return os.environ | variables
+
+    def start(self, command: Sequence[str | Path], simulation: Simulation, **options: Any) -> subprocess.Popen[str]:
+        """Start a solver for a simulation; its output is piped."""
+        return subprocess.Popen(
+            [str(part) for part in command],
+            env=self.environment(simulation),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            **options,
+        )
+
+    def report(self) -> dict[str, Any]:
+        """Wait for the end of the study and return its report."""
+        assert self.engine.wait(60), self.engine.status()
+        return self.engine.close()
+
+
+@contextmanager
+def live_server(
+    directory: Path,
+    fields: Mapping[str, Mapping[str, Any]],
+    *,
+    simulations: int = 1,
+    validation_simulations: int = 0,
+    retries: int = 0,
+    credit: int | str = "8 MiB",
+    server_timeout: float = 5.0,
+) -> Iterator[LiveServer]:
+    """Run a study with these fields and one parameter `a` in [2, 3]; its run directory is `directory`."""
+    study = Study.model_validate(
+        {
+            "study": {"name": "live", "engine": "inline"},
+            "parameters": {"a": [2.0, 3.0]},
+            "solver": {
+                "command": [sys.executable],
+                "simulations": simulations,
+                "validation_simulations": validation_simulations,
+                "retries": retries,
+            },
+            "fields": fields,
+            "buffer": {"capacity": 500, "credit": credit},
+            "model": {"name": "mlp", "hidden": [8]},
+            "training": {"batch_size": 4, "device": "cpu", "threads": 1},
+            "server": {"heartbeat": 0.2, "server_timeout": server_timeout, "client_timeout": 20},
+        }
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    engine = InlineEngine(study, directory, threads=1)
+    try:
+        yield LiveServer(engine, engine.start(), directory)
+    finally:
+        engine.close()
+
+
+@contextmanager
+def worker(server: LiveServer) -> Iterator[Client]:
+    """A client that asks for simulations, as a Penstock worker does."""
+    with Client(server.connect) as client:
+        yield client
