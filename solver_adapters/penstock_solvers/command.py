@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from penstock_solvers.processes import (
     SolverFailed,
     Task,
     mpi_environment,
+    require_mpirun,
     run_program,
-    tmpfs_directory,
     with_mpi,
 )
+from penstock_solvers.scratch import Scratch, default_root
 
 
 def format_command(
@@ -78,45 +78,48 @@ def _beside_study(argument: str, directory: Path) -> str:
     return str(path.absolute()) if argument and path.is_file() else argument
 
 
-def _require_mpirun(ranks: int) -> None:
-    if ranks > 1 and shutil.which("mpirun") is None:
-        raise SolverFailed(
-            f"[solver] ranks = {ranks}: mpirun is not installed; install an MPI (on Debian: apt-get install "
-            "openmpi-bin) or set ranks = 1"
-        )
-
-
 class CommandRunner:
-    """Runs the study's command once per simulation.
+    """Runs the study's command once per simulation; meets `penstock_solvers.processes.Runner`.
 
     Args:
-        solver: the study's [solver] section; "command", "case", "ranks" and "wall_time" are used. The command runs in
-            the folder `case` if that is given, else in an empty folder in memory that is removed afterwards.
-        directory: folder of the study file.
+        solver: the study's [solver] section and "directory", the folder of the study file; "command", "case", "ranks" and
+            "wall_time" are used. The command runs in the folder `case` if that is given, else in an empty folder in
+            memory that is removed afterwards.
     """
 
-    def __init__(self, solver: Mapping[str, Any], directory: Path) -> None:
+    def __init__(self, solver: Mapping[str, Any]) -> None:
         self._command: list[str] = list(solver["command"])
-        self._case = Path(directory, solver["case"]) if solver.get("case") else None
+        self._directory = Path(solver["directory"])
+        self._case = self._directory / solver["case"] if solver.get("case") else None
         self._ranks = int(solver.get("ranks", 1))
         self._wall_time = float(solver.get("wall_time", 3600.0))
-        self._directory = Path(directory)
+        self._scratch = Scratch(default_root(), "command", Path.mkdir)
+
+    def __enter__(self) -> CommandRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove what was needed to run."""
+        self._scratch.close()
 
     def run(self, task: Task, abandoned: Callable[[], bool]) -> RunSummary:
         """Run one simulation; see `penstock_solvers.processes.Runner`."""
         environment = {**os.environ, **task.environment}
         command = format_command(self._command, task.parameters, self._directory, environment.get("PATH"))
-        _require_mpirun(self._ranks)
+        require_mpirun(self._ranks, environment.get("PATH"))
         if self._case is not None and not self._case.is_dir():
             raise SolverFailed(
                 f"[solver] case = {str(self._case)!r} is not a folder: expected the command's working folder"
             )
-        with tempfile.TemporaryDirectory(prefix="penstock-", dir=tmpfs_directory()) as scratch:
+        with self._scratch.simulation(f"{task.simulation}-{task.attempt}") as scratch:
             if self._ranks > 1:
-                environment |= mpi_environment(Path(scratch))
+                environment |= mpi_environment(scratch)
             seconds = run_program(
                 with_mpi(command, self._ranks),
-                directory=self._case or Path(scratch),
+                directory=self._case or scratch,
                 environment=environment,
                 wall_time=self._wall_time,
                 abandoned=abandoned,
@@ -125,23 +128,23 @@ class CommandRunner:
         return RunSummary(seconds=seconds)
 
 
-def check_command(solver: Mapping[str, Any], directory: Path) -> list[str]:
+def check_command(solver: Mapping[str, Any]) -> list[str]:
     """What would keep the study's command from running, one line each; empty if nothing is wrong.
 
     Args:
-        solver: the study's [solver] section and "parameters", the parameters' names.
-        directory: folder of the study file.
+        solver: as for `CommandRunner`, and "parameters", the parameters' names.
     """
+    directory = Path(solver["directory"])
     problems = []
     try:
-        format_command(solver["command"], dict.fromkeys(solver.get("parameters", ()), 1.0), Path(directory))
+        format_command(solver["command"], dict.fromkeys(solver.get("parameters", ()), 1.0), directory)
     except SolverFailed as error:
         problems.append(error.reason)
     try:
-        _require_mpirun(int(solver.get("ranks", 1)))
+        require_mpirun(int(solver.get("ranks", 1)))
     except SolverFailed as error:
         problems.append(error.reason)
     case = solver.get("case")
-    if case and not Path(directory, case).is_dir():
+    if case and not (directory / case).is_dir():
         problems.append(f"[solver] case = {case!r} is not a folder: expected the folder that the command is to run in")
     return problems

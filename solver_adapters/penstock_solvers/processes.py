@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import selectors
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,15 @@ def tmpfs_directory() -> Path:
 def with_mpi(command: Sequence[str], ranks: int) -> list[str]:
     """The command under mpirun when there is more than one rank."""
     return ["mpirun", "-np", str(ranks), *command] if ranks > 1 else list(command)
+
+
+def require_mpirun(ranks: int, search: str | None = None) -> None:
+    """Raise SolverFailed if more than one rank is wanted and there is no mpirun on `search` (default: this process's PATH)."""
+    if ranks > 1 and shutil.which("mpirun", path=search) is None:
+        raise SolverFailed(
+            f"[solver] ranks = {ranks}: mpirun is not installed; install an MPI (on Debian: apt-get install openmpi-bin) "
+            "or set ranks = 1"
+        )
 
 
 def mpi_environment(scratch: Path) -> dict[str, str]:

@@ -100,7 +100,8 @@ class SolverLog:
 
     def _step(self, time: float) -> None:
         if self.time is not None and not self._printed_delta_t:
-            self.delta_t = time - self.time  # solvers with a fixed time step do not print it
+            # Solvers with a fixed time step do not print it, and times are printed with 6 digits.
+            self.delta_t = float(f"{time - self.time:.6g}")
         self.time = time
         self.time_steps += 1
         self._solved.clear()
