@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from penstock_client.connect_file import ConnectInfo
 from penstock_client.payloads import Welcome
@@ -32,6 +33,17 @@ def make_plan(study: Study) -> list[Point]:
     ]
 
 
+def solver_description(study: Study) -> dict[str, Any]:
+    """What a worker must know to run the study's solver: its [solver] section, and the names it refers to."""
+    return {
+        **study.solver.model_dump(),
+        "study": study.study.name,
+        "directory": study.directory,
+        "parameters": list(study.parameters.bounds),
+        "fields": list(study.fields),
+    }
+
+
 def make_welcome(study: Study, endpoints: tuple[str, ...], *, heartbeats: bool = True) -> Welcome:
     """What every client of the study is told."""
     server = study.server
@@ -45,7 +57,7 @@ def make_welcome(study: Study, endpoints: tuple[str, ...], *, heartbeats: bool =
         rank_endpoints=endpoints,
         parameters=tuple(study.parameters.bounds),
         fields=tuple(study.fields),
-        solver=json.dumps({"study": study.study.name, "directory": study.directory, **study.solver.model_dump()}),
+        solver=json.dumps(solver_description(study)),
     )
 
 

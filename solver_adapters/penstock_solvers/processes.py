@@ -201,7 +201,7 @@ class _Watched:
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", "-S", guard.__file__, *command],
                     cwd=directory,
-                    env=dict(environment),
+                    env={**environment, "PWD": str(directory)},  # OpenFOAM believes it
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

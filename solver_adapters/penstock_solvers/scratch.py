@@ -54,9 +54,10 @@ class Scratch:
                 shutil.rmtree(building, ignore_errors=True)  # left by a worker that was killed
                 try:
                     prepare(building)
-                    building.rename(self.template)
-                finally:
-                    shutil.rmtree(building, ignore_errors=True)
+                except BaseException:
+                    shutil.rmtree(self._folder)  # no template, so nobody uses anything here
+                    raise
+                building.rename(self.template)
             self._in_use = os.open(self.template, os.O_RDONLY)
             fcntl.flock(self._in_use, fcntl.LOCK_SH)
 

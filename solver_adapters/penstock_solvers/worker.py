@@ -70,15 +70,15 @@ def _server_of(solver: dict[str, Any], client: Client, connect: Path, stack: Exi
     if adapter is not None and adapter not in EXTERNAL:
         python_solver = make_solver(adapter, solver["options"])
         return lambda simulation: _exhaust(stream_solver(python_solver, simulation, client.welcome.fields, solver["every"]))
-    runner = _runner(solver, client, stack)
+    runner = _runner(solver, stack)
     return lambda simulation: _run_process(runner, simulation, connect)
 
 
-def _runner(solver: dict[str, Any], client: Client, stack: ExitStack) -> Runner:
+def _runner(solver: dict[str, Any], stack: ExitStack) -> Runner:
     if solver["adapter"] == "openfoam":
         from penstock_solvers.openfoam_runner import OpenFOAMRunner  # noqa: PLC0415 - needs the openfoam extra
 
-        return stack.enter_context(OpenFOAMRunner(solver, fields=client.welcome.fields))
+        return stack.enter_context(OpenFOAMRunner(solver))
     from penstock_solvers.command import CommandRunner  # noqa: PLC0415
 
     return CommandRunner(solver)

@@ -69,12 +69,10 @@ class RayEngine:
             _temp_dir=str(self._ray_directory),
             runtime_env={"env_vars": environment},
         )
-        gpu = (
-            1 if study.training.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= study.training.ranks else 0
-        )
-        group = placement_group(
-            [{"CPU": 1}, *({"CPU": 1, "GPU": gpu} if gpu else {"CPU": 1} for _ in range(study.training.ranks))]
-        )
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        gpu = int(study.training.device != "cpu" and resources.get("GPU", 0) >= study.training.ranks)
+        bundle = {"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0}
+        group = placement_group([{"CPU": 1.0}, *(dict(bundle) for _ in range(study.training.ranks))])
         ray.get(group.ready(), timeout=START_TIMEOUT)
 
         def options(bundle: int) -> dict[str, Any]:
@@ -100,10 +98,8 @@ class RayEngine:
         try:
             started = ray.get([rank.start.remote() for rank in self._ranks], timeout=START_TIMEOUT)
             endpoints, metrics, restored = zip(*started, strict=True)
-            path: Path = ray.get(
-                coordinator.start.remote(self._ranks, list(endpoints), list(metrics), restored[0]),
-                timeout=START_TIMEOUT,
-            )
+            connecting = self._coordinator.start.remote(self._ranks, list(endpoints), list(metrics), restored[0])
+            path: Path = ray.get([connecting], timeout=START_TIMEOUT)[0]
         except ray.exceptions.RayError as error:
             raise EngineError(f"the server did not start: {getattr(error, 'cause', None) or error}") from error
         self._training = [rank.train.remote() for rank in self._ranks]
