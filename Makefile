@@ -1,0 +1,45 @@
+# Two commands set everything up: `make demo` and `make test`. README.md explains both.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Real components that tests need (OpenFOAM, MPI, compilers, libzmq); installed by `make test` when root on Debian.
+DEBIAN_PACKAGES := openfoam openfoam-examples openmpi-bin libopenmpi-dev libzmq3-dev pkg-config g++ gcc make valgrind prometheus dpkg-dev
+
+.PHONY: env demo test lint bench system clean
+
+env: $(VENV)/.installed  ## create .venv with everything pinned
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: env  ## train a surrogate of the heat equation while it is being solved; ends with a report and a picture
+	rm -rf runs/demo
+	$(BIN)/penstock run examples/heat/study.toml --out runs/demo
+	$(BIN)/penstock plot runs/demo
+
+system:  ## install the real components, when root on Debian
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  dpkg -s $(DEBIAN_PACKAGES) >/dev/null 2>&1 || { apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(DEBIAN_PACKAGES) >/dev/null; }; \
+	else echo "not root on Debian: tests of components that are not installed are skipped"; fi
+
+test: env system lint  ## lint, types, import directions, and all tests
+	command -v icoFoam >/dev/null && $(BIN)/penstock openfoam build || echo "no OpenFOAM: its tests are skipped"
+	$(BIN)/pytest
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: env  ## figures that the documentation quotes
+	$(BIN)/python benchmarks/buffer.py
+	$(BIN)/python benchmarks/stream.py
+
+clean:
+	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
