@@ -28,6 +28,21 @@ def test_optimizers_by_name_in_any_case(name: str, want: type) -> None:
     assert optimizer.param_groups[0]["lr"] == 0.02
 
 
+def test_the_fused_step_is_taken_unless_the_study_chooses_and_is_the_same_step() -> None:
+    ends = []
+    for choice in ({}, {"fused": False}, {"foreach": True}):
+        (weight,) = own = parameters()
+        optimizer = make_optimizer(named(name="adam", lr=0.1, weight_decay=0.01, **choice), own)
+        assert bool(optimizer.param_groups[0]["fused"]) == (not choice)
+        for _ in range(5):
+            optimizer.zero_grad()
+            (weight**2).sum().backward()
+            optimizer.step()
+        ends.append(weight.detach())
+    torch.testing.assert_close(ends[0], ends[1])
+    torch.testing.assert_close(ends[0], ends[2])
+
+
 def test_multi_step_scheduler_halves_at_its_milestones() -> None:
     optimizer = make_optimizer(named(name="adam", lr=1e-3, weight_decay=1e-4), parameters())
     scheduler = make_scheduler(named(name="multisteplr", milestones=[2, 4], gamma=0.5), optimizer)
