@@ -24,6 +24,7 @@ class LiveServer:
     engine: InlineEngine
     connect: Path
     directory: Path
+    closed: bool = False
 
     def environment(self, simulation: Simulation | None = None) -> dict[str, str]:
         """What a worker sets for a solver that it starts for this simulation."""
@@ -46,6 +47,7 @@ class LiveServer:
     def report(self) -> dict[str, Any]:
         """Wait for the end of the study and return its report."""
         assert self.engine.wait(60), self.engine.status()
+        self.closed = True
         return self.engine.close()
 
 
@@ -80,10 +82,12 @@ def live_server(
     )
     directory.mkdir(parents=True, exist_ok=True)
     engine = InlineEngine(study, directory, threads=1)
+    server = LiveServer(engine, engine.start(), directory)
     try:
-        yield LiveServer(engine, engine.start(), directory)
+        yield server
     finally:
-        engine.close()
+        if not server.closed:
+            engine.close()
 
 
 @contextmanager

@@ -521,9 +521,9 @@ def test_a_connection_that_breaks_is_noticed_before_the_time_out(programs: Path,
 def test_an_abandoned_simulation_stops(programs: Path, tmp_path: Path) -> None:
     alive = {Kind.HEARTBEAT: lambda h: [h._replace(kind=Kind.ALIVE).pack(), Alive(h.simulation == 0).pack()]}
     with scripted(tmp_path, alive) as path:
-        code, said, _ = run(programs, PENSTOCK_CONNECT=str(path))
+        code, said, _ = run(programs, "1000", "4", "pause_ms=5", PENSTOCK_CONNECT=str(path))
     assert code == ABANDONED
-    assert said.startswith("finish: the server no longer wants simulation 0, attempt 1")
+    assert ": the server no longer wants simulation 0, attempt 1: the study is stopping" in said
 
 
 def answer(kind: Kind, payload: bytes = b"") -> Any:

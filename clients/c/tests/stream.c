@@ -35,6 +35,7 @@ int main(int argc, char **argv)
 {
     if (argc < 3)
         return 100;
+    setvbuf(stdout, NULL, _IOLBF, 0); /* what is printed is seen at once, also through a pipe */
     const long steps = strtol(argv[1], NULL, 10);
     const uint64_t points = strtoull(argv[2], NULL, 10);
     const long pause_ms = option(argc, argv, "pause_ms", 0), nan_at = option(argc, argv, "nan_at", -1);
