@@ -1,4 +1,4 @@
-"""Checkpoints of a buffer: states that do not fit are refused; that they continue identically is in test_buffer_model."""
+"""Checkpoints of a buffer: they continue identically, and states that do not fit are refused."""
 
 from __future__ import annotations
 
@@ -32,6 +32,40 @@ def used_buffer() -> Buffer:
 @pytest.fixture
 def state() -> BufferState:
     return used_buffer().state_dict()
+
+
+@pytest.mark.parametrize("policy", ["fifo", "firo", "reservoir"])
+def test_a_restored_buffer_continues_identically(policy: str) -> None:
+    """The same puts into both, draws whenever one is possible, then the end: the same batches and the same evictions."""
+    options = {**OPTIONS, "policy": policy, "capacity": 20, "watermark": 4, "presentations_per_sample": 0.5}
+
+    def put_and_draw(buffer: Buffer, identifiers: range) -> list[list[float]]:
+        out = []
+        for identifier in identifiers:
+            slot = buffer.reserve()
+            slot.inputs[:] = slot.targets[:] = identifier
+            slot.simulation = identifier
+            while not buffer.try_commit(slot):
+                out.append(next_batch(buffer))
+            if identifier % 3 == 0 and (batch := buffer.try_get(2)) is not None:
+                out.append(batch.targets[:, 0, 0].tolist())
+        return out
+
+    def next_batch(buffer: Buffer) -> list[float]:
+        batch = buffer.try_get(3)
+        assert batch is not None
+        return batch.targets[:, 0, 0].tolist()
+
+    original, restored = Buffer(SPEC, **options), Buffer(SPEC, **options)
+    put_and_draw(original, range(70))
+    restored.load_state_dict(original.state_dict())
+    assert put_and_draw(restored, range(70, 200)) == put_and_draw(original, range(70, 200))
+    assert restored.identifiers() == original.identifiers()
+    for buffer in (original, restored):
+        buffer.end_production()
+    while not original.drained:
+        assert next_batch(restored) == next_batch(original)
+    assert restored.drained
 
 
 def test_figures_survive(state: BufferState) -> None:
