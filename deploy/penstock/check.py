@@ -1,0 +1,235 @@
+"""Everything that can be found wrong with a study without running it, one line a problem.
+
+What the study file alone shows is found while it is read (`penstock.study_file`); here the case, the solver, the model
+and this machine are looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from penstock.study_file import make_importable
+from penstock.threads import available_cores
+from penstock_client import PenstockError, Solver
+from penstock_server.buffer import available_memory, capacity_in_samples, check_sizes
+from penstock_server.config import ModelSection, Study, parse_bytes
+from penstock_server.losses import make_loss
+from penstock_server.models import MODELS, make_model, model_class
+from penstock_server.nearest import nearest
+from penstock_server.optimizers import make_optimizer, make_scheduler
+from penstock_server.parameters import ParameterSpace
+from penstock_server.schema import FieldSpec, SampleSpec
+from penstock_server.trainer import resolve_device
+from penstock_solvers.solver import EXTERNAL, make_solver
+
+GIB = 2**30
+
+
+def check_study(study: Study) -> list[str]:
+    """What would keep the study from running, one line each, beginning with its place: "[table] key = value: ...".
+
+    The study's own modules are imported and its model is built; no solver is run.
+    """
+    make_importable(study)
+    solver, problems = _python_solver(study)
+    problems += [*_parameters(study), *_entries(study), *_external_solver(study), *_fields(study, solver)]
+    problems += [*_model(study, solver), *_training(study)]
+    return list(dict.fromkeys(" ".join(problem.split()) for problem in problems))
+
+
+def warnings_for(study: Study) -> list[str]:
+    """What will run, but perhaps not as meant."""
+    warnings = []
+    solver, cores = study.solver, available_cores()
+    if solver.concurrency * solver.ranks > cores:
+        warnings.append(
+            f"[solver] concurrency = {solver.concurrency} with ranks = {solver.ranks} asks for "
+            f"{solver.concurrency * solver.ranks} cores, {cores} are available: solvers and training will share them"
+        )
+    if solver.validation_simulations == 0:
+        warnings.append("[solver] validation_simulations = 0: nothing is held out, so no error will be reported")
+    return warnings
+
+
+def is_python_solver(study: Study) -> bool:
+    """Whether the solver is a Python class, which the inline engine advances itself."""
+    return study.solver.adapter is not None and study.solver.adapter not in EXTERNAL
+
+
+def _said(place: str, check: Callable[[], object]) -> Iterator[str]:
+    """The line that a check raises; `place` goes before messages that do not name theirs."""
+    try:
+        check()
+    except (PenstockError, ValueError) as error:
+        text = str(error)
+        yield text if text.startswith("[") else f"{place}{text}"
+
+
+def _parameters(study: Study) -> Iterator[str]:
+    section, solver = study.parameters, study.solver
+    for name, bounds in section.bounds.items():
+        if not all(map(math.isfinite, bounds)):
+            yield f"[parameters] {name} = {list(bounds)}: expected two finite numbers; write {name} = [0.5, 2.0]"
+            return
+    if section.sampler == "file":
+        space = ParameterSpace(section, study.directory)
+        total = solver.simulations + solver.validation_simulations
+        yield from _said("[parameters] ", lambda: space.draw(total, study.study.seed))
+
+
+def _entries(study: Study) -> Iterator[str]:
+    """Which parameter goes where: an entry without its parameter, a parameter that reaches nothing."""
+    solver, names = study.solver, list(study.parameters.bounds)
+    for name in solver.entries:
+        if solver.adapter != "openfoam":
+            yield f'[solver] entries.{name}: expected adapter = "openfoam" with [solver.entries]; remove the table'
+        elif name not in names:
+            yield f"[solver] entries.{name}: no such parameter; {nearest(name, names)}"
+    for name in names if solver.adapter == "openfoam" else ():
+        if name not in solver.entries:
+            yield (
+                f"[parameters] {name} reaches nothing: expected an entry for it; add under [solver.entries] "
+                f'{name} = {{ file = "0/U", entry = "..." }} or remove the parameter'
+            )
+
+
+def _external_solver(study: Study) -> Iterator[str]:
+    """The case or the command, as the adapters check them."""
+    if is_python_solver(study):
+        return
+    if study.solver.options:
+        yield (
+            f"[solver] options.{next(iter(study.solver.options))}: expected options with a Python solver only; "
+            "remove the table"
+        )
+    settings: dict[str, Any] = {
+        **study.solver.model_dump(),
+        "parameters": list(study.parameters.bounds),
+        "fields": list(study.fields),
+        "directory": study.directory,
+    }
+    if study.solver.adapter == "openfoam":
+        from penstock_solvers.openfoam_check import check_case
+
+        # What is said about entries without their parameter, and the other way round, is in `_entries`.
+        settings["parameters"] = [name for name in settings["parameters"] if name in settings["entries"]]
+        settings["entries"] = {k: v for k, v in settings["entries"].items() if k in settings["parameters"]}
+        yield from check_case(settings)
+    else:
+        from penstock_solvers.command import check_command
+
+        yield from check_command(settings, Path(study.directory))
+
+
+def _python_solver(study: Study) -> tuple[Solver | None, list[str]]:
+    section = study.solver
+    if section.adapter is None or section.adapter in EXTERNAL:
+        return None, []
+    problems = []
+    if section.ranks > 1:
+        problems.append(
+            f"[solver] ranks = {section.ranks}: a Python solver runs in one process; set ranks = 1 and raise concurrency, "
+            "or start an MPI program with command"
+        )
+    try:
+        return make_solver(section.adapter, section.options), problems
+    except PenstockError as error:
+        return None, [*problems, f"[solver] {error}"]
+    except Exception as error:  # a user's constructor, or its module, may raise anything
+        text = f"[solver] adapter = {section.adapter!r} cannot be made: {type(error).__name__}: {error}; correct the solver"
+        return None, [*problems, text]
+
+
+def _fields(study: Study, solver: Solver | None) -> Iterator[str]:
+    """What the study wants of each field against what a Python solver streams."""
+    if solver is None:
+        return
+    for name, section in study.fields.items():
+        field = solver.fields.get(name)
+        if field is None:
+            yield f"[fields] {name}: the solver streams no such field; {nearest(name, solver.fields)}"
+        elif section.components not in (None, field.components):
+            yield (
+                f"[fields] {name}.components = {section.components}: the solver streams {field.components}; "
+                "correct it or leave it out"
+            )
+        elif section.shape is not None and tuple(section.shape) != tuple(field.shape):
+            yield (
+                f"[fields] {name}.shape = {list(section.shape)}: the solver streams {list(field.shape)}; "
+                "correct it or leave it out"
+            )
+
+
+def _spec(study: Study, solver: Solver | None) -> SampleSpec | None:
+    """The sample, where its fields' shapes are known before a client has announced them."""
+    fields = []
+    for name, section in study.fields.items():
+        known = solver.fields.get(name) if solver is not None else None
+        shape = known.shape if known is not None else section.shape
+        components = known.components if known is not None else section.components
+        if shape is None:
+            return None
+        fields.append(FieldSpec(name, components or 1, tuple(shape)))
+    return SampleSpec(tuple(study.parameters.bounds), tuple(fields), study.samples.window)
+
+
+def _model(study: Study, solver: Solver | None) -> Iterator[str]:
+    """Model, optimizer, scheduler and buffer sizes; on a sample of four points where the real one is not known yet."""
+    spec = _spec(study, solver)
+    small = SampleSpec(tuple(study.parameters.bounds), (FieldSpec("small", 1, (4,)),), study.samples.window)
+    section, seed = study.model, study.study.seed
+    model = make_model(ModelSection(name="mlp"), small, seed)  # whose weights an optimizer can be tried on
+    try:
+        if spec is not None:
+            model = make_model(section, spec, seed)
+        elif section.name in MODELS:
+            model = make_model(section, small, seed)
+        else:
+            model_class(section.name)
+    except PenstockError as error:
+        yield str(error)
+    try:
+        optimizer = make_optimizer(study.training.optimizer, model.parameters())
+        make_scheduler(study.training.scheduler, optimizer)
+    except PenstockError as error:
+        yield str(error)
+    yield from _buffer(study, spec)
+
+
+def _buffer(study: Study, spec: SampleSpec | None) -> Iterator[str]:
+    buffer, training = study.buffer, study.training
+    capacity = buffer.capacity if isinstance(buffer.capacity, int) else None
+    try:
+        if spec is not None:
+            capacity = capacity_in_samples(buffer.capacity, spec, ranks=training.ranks)
+        elif isinstance(size := parse_bytes(buffer.capacity), int) and capacity is None:
+            if size * training.ranks > available_memory():
+                yield (
+                    f"[buffer] capacity = {buffer.capacity!r} for each of {training.ranks} trainer ranks: expected at most "
+                    f"{available_memory() / GIB / training.ranks:.1f} GiB, what this machine has available; lower it"
+                )
+                return
+        if capacity is not None:
+            check_sizes(
+                buffer.policy, capacity, buffer.watermark, training.batch_size, buffer.presentations_per_sample
+            )
+    except ValueError as error:
+        yield f"[buffer] {error}"
+
+
+def _training(study: Study) -> Iterator[str]:
+    training = study.training
+    yield from _said("[training] device = ", lambda: resolve_device(training.device))
+    yield from _said("[training] loss = ", lambda: make_loss(training.loss))
+    if isinstance(training.threads, int) and training.threads < 1:
+        yield f'[training] threads = {training.threads}: expected at least 1 or "auto"; set threads = "auto"'
+    if training.target_error is not None and study.solver.validation_simulations == 0:
+        yield (
+            f"[training] target_error = {training.target_error:g} with [solver] validation_simulations = 0: expected "
+            "held-out simulations to measure the error on; set validation_simulations = 6"
+        )
+    if study.study.engine == "inline" and training.ranks > 1:
+        yield f'[training] ranks = {training.ranks} with engine = "inline": expected 1; set ranks = 1 or engine = "ray"'
