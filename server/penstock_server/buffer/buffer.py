@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from penstock_server.buffer.limiter import Limiter
 from penstock_server.buffer.policies import POLICIES, PolicyName, check_sizes
 from penstock_server.buffer.population import Population
+from penstock_server.buffer.state import BufferState, check_state
 from penstock_server.buffer.stats import BufferStats, Counters, TimesSeen, WaitClock
 from penstock_server.buffer.storage import Floats, Storage
 from penstock_server.schema import Batch, SampleSpec
@@ -36,13 +35,6 @@ class Slot:
     simulation: int = -1
     sample: int = -1
     open: bool = field(default=True, repr=False)
-
-
-class BufferState(TypedDict):
-    """A buffer's contents. arrays: for HDF5 or safetensors. meta: for JSON."""
-
-    arrays: dict[str, NDArray[Any]]
-    meta: dict[str, Any]
 
 
 class Buffer:
@@ -278,24 +270,7 @@ class Buffer:
         """
         arrays, meta = state["arrays"], state["meta"]
         number = len(arrays["inputs"])
-        if meta["policy"] != self.policy.name:
-            raise ValueError(
-                f"the checkpoint's buffer has policy {meta['policy']!r}, this one {self.policy.name!r}: "
-                "resume with the checkpoint's policy"
-            )
-        for name, here in (("inputs", self._storage.inputs), ("targets", self._storage.targets)):
-            if arrays[name].shape[1:] != here.shape[1:]:
-                raise ValueError(
-                    f"the checkpoint's {name} have shape {arrays[name].shape[1:]} a sample, expected {here.shape[1:]}: "
-                    "resume with the checkpoint's window, parameters and fields"
-                )
-        if number > self.capacity:
-            raise ValueError(
-                f"the checkpoint holds {number} samples, capacity is {self.capacity}: raise the capacity to resume"
-            )
-        population = Population.of(self._storage.slots, int(meta["unseen"]), arrays["arrival"].tolist())
-        if len(population) != number:
-            raise ValueError(f"the checkpoint is damaged: {number} samples, order of arrival of {len(population)}")
+        population = check_state(state, self.policy.name, self._storage, self.capacity)
         with self._lock:
             if self._counters != Counters() or self._population.filling:
                 raise RuntimeError("a state can be loaded only into a buffer that has not been used; make a new one")
