@@ -213,9 +213,7 @@ def _buffer(study: Study, spec: SampleSpec | None) -> Iterator[str]:
                 )
                 return
         if capacity is not None:
-            check_sizes(
-                buffer.policy, capacity, buffer.watermark, training.batch_size, buffer.presentations_per_sample
-            )
+            check_sizes(buffer.policy, capacity, buffer.watermark, training.batch_size, buffer.presentations_per_sample)
     except ValueError as error:
         yield f"[buffer] {error}"
 

@@ -1,4 +1,4 @@
-"""The local launcher: starts workers on this machine, watches them, restarts those that die, and leaves none behind."""
+"""The local launcher: worker processes on this machine, restarted when they die, a limited number of times."""
 
 from __future__ import annotations
 
@@ -8,165 +8,124 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-QUICK = 5.0  # a worker that lives shorter than this many seconds probably cannot work at all
-MAX_QUICK_DEATHS = 3  # in a row, in one place
-BACKOFF = (0.0, 0.5, 1.0, 2.0, 5.0)  # seconds before a place is filled again, by quick exits in a row
-TAIL_LINES = 20
-TAIL_BYTES = 8192
-
-OnExit = Callable[[int, int | None, str], None]
-"""Called with pid, exit code (negative: the signal's number) and last words of a worker; from a thread of its own."""
+QUICK_SECONDS = 20.0  # a worker that dies sooner than this after its start has died quickly
+QUICK_DEATHS = 3  # so many in a row, and the launcher gives up
+BACKOFF_SECONDS = 0.5
+GRACE_SECONDS = 4.0  # between SIGTERM and SIGKILL
+TAIL_BYTES = 2000
 
 
-@dataclass
-class _Place:
-    """Room for one worker at a time."""
+class LocalLauncher:
+    """Keeps up to `workers` worker processes running while there is something for them to do.
 
-    number: int
-    process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    quick_exits: int = 0
-    not_before: float = 0.0
-    watcher: threading.Thread | None = field(default=None, repr=False)
-
-
-def describe_exit(code: int) -> str:
-    """ "ended with code 1" or "was ended by SIGKILL"."""
-    if code >= 0:
-        return f"ended with code {code}"
-    known = {s.value: s.name for s in signal.Signals}
-    return f"was ended by {known.get(-code, f'signal {-code}')}"
-
-
-def log_tail(path: Path) -> list[str]:
-    """The last lines of a log file."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        lines = file.read().decode(errors="replace").splitlines()
-    return [line for line in lines if line.strip()][-TAIL_LINES:]
-
-
-class Launcher:
-    """Keeps up to `workers` worker processes running.
-
-    `keep` starts processes and must always be called from the same, long-lived thread: the kernel ties a child to the thread
-    that started it. A thread per worker waits for its end.
+    One thread waits for each process; nothing polls.
 
     Args:
-        connect: connect.json of the running server. workers: at most this many at a time.
-        logs: folder for worker-<n>.log. on_exit: told of every worker that ends before `close`.
-        log: takes a line about what the launcher does. environment: on top of this process's.
-        command: how a worker is started, python's arguments; default: `-m penstock_solvers.worker --connect ...`.
-
-    Attributes:
-        failure: why no worker can work, once that is clear; "" before.
+        connect: connect.json. logs: folder for worker-<n>.log.
+        environment: laid over this process's.
+        wanted: how many workers have something to do now.
+        on_exit: told pid, exit code and last words of every worker that ended with an error.
+        on_failure: told why the launcher has given up.
     """
 
     def __init__(
         self,
         connect: Path,
-        workers: int,
-        *,
         logs: Path,
-        on_exit: OnExit,
-        log: Callable[[str], None],
-        environment: Mapping[str, str] | None = None,
-        command: Sequence[str] | None = None,
+        *,
+        workers: int,
+        environment: Mapping[str, str],
+        wanted: Callable[[], int],
+        on_exit: Callable[[int, int, str], None],
+        on_failure: Callable[[str], None],
     ) -> None:
-        self._module = list(command or ("penstock_solvers.worker", "--connect", str(connect.absolute())))
-        self._environment = {**os.environ, **(environment or {})}
-        self._logs, self._on_exit, self._log = logs, on_exit, log
-        self._places = [_Place(number) for number in range(workers)]
+        self._command = [
+            *(sys.executable, "-m", "penstock_solvers.worker", "--connect", str(connect), "--parent", str(os.getpid()))
+        ]
+        self._logs = logs
+        self._environment = {**os.environ, **environment}
+        self._wanted, self._on_exit, self._on_failure = wanted, on_exit, on_failure
+        self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._closing = False
-        self.failure = ""
-        logs.mkdir(parents=True, exist_ok=True)
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._quick_deaths = 0
+        self._threads = [
+            threading.Thread(target=self._keep, args=(number,), name=f"penstock-worker-{number}", daemon=True)
+            for number in range(workers)
+        ]
 
-    def keep(self, wanted: int) -> None:
-        """Start what is missing of `wanted` workers (at most as many as there are places), unless a place must wait."""
-        with self._lock:
-            alive = sum(place.process is not None for place in self._places)
-            for place in self._places:
-                if alive >= wanted or self._closing or self.failure:
-                    return
-                if place.process is None and time.monotonic() >= place.not_before:
-                    self._start(place)
-                    alive += 1
+    def start(self) -> None:
+        """Start the workers."""
+        for thread in self._threads:
+            thread.start()
 
-    @property
     def pids(self) -> list[int]:
-        """Of the workers that run now."""
+        """Process ids of the workers that run now."""
         with self._lock:
-            return [place.process.pid for place in self._places if place.process is not None]
+            return [process.pid for process in self._processes.values()]
 
-    def close(self, grace: float = 0.0, patience: float = 3.0) -> None:
-        """End all workers and what they started: after `grace` seconds SIGTERM, after `patience` more SIGKILL."""
+    def stop(self) -> None:
+        """Ask every worker to go, and kill those that do not; returns when none is left."""
+        self._stopping.set()
+        self._signal(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._signal(signal.SIGKILL)
+        for thread in self._threads:
+            thread.join()
+
+    def _signal(self, number: signal.Signals) -> None:
         with self._lock:
-            self._closing = True
-            running = [(p.process, p.watcher) for p in self._places if p.process is not None and p.watcher is not None]
-        self._join(running, grace)
-        for process, _ in running:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        self._join(running, patience)
-        for process, watcher in running:
-            if process.poll() is None:
-                _kill_group(process.pid)
-            watcher.join()
+            for process in self._processes.values():
+                if process.poll() is None:
+                    os.killpg(process.pid, number)
 
-    @staticmethod
-    def _join(running: Sequence[tuple[subprocess.Popen[bytes], threading.Thread]], seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        for _, watcher in running:
-            watcher.join(max(0.0, deadline - time.monotonic()))
-
-    def _log_path(self, place: _Place) -> Path:
-        return self._logs / f"worker-{place.number}.log"
-
-    def _start(self, place: _Place) -> None:
-        with self._log_path(place).open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "penstock.tied", str(os.getpid()), *self._module],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # so that Ctrl-C reaches us alone, and a group can be ended whole
-            )
-        place.process, place.started = process, time.monotonic()
-        place.watcher = threading.Thread(
-            target=self._watch, args=(place, process), name=f"penstock-worker-{place.number}", daemon=True
-        )
-        place.watcher.start()
-
-    def _watch(self, place: _Place, process: subprocess.Popen[bytes]) -> None:
-        code = process.wait()
-        _kill_group(process.pid)  # what it started and left behind
-        last = log_tail(self._log_path(place))
-        with self._lock:
-            closing = self._closing
-        if not closing:
-            # Before the place is free: the server must know of the death when the next worker asks for work.
-            self._on_exit(process.pid, code, "\n".join([f"worker {place.number} {describe_exit(code)}", *last]))
-        with self._lock:
-            place.process = None
-            quick = time.monotonic() - place.started < QUICK
-            place.quick_exits = place.quick_exits + 1 if quick else 0
-            place.not_before = time.monotonic() + BACKOFF[min(place.quick_exits, len(BACKOFF) - 1)]
-            if code != 0 and place.quick_exits >= MAX_QUICK_DEATHS and not self.failure:
-                self.failure = (
-                    f"worker {place.number} died {place.quick_exits} times within {QUICK:g} s of its start; the last time it "
-                    f"{describe_exit(code)}; its log {self._log_path(place)} ends:\n" + "\n".join(last or ["(empty)"])
+    def _keep(self, number: int) -> None:
+        """Run worker `number` again and again while it dies and there is work."""
+        log = self._logs / f"worker-{number}.log"
+        while not self._stopping.is_set() and self._wanted() > number:
+            begun = time.monotonic()
+            with log.open("ab") as output, self._lock:
+                if self._stopping.is_set():
+                    return
+                process = subprocess.Popen(
+                    self._command,
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
                 )
-        if code != 0 and not closing:
-            self._log(f"worker {place.number} (pid {process.pid}) {describe_exit(code)}; log: {self._log_path(place)}")
+                self._processes[number] = process
+            code = process.wait()
+            with self._lock:
+                del self._processes[number]
+            if code == 0:
+                return
+            last_words = _tail(log)
+            self._on_exit(process.pid, code, last_words)
+            if self._stopping.is_set():
+                return
+            with self._lock:
+                self._quick_deaths = self._quick_deaths + 1 if time.monotonic() - begun < QUICK_SECONDS else 0
+                deaths = self._quick_deaths
+            if deaths >= QUICK_DEATHS:
+                self._stopping.set()
+                self._on_failure(
+                    f"{deaths} workers in a row died within {QUICK_SECONDS:.0f} s of their start; the last with exit code "
+                    f"{code}: {last_words or 'it said nothing'} (see {log})"
+                )
+                return
+            self._stopping.wait(BACKOFF_SECONDS * 2**deaths)
 
 
-def _kill_group(pid: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # PermissionError: the group is empty but its leader not yet reaped
-        os.killpg(pid, signal.SIGKILL)
+def _tail(log: Path) -> str:
+    """The last lines of a log, at most TAIL_BYTES of it."""
+    with log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - TAIL_BYTES))
+        return "\n".join(file.read().decode(errors="replace").strip().splitlines()[-20:])

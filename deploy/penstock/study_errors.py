@@ -180,5 +180,7 @@ def problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[tuple[t
     for path, wants in expected.items():
         remedy = _example(path)
         hint = f"; for example {remedy}" if remedy else "; change it"
-        lines[path] = f"{place(path)} = {shown(_value_at(path, data))}: expected {' or '.join(dict.fromkeys(wants))}{hint}"
+        lines[path] = (
+            f"{place(path)} = {shown(_value_at(path, data))}: expected {' or '.join(dict.fromkeys(wants))}{hint}"
+        )
     return [(path, line) for path, line in lines.items() if path not in meant or "missing" not in line]

@@ -74,7 +74,9 @@ def _read(path: Path) -> dict[str, Any]:
             [f"{path}: cannot read the study file ({error.strerror}); give the path of a TOML file"]
         ) from error
     except UnicodeDecodeError as error:
-        raise StudyError([f"{path}: byte {error.start} is not UTF-8, expected a TOML file; save it as UTF-8"]) from error
+        raise StudyError(
+            [f"{path}: byte {error.start} is not UTF-8, expected a TOML file; save it as UTF-8"]
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise StudyError([f"{path}: not valid TOML: {error}; correct that line (see https://toml.io)"]) from error
 
@@ -89,7 +91,9 @@ def _override(data: dict[str, Any], text: str) -> None:
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
             raise StudyError(
-                [f"--set {text}: {'.'.join(keys[:depth])} = {shown(table)} is no table; set {'.'.join(keys[:depth])} itself"]
+                [
+                    f"--set {text}: {'.'.join(keys[:depth])} = {shown(table)} is no table; set {'.'.join(keys[:depth])} itself"
+                ]
             )
     try:
         table[keys[-1]] = tomllib.loads(f"value = {value}")["value"]

@@ -47,7 +47,7 @@ class StudyStatus:
 
 
 class Engine(Protocol):
-    """Runs one study. Calls come from one thread, except `worker_exited`, which may come from any."""
+    """Runs one study. Calls come from one thread, except `worker_exited` and `fail`, which may come from any."""
 
     def start(self) -> Path:
         """Bring the server up; returns the connect.json that workers need."""
@@ -60,6 +60,9 @@ class Engine(Protocol):
 
     def stop(self, reason: str) -> None:
         """End the study early: a checkpoint and a report with status "stopped". Returns at once; `wait` waits."""
+
+    def fail(self, reason: str) -> None:
+        """As `stop`, where the study cannot go on: its status will be "failed"."""
 
     def wait(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds; True when the study has ended."""

@@ -54,8 +54,10 @@ class InlineEngine:
         restore: Checkpoint | None = None,
     ) -> None:
         if not study.buffer.presentations_per_sample:
-            # Without other processes to race against, something must say how much is trained per sample: one batch.
-            buffer = study.buffer.model_copy(update={"presentations_per_sample": float(study.training.batch_size)})
+            # Without other processes to race against, something must say how much is trained per sample: one batch, or, where
+            # draws remove, one presentation.
+            ratio = float(study.training.batch_size) if study.buffer.policy == "reservoir" else 1.0
+            buffer = study.buffer.model_copy(update={"presentations_per_sample": ratio})
             study = study.model_copy(update={"buffer": buffer})
         self._study, self._directory, self._threads, self._solver = study, directory, threads, solver
         self._incarnation = next_incarnation(directory)
@@ -145,6 +147,10 @@ class InlineEngine:
         self._rank.stop(reason)
         if self._solver is None:
             self._control_loop.post(lambda: self._and_drain(self._coordinator.stop()))
+
+    def fail(self, reason: str) -> None:
+        self._error = self._error or reason
+        self.stop(reason)
 
     def wait(self, timeout: float) -> bool:
         return self._ended.wait(timeout)

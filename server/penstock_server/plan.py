@@ -23,14 +23,14 @@ def make_plan(study: Study) -> list[Point]:
 
     Raises PenstockError where the parameter space cannot be sampled as asked.
     """
-    space = ParameterSpace(study.parameters)
-    numbers = {False: study.solver.simulations, True: study.solver.validation_simulations}
-    return [
-        Point(tuple(float(v) for v in row), validation)
-        for validation, number in numbers.items()
-        if number
-        for row in space.draw(number, study.study.seed, validation=validation)
-    ]
+    space = ParameterSpace(study.parameters, study.directory)
+    training, held_out = study.solver.simulations, study.solver.validation_simulations
+    points = space.draw(training, study.study.seed)
+    plan = [Point(tuple(map(float, row)), validation=False) for row in points]
+    if held_out:
+        points = space.draw(held_out, study.study.seed, validation=True, training=training)
+        plan += [Point(tuple(map(float, row)), validation=True) for row in points]
+    return plan
 
 
 def solver_description(study: Study) -> dict[str, Any]:

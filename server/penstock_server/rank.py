@@ -127,7 +127,7 @@ class TrainerRank:
         buffer = Buffer(
             spec,
             policy=study.buffer.policy,
-            capacity=capacity_in_samples(study.buffer.capacity, spec),
+            capacity=capacity_in_samples(study.buffer.capacity, spec, ranks=study.training.ranks),
             watermark=study.buffer.watermark,
             presentations_per_sample=study.buffer.presentations_per_sample,
             batch_size=training.batch_size,

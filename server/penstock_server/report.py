@@ -21,8 +21,8 @@ def study_outcome(ranks: Sequence[RankStatus], error: str, stopped: str) -> tupl
         return "failed", error
     if stopped:
         return "stopped", stopped
-    if any(r.buffer is None for r in ranks):
-        return "failed", "no simulation has announced its fields: see events.jsonl and logs/ for why they failed"
+    if not any(r.buffer.received for r in ranks if r.buffer is not None):
+        return "failed", "no simulation has sent a sample: events.jsonl and logs/ say why they failed"
     return "finished", ranks[0].over
 
 

@@ -8,12 +8,13 @@ needs numpy and pyzmq, and what the solver needs; it can be started anywhere tha
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,11 +25,13 @@ from penstock_client.connect_file import ENVIRONMENT_VARIABLE
 from penstock_solvers.processes import Runner, SolverFailed, Task
 from penstock_solvers.solver import EXTERNAL, make_solver
 
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
 Serve = Callable[[Simulation], None]
 """Runs one simulation and reports how it ended."""
 
 
-class _Leave(Exception):  # noqa: N818 - a signal, not an error
+class _Leave(Exception):
     """The worker has been asked to go (SIGTERM)."""
 
 
@@ -54,7 +57,8 @@ def run_worker(connect: Path) -> int:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             if simulation is not None and not simulation.over:
-                simulation.hand_back()
+                with suppress(PenstockError):  # the server may be gone, too: then there is nobody to hand back to
+                    simulation.hand_back()
         except PenstockError as error:
             print(f"penstock worker: {error}", file=sys.stderr)
             return 1
@@ -76,12 +80,12 @@ def _server_of(solver: dict[str, Any], client: Client, connect: Path, stack: Exi
 
 def _runner(solver: dict[str, Any], stack: ExitStack) -> Runner:
     if solver["adapter"] == "openfoam":
-        from penstock_solvers.openfoam_runner import OpenFOAMRunner  # noqa: PLC0415 - needs the openfoam extra
+        from penstock_solvers.openfoam_runner import OpenFOAMRunner
 
         return stack.enter_context(OpenFOAMRunner(solver))
-    from penstock_solvers.command import CommandRunner  # noqa: PLC0415
+    from penstock_solvers.command import CommandRunner
 
-    return CommandRunner(solver)
+    return stack.enter_context(CommandRunner(solver))
 
 
 def _run_process(runner: Runner, simulation: Simulation, connect: Path) -> None:
@@ -114,7 +118,18 @@ def main() -> None:
     """`python -m penstock_solvers.worker`."""
     parser = argparse.ArgumentParser(prog="penstock worker", description="Serve simulations of a running study.")
     parser.add_argument("--connect", type=Path, required=True, help="connect.json in the study's run directory")
-    sys.exit(run_worker(parser.parse_args().connect))
+    parser.add_argument("--parent", type=int, help="process id of a launcher that this worker must not outlive")
+    arguments = parser.parse_args()
+    if arguments.parent is not None:
+        _die_with(arguments.parent)
+    sys.exit(run_worker(arguments.connect))
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel send this process SIGTERM when its parent dies, however it dies."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it has died before we could ask
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -131,6 +131,10 @@ class RayEngine:
         for rank in self._ranks:
             rank.stop.remote(reason)
 
+    def fail(self, reason: str) -> None:
+        self._error = self._error or reason
+        self.stop(reason)
+
     def wait(self, timeout: float) -> bool:
         done, _ = ray.wait(self._training, num_returns=len(self._training), timeout=timeout)
         return len(done) == len(self._training)

@@ -1,0 +1,259 @@
+"""The command line. Everything heavy is imported inside the command that needs it, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from penstock_client import PenstockError
+
+if TYPE_CHECKING:
+    from penstock.display import Display
+    from penstock_server.config import Study
+
+app = typer.Typer(
+    help="Train neural surrogates of PDE solvers while the solvers run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+openfoam = typer.Typer(help="What concerns OpenFOAM.", no_args_is_help=True)
+app.add_typer(openfoam, name="openfoam")
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).", show_default=False)]
+RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A study's run directory.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="table.key=value", help="Override a key of the study file; may be repeated."),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"penstock {installed_version('penstock')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
+def _load_and_check(path: Path, overrides: list[str] | None) -> Study:
+    """Read and check a study; StudyError with a line for each problem, warnings on stderr."""
+    from penstock.study_errors import StudyError
+    from penstock.study_file import load_study
+    from penstock.threads import quiet_waiting
+
+    quiet_waiting()
+    study = load_study(path, overrides or [])
+    from penstock.check import check_study, warnings_for
+
+    problems = check_study(study)
+    if problems:
+        raise StudyError([f"{path}: {problem}" for problem in problems])
+    for warning in warnings_for(study):
+        print(f"warning: {path}: {warning}", file=sys.stderr)
+    return study
+
+
+def _display(study: Study) -> Display:
+    from penstock.display import Display
+
+    return Display(study.study.name, study.training.batch_size, Console())
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run directory; default: runs/<study>-<n>.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run a study to its end."""
+    from penstock.run_directory import default_directory
+
+    checked = _load_and_check(study, overrides)
+    directory = out if out is not None else default_directory(checked.study.name)
+    display = _display(checked)
+    display.log(f"study {checked.study.name}: run directory {directory}")
+    from penstock.run import run_study
+
+    raise typer.Exit(run_study(checked, directory, display))
+
+
+@app.command()
+def resume(directory: RunDirectory) -> None:
+    """Continue a study that was stopped, or that died, from its last checkpoint."""
+    import json
+
+    from penstock.run_directory import REPORT, open_run
+
+    study = open_run(directory)
+    report = directory / REPORT
+    if report.is_file() and json.loads(report.read_text())["status"] == "finished":
+        print(f"{directory}: the study has finished; nothing is left to do")
+        return
+    study = _load_and_check(directory / "study.toml", None)
+    from penstock.run import run_study
+
+    raise typer.Exit(run_study(study, directory, _display(study), resume=True))
+
+
+@app.command()
+def status(directory: RunDirectory) -> None:
+    """Tell how a study stands, running or not."""
+    from penstock.status import read_state
+
+    print("\n".join(read_state(directory).lines()))
+
+
+@app.command()
+def report(
+    directory: RunDirectory,
+    as_json: Annotated[bool, typer.Option("--json", help="Print report.json as it is.")] = False,
+) -> None:
+    """Show a study's outcome."""
+    import json
+
+    from penstock.display import print_report
+    from penstock.run_directory import REPORT, open_run
+
+    study = open_run(directory)
+    path = directory / REPORT
+    if not path.is_file():
+        raise PenstockError(
+            f"{directory}: {study.study.name} has not ended, so there is no {REPORT} yet; see `penstock status {directory}`"
+        )
+    if as_json:
+        print(path.read_text(), end="")
+    else:
+        print_report(Console(), json.loads(path.read_text()), directory)
+
+
+@app.command()
+def check(study: StudyFile, overrides: Overrides = None) -> None:
+    """Find everything that is wrong with a study, as far as that is possible without running it."""
+    checked = _load_and_check(study, overrides)
+    solver = checked.solver
+    print(
+        f"{study}: nothing wrong found: {solver.simulations} simulations and {solver.validation_simulations} held out, "
+        f"{len(checked.parameters.bounds)} parameters, fields {', '.join(checked.fields)}"
+    )
+
+
+@app.command()
+def worker(
+    connect: Annotated[Path, typer.Option(metavar="FILE", help="connect.json in the study's run directory.")],
+) -> None:
+    """Serve simulations of a running study, from any machine that reaches its server."""
+    from penstock_solvers.worker import run_worker
+
+    raise typer.Exit(run_worker(connect))
+
+
+def _parameters(settings: list[str]) -> dict[str, float]:
+    values = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        try:
+            values[name.strip()] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise typer.BadParameter(f"--set {text}: expected name=number, such as --set viscosity=0.01")
+    return values
+
+
+@app.command()
+def predict(
+    directory: RunDirectory,
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="name=value", help="A parameter's value; give every parameter.")
+    ],
+    step: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--step",
+            metavar="K",
+            help="Time step (or time, where the study says so); may be repeated. Default: the last.",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Write the fields there.")] = None,
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz", help="For a model of windows: the fields one time step before the first --step."
+        ),
+    ] = None,
+) -> None:
+    """Ask the trained surrogate for the fields at one point of the parameter space."""
+    from penstock_server.predict import Surrogate
+
+    parameters = _parameters(settings)
+    fields = _read_fields(initial) if initial is not None else None
+    prediction = Surrogate.load(directory).predict(parameters, step or None, initial=fields)
+    for warning in prediction.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for name, values in prediction.fields.items():
+        for time, field in zip(prediction.times, values, strict=True):
+            print(
+                f"{name} at {time:g}: shape {field.shape}, min {field.min():.6g}, mean {field.mean():.6g}, max {field.max():.6g}"
+            )
+    if out is not None:
+        import numpy as np
+
+        with out.open("wb") as file:
+            arrays: dict[str, Any] = {"times": np.array(prediction.times), **prediction.fields}
+            np.savez(file, **arrays)
+        print(f"written to {out}")
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"--initial {path} cannot be read as .npz: {error}") from error
+
+
+@app.command()
+def export(directory: RunDirectory) -> None:
+    """Export the model of a study's last checkpoint as a torch.export program with a model card."""
+    from penstock.run_directory import open_run
+    from penstock.study_file import make_importable
+    from penstock_server.restore import export_checkpoint
+
+    study = open_run(directory)
+    make_importable(study)
+    print(f"written to {export_checkpoint(study, directory)}")
+
+
+@app.command()
+def plot(
+    directory: RunDirectory,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Default: DIR/plots.")] = None,
+) -> None:
+    """Draw loss, validation error, the buffer, and true fields beside their predictions."""
+    from penstock_server.plots import plot_run
+
+    for path in plot_run(directory, out):
+        print(path)
+
+
+@openfoam.command()
+def build() -> None:
+    """Build the function object that streams fields out of OpenFOAM solvers, and say where the library went."""
+    from penstock_solvers.openfoam_build import build_library
+
+    print(build_library())

@@ -1,0 +1,17 @@
+"""A model for windows: the next time step from the one before."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from penstock_server.schema import SampleSpec
+
+
+class Stepper(nn.Module):
+    def __init__(self, spec: SampleSpec) -> None:
+        super().__init__()
+        self.change = nn.Linear(spec.n_inputs + spec.width, spec.width)
+
+    def forward(self, inputs: Tensor, state: Tensor) -> Tensor:
+        return state + self.change(torch.cat([inputs, state], dim=1))
