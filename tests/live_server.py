@@ -60,7 +60,7 @@ def live_server(
     validation_simulations: int = 0,
     retries: int = 0,
     credit: int | str = "8 MiB",
-    server_timeout: float = 5.0,
+    server_timeout: float = 30.0,
 ) -> Iterator[LiveServer]:
     """Run a study with these fields and one parameter `a` in [2, 3]; its run directory is `directory`."""
     study = Study.model_validate(

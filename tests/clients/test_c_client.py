@@ -19,8 +19,8 @@ import h5py
 import numpy as np
 import pytest
 import zmq
-from live_server import live_server, worker
 
+from live_server import live_server, worker
 from penstock_client import wire
 from penstock_client.connect_file import ConnectInfo, read_connect_file
 from penstock_client.payloads import Accept, Alive, Assign, Welcome
@@ -72,11 +72,11 @@ def c_header(h: dict[str, Any]) -> str:
 def c_values(kind: str, v: dict[str, Any]) -> str:
     """A pointer to the struct in which clients/c/tests/vectors.c keeps a payload's values."""
     if kind == "HELLO":
-        return (
-            f"&(hello_values){{(const uint8_t *){c_bytes(bytes.fromhex(v['client']))}, {v['pid']}u, {c_text(v['host'])}}}"
-        )
+        return f"&(hello_values){{(const uint8_t *){c_bytes(bytes.fromhex(v['client']))}, {v['pid']}u, {c_text(v['host'])}}}"
     if kind == "WELCOME":
-        texts = {name: c_array("char *", [c_text(t) for t in v[name]]) for name in ("rank_endpoints", "parameters", "fields")}
+        texts = {
+            name: c_array("char *", [c_text(t) for t in v[name]]) for name in ("rank_endpoints", "parameters", "fields")
+        }
         return (
             f"&(pnsk_welcome){{{v['heartbeat_ms']}u, {v['server_timeout_ms']}u, UINT64_C({v['credit_bytes']}), "
             f"{v['coalesce_bytes']}u, {v['coalesce_ms']}u, {int(v['pin_simulations'])}, {len(v['rank_endpoints'])}, "
@@ -227,7 +227,7 @@ def test_solver_ranks_each_send_their_piece(programs: Path, tmp_path: Path) -> N
     steps, points = 5, 7
     with live_server(tmp_path / "run", U, validation_simulations=1) as server, worker(server) as client:
         for simulation in client.simulations():
-            command = [programs / "stream", str(steps), str(points), "ranks=3"]
+            command: list[str | Path] = [programs / "stream", str(steps), str(points), "ranks=3"]
             ranks = [server.start([*command, f"rank={rank}"], simulation) for rank in range(3)]
             assert [r.communicate(timeout=60)[0].splitlines()[-1] for r in ranks] == ["finished"] * 3
             simulation.exited()
@@ -298,6 +298,8 @@ def test_a_stopping_study_stops_the_solver(programs: Path, tmp_path: Path) -> No
         process = server.start([programs / "stream", "100000", "4", "pause_ms=10"], simulation)
         assert process.stdout is not None
         assert process.stdout.readline().startswith("simulation 0")
+        while server.engine.status().received == 0:
+            time.sleep(0.01)
         server.engine.stop("the test says so")
         output = process.communicate(timeout=10)[0]
     assert process.returncode in (ABANDONED, REFUSED, SERVER_LOST), output
@@ -539,7 +541,11 @@ GARBAGE: list[tuple[str, dict[Kind, Any], str]] = [
     ("other parameters", {Kind.NEXT: answer(Kind.ASSIGN, Assign((), False).pack())}, "ASSIGN has 0 parameters"),
     ("cut WELCOME", {Kind.HELLO: answer(Kind.WELCOME, b"\0" * 30)}, "WELCOME cannot be read"),
     ("no rank", {Kind.HELLO: answer(Kind.WELCOME, b"\0" * 41)}, "it names no trainer rank"),
-    ("too few ids", {Kind.ANNOUNCE: answer(Kind.ACCEPT, Accept((), ()).pack())}, "ACCEPT has 0 fields, announced were 1"),
+    (
+        "too few ids",
+        {Kind.ANNOUNCE: answer(Kind.ACCEPT, Accept((), ()).pack())},
+        "ACCEPT has 0 fields, announced were 1",
+    ),
     ("kind of the other side", {Kind.BEGIN: answer(Kind.ASSIGN)}, "ASSIGN on a data connection"),
     ("cut STREAMED", {Kind.END: answer(Kind.STREAMED, b"\0" * 23)}, "ends 1 bytes too early"),
     ("cut ALIVE", {Kind.HEARTBEAT: answer(Kind.ALIVE)}, "ends 1 bytes too early"),
