@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from penstock.study_file import make_importable
@@ -121,7 +120,7 @@ def _external_solver(study: Study) -> Iterator[str]:
     else:
         from penstock_solvers.command import check_command
 
-        yield from check_command(settings, Path(study.directory))
+        yield from check_command(settings)
 
 
 def _python_solver(study: Study) -> tuple[Solver | None, list[str]]:
@@ -202,16 +201,15 @@ def _model(study: Study, solver: Solver | None) -> Iterator[str]:
 def _buffer(study: Study, spec: SampleSpec | None) -> Iterator[str]:
     buffer, training = study.buffer, study.training
     capacity = buffer.capacity if isinstance(buffer.capacity, int) else None
+    size = parse_bytes(buffer.capacity) if capacity is None else None
+    if spec is None and isinstance(size, int) and size * training.ranks > available_memory():
+        yield (
+            f"[buffer] capacity = {buffer.capacity!r} for each of {training.ranks} trainer ranks: expected at most "
+            f"{available_memory() / GIB / training.ranks:.1f} GiB, what this machine has available; lower it"
+        )
     try:
         if spec is not None:
             capacity = capacity_in_samples(buffer.capacity, spec, ranks=training.ranks)
-        elif isinstance(size := parse_bytes(buffer.capacity), int) and capacity is None:
-            if size * training.ranks > available_memory():
-                yield (
-                    f"[buffer] capacity = {buffer.capacity!r} for each of {training.ranks} trainer ranks: expected at most "
-                    f"{available_memory() / GIB / training.ranks:.1f} GiB, what this machine has available; lower it"
-                )
-                return
         if capacity is not None:
             check_sizes(buffer.policy, capacity, buffer.watermark, training.batch_size, buffer.presentations_per_sample)
     except ValueError as error:

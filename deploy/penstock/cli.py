@@ -254,6 +254,6 @@ def plot(
 @openfoam.command()
 def build() -> None:
     """Build the function object that streams fields out of OpenFOAM solvers, and say where the library went."""
-    from penstock_solvers.openfoam_build import build_library
+    from penstock_solvers import openfoam_build
 
-    print(build_library())
+    print(f"written to {openfoam_build.build()}")

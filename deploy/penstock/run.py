@@ -11,17 +11,15 @@ from typing import Any
 
 from penstock.check import is_python_solver
 from penstock.display import Display
-from penstock.launcher import Launcher
+from penstock.launcher import LocalLauncher
 from penstock.run_directory import LOGS, hold, prepare
 from penstock.study_file import make_importable
-from penstock.threads import plan_threads, quiet_waiting, solver_environment
+from penstock.threads import SOLVER_ENVIRONMENT, plan_threads, quiet_waiting
 from penstock_server.config import Study
-from penstock_server.engine import Engine
-from penstock_server.report import write_report
+from penstock_server.engine import Engine, StudyStatus
 
 TICK = 0.5  # seconds between two looks at how the study stands
 STOP_PATIENCE = 6.0  # seconds that the engine has for its last checkpoint, of the ten that Ctrl-C may take
-WORKER_GRACE = 5.0  # seconds that workers have to leave by themselves once the study is over
 EXIT = {"finished": 0, "stopped": 1, "failed": 1}
 
 
@@ -70,9 +68,8 @@ def run_study(study: Study, out: Path, display: Display, *, resume: bool = False
             prepare(study, out)
         make_importable(study)
         quiet_waiting()
-        inline_solver = study.study.engine == "inline" and is_python_solver(study)
-        budget = plan_threads(study, solvers_beside=not inline_solver)
-        display.log(budget.line())
+        budget = plan_threads(study)
+        display.log(str(budget))
         signals = Signals()
         with signals.caught():
             report = _serve(study, out, display, signals, threads=budget.training, resume=resume)
@@ -80,6 +77,11 @@ def run_study(study: Study, out: Path, display: Display, *, resume: bool = False
         if report["status"] == "stopped":
             display.log(f"continue it with: penstock resume {out}")
         return EXIT[report["status"]]
+
+
+def _solves_itself(study: Study) -> bool:
+    """Whether the engine advances the solver, so that no workers are needed."""
+    return study.study.engine == "inline" and is_python_solver(study)
 
 
 def _make_engine(study: Study, out: Path, threads: int, resume: bool) -> Engine:
@@ -93,7 +95,7 @@ def _make_engine(study: Study, out: Path, threads: int, resume: bool) -> Engine:
     from penstock_server.restore import CHECKPOINTS
     from penstock_solvers.solver import make_solver
 
-    solver = make_solver(study.solver.adapter or "", study.solver.options) if is_python_solver(study) else None
+    solver = make_solver(study.solver.adapter or "", study.solver.options) if _solves_itself(study) else None
     restore = load_latest(out / CHECKPOINTS) if resume and (out / CHECKPOINTS).exists() else None
     return InlineEngine(study, out, threads=threads, solver=solver, restore=restore)
 
@@ -102,43 +104,49 @@ def _serve(
     study: Study, out: Path, display: Display, signals: Signals, *, threads: int, resume: bool
 ) -> dict[str, Any]:
     """From the engine's start to its report."""
+    (out / LOGS).mkdir(exist_ok=True)
     engine = _make_engine(study, out, threads, resume)
     connect = engine.start()
     signals.catch()
-    launcher = Launcher(
-        connect,
-        study.solver.concurrency,
-        logs=out / LOGS,
-        on_exit=engine.worker_exited,
-        log=display.log,
-        environment=solver_environment(),
-    )
-    signals.on_second = lambda: launcher.close(patience=0.0)
-    try:
-        with display:
-            _follow(engine, launcher, display, signals)
-        over = engine.wait(0)
-        launcher.close(grace=WORKER_GRACE if over and not signals.received else 0.0)
-        report = engine.close()
-    finally:
-        launcher.close(patience=0.5)
-    if launcher.failure:
-        report |= {"status": "failed", "message": launcher.failure}
-        write_report(out, report)
-    return report
+    latest = engine.status()
 
+    def exited(pid: int, code: int, last_words: str) -> None:
+        how = f"ended with code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+        display.log(f"a worker (pid {pid}) {how}; its log is in {out / LOGS}")
+        engine.worker_exited(pid, code, last_words)
 
-def _follow(engine: Engine, launcher: Launcher, display: Display, signals: Signals) -> None:
-    """Show how the study stands and keep its workers running, until it has ended or must."""
-    while not engine.wait(TICK):
-        if signals.received or launcher.failure:
-            reason = launcher.failure or f"interrupted ({signals.received})"
-            display.log("stopping: " + reason)
-            engine.stop(reason)
-            launcher.close(patience=2.0)
-            engine.wait(STOP_PATIENCE)
-            break
-        status = engine.status()
+    def show(status: StudyStatus) -> None:
+        nonlocal latest
+        latest = status
         display.update(status)
-        launcher.keep(status.wanted_workers)
-    display.update(engine.status())
+
+    launcher = LocalLauncher(
+        connect.absolute(),
+        out / LOGS,
+        workers=0 if _solves_itself(study) else study.solver.concurrency,
+        environment=SOLVER_ENVIRONMENT,
+        wanted=lambda: latest.wanted_workers,
+        on_exit=exited,
+        on_failure=engine.fail,
+    )
+    signals.on_second = launcher.stop
+    try:
+        launcher.start()
+        with display:
+            _follow(engine, signals, show, display.log)
+        launcher.stop()
+        return engine.close()
+    finally:
+        launcher.stop()
+
+
+def _follow(engine: Engine, signals: Signals, show: Callable[[StudyStatus], None], log: Callable[[str], None]) -> None:
+    """Show how the study stands until it has ended, or must."""
+    while not engine.wait(TICK):
+        if signals.received:
+            log(f"{signals.received}: stopping with a checkpoint (once more: at once)")
+            engine.stop(f"interrupted by {signals.received}")
+            engine.wait(STOP_PATIENCE)
+            return
+        show(engine.status())
+    show(engine.status())

@@ -100,15 +100,11 @@ def _real_path(loc: Sequence[str | int], data: object) -> tuple[str | int, ...]:
     path: list[str | int] = []
     at: Any = data
     for part in loc:
-        if isinstance(at, Mapping) and part in at:
+        try:
             at = at[part]
-        elif isinstance(at, Sequence) and not isinstance(at, str) and isinstance(part, int) and part < len(at):
-            at = at[part]
-        elif path == ["parameters"] and part == "bounds":
-            continue
-        elif part not in _keys(_model_at(path)):
-            continue
-        else:
+        except (KeyError, IndexError, TypeError):
+            if part not in _keys(_model_at(path)) or (path == ["parameters"] and part == "bounds"):
+                continue
             at = None
         path.append(part)
     return tuple(path)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from penstock_server.config import Study
 
-SOLVER_ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+SOLVER_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 TRAINING_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
 """Waiting OpenMP threads sleep instead of spinning."""
 
@@ -37,7 +37,12 @@ def plan_threads(study: Study, cores: int | None = None) -> ThreadBudget:
     """Share out the cores: each solver rank one, training what is left, and at least one; or what the study file says."""
     cores = available_cores() if cores is None else cores
     solvers = min(cores, study.solver.concurrency * study.solver.ranks)
-    threads = study.training.threads
-    if threads == "auto":
-        threads = max(1, (cores - solvers) // study.training.ranks)
+    asked = study.training.threads
+    threads = asked if isinstance(asked, int) else max(1, (cores - solvers) // study.training.ranks)
     return ThreadBudget(cores, solvers, threads)
+
+
+def quiet_waiting() -> None:
+    """Make the OpenMP of this process and its children wait without spinning; to be called before torch is imported."""
+    for name, value in TRAINING_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
