@@ -190,6 +190,6 @@ def stream_library() -> Path:
     from penstock_solvers.openfoam_build import library_path
 
     path = library_path()
-    if not path.is_file():
-        raise CaseError(f"the OpenFOAM function object is not built: expected {path}; run: penstock openfoam build")
+    if path is None:
+        raise CaseError("the OpenFOAM function object is not built for this OpenFOAM; run: penstock openfoam build")
     return path
