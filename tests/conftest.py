@@ -1,15 +1,13 @@
-"""Fixtures that several rooms share: study files as data, and a real server on real sockets."""
+"""Fixtures that several rooms share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from penstock_server.config import Study
-from penstock_server.inline_engine import InlineEngine
 
 HEAT_PARAMETERS = ("initial", "left", "right", "bottom", "top")
 
@@ -49,24 +47,3 @@ def heat_study() -> Callable[..., Study]:
         return Study.model_validate(merged(base, changes))
 
     return make
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Callable[[Study], InlineEngine]]:
-    """Starts real servers on loopback sockets, for clients of any language; `engine.start()` has been called.
-
-    connect.json lies at `tmp_path / "run" / "connect.json"`.
-    """
-    engines: list[InlineEngine] = []
-
-    def start(study: Study) -> InlineEngine:
-        directory = tmp_path / "run"
-        directory.mkdir(exist_ok=True)
-        engine = InlineEngine(study, directory, threads=1)
-        engines.append(engine)
-        engine.start()
-        return engine
-
-    yield start
-    for engine in engines:
-        engine.close()

@@ -64,7 +64,8 @@ class Coordinator:
         fields: the study's [fields].
         samples: what time steps are made into.
         retries: further attempts of a simulation that failed.
-        on_schema: called once, when the fields' shapes are known; trainer ranks are ready when it returns.
+        on_schema: called once, when the fields' shapes are known, to make the trainer ranks ready. True: they are. False: it has begun
+            elsewhere, since it may take longer than clients wait for a heartbeat's answer, and `configured` will be called.
         on_refused: called with the reason of every refusal, to count it.
     """
 
@@ -78,7 +79,7 @@ class Coordinator:
         samples: SamplesSection,
         retries: int,
         client_timeout: float,
-        on_schema: Callable[[Schema], None],
+        on_schema: Callable[[Schema], bool],
         on_refused: Callable[[Reason], None],
         events: EventLog,
         schema: Schema | None = None,
@@ -94,6 +95,10 @@ class Coordinator:
         self._on_refused = on_refused
         self._events = events
         self._schema = schema
+        self._configured = schema is not None
+        self._announced: list[
+            tuple[bytes, Header, Accept]
+        ] = []  # ANNOUNCEs that wait for the trainer ranks to be ready
         self._static_arrived: set[str] = set()
         self._simulations = [_Simulation() for _ in plan]
         # Held-out simulations first: there is something to validate on from the start.
@@ -231,7 +236,8 @@ class Coordinator:
             return self._serve_parked()
         simulation = self._current(header)
         if header.kind is Kind.ANNOUNCE:
-            return [(peer, self._answer(header, Kind.ACCEPT, self._announce(Announce.unpack(payload)).pack()))]
+            self._announced.append((peer, header, self._announce(Announce.unpack(payload))))
+            return self._serve_announced()
         if header.kind is Kind.FINISH:
             simulation.clients.add(key)
             answer = self._answer(header, Kind.FINISHED, b"")
@@ -311,10 +317,21 @@ class Coordinator:
         )
         if self._schema is None:
             self._events.write("schema", fields={f.name: [*f.shape, f.components] for f in schema.spec.fields})
-            self._on_schema(schema)
             self._schema = schema
+            self._configured = self._on_schema(schema)
         ids = tuple(schema.ids[f.name] for f in announce.fields)
         return Accept(ids, tuple(f.name not in self._static_arrived for f in announce.fields))
+
+    def configured(self) -> list[Message]:
+        """The trainer ranks are ready for the fields: whoever has announced them may begin."""
+        self._configured = True
+        return self._serve_announced()
+
+    def _serve_announced(self) -> list[Message]:
+        if not self._configured:
+            return []
+        waiting, self._announced = self._announced, []
+        return [(peer, self._answer(header, Kind.ACCEPT, accept.pack())) for peer, header, accept in waiting]
 
     def static_arrived(self, name: str) -> None:
         """A static field is in; later clients need not send it."""
@@ -325,7 +342,9 @@ class Coordinator:
         self.blocked_seconds += finish.blocked_seconds
         if simulation.state != "running":  # the stream's own FINISH has been before the worker's word on the process
             if finish.message:
-                self._events.write("solver", simulation=header.simulation, outcome=finish.outcome.name.lower(), text=finish.message)
+                self._events.write(
+                    "solver", simulation=header.simulation, outcome=finish.outcome.name.lower(), text=finish.message
+                )
             return []
         if finish.outcome is Outcome.FINISHED:
             simulation.ranks_finished.add(header.rank)

@@ -98,7 +98,7 @@ class InlineEngine:
             samples=study.samples,
             retries=study.solver.retries,
             client_timeout=study.server.client_timeout,
-            on_schema=self._rank.configure,
+            on_schema=self._configure,
             on_refused=self._metrics.refused,
             events=self._events,
             schema=schema,
@@ -260,6 +260,19 @@ class InlineEngine:
             return [reply for _, reply in handle(peer, frames, time.monotonic())]
 
         return handler
+
+    def _configure(self, schema: Schema) -> bool:
+        if self._solver is not None:
+            self._rank.configure(schema)
+            return True
+
+        def configure() -> list[Message]:
+            self._rank.configure(schema)
+            self._control_loop.post(self._coordinator.configured)
+            return []
+
+        self._data_loop.post(configure)
+        return False
 
     # With workers, the control thread alone touches the coordinator, the data thread alone the rank --------------------
 

@@ -77,7 +77,9 @@ class RouterLoop:
             self._waker.send(b"")
 
     def close(self) -> None:
-        """Send what is still to be sent and end the thread."""
+        """Send what is still to be sent and end the thread. A second call does nothing."""
+        if self._context.closed:
+            return
         self.post(None)
         self._thread.join()
         self._waker.close(0)

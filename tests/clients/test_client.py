@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zmq
 
-from live_server import live_server
+from live_server import LiveServer
 from penstock_client import (
     Abandoned,
     Client,
@@ -28,6 +29,7 @@ from penstock_client.connect_file import ConnectInfo
 from penstock_client.wire import Header, Kind, unpack
 from penstock_client.zmq_transport import ZmqTransport
 from penstock_server.config import Study
+from penstock_server.inline_engine import InlineEngine
 
 pytestmark = pytest.mark.usefixtures("quick_linger")
 
@@ -38,6 +40,16 @@ def quick_linger(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock_client.zmq_transport.LINGER_MS", 100)
 
 
+@contextmanager
+def live_server(study: Study, directory: Path) -> Iterator[LiveServer]:
+    """A study whose solvers are the clients of the test."""
+    engine = InlineEngine(study, directory, threads=1)
+    server = LiveServer(engine, engine.start(), directory)
+    yield server
+    if not server.closed:
+        engine.close()
+
+
 @pytest.fixture
 def study(heat_study) -> Study:
     return heat_study(
@@ -45,7 +57,7 @@ def study(heat_study) -> Study:
         parameters={"sampler": "uniform"},
         solver={"simulations": 4, "validation_simulations": 1, "retries": 0},
         fields={"T": {}},
-        server={"heartbeat": 0.1, "server_timeout": 1.0, "client_timeout": 2.0},
+        server={"heartbeat": 0.1, "server_timeout": 3.0, "client_timeout": 4.0},
     )
 
 
@@ -64,8 +76,7 @@ def test_a_loop_over_all_simulations_ends_with_the_study(study, tmp_path: Path) 
                 for step, temperature in steps():
                     simulation.send(step, T=temperature)
         assert seen == [(4, True), (0, False), (1, False), (2, False), (3, False)]
-        assert live.engine.wait(30)
-        report = live.engine.close()
+        report = live.report()
     assert report["samples"]["unique"] == report["samples"]["expected"] == report["samples"]["trained_unique"] == 20
     assert report["samples"]["rejected"] == 0
     assert report["clients"]["bytes_received"] == 5 * 5 * 8 * 8 * 4
@@ -115,8 +126,7 @@ def test_a_nan_fails_the_simulation_with_its_place_and_the_study_goes_on(study, 
                     assert refused.reason is Reason.NOT_FINITE
                     assert "time step 3 of simulation 2 has nan at element 10" in str(refused)
                     simulation.fail(str(refused))
-        assert live.engine.wait(30)
-        report = live.engine.close()
+        report = live.report()
     assert report["status"] == "finished"
     assert report["samples"]["rejected_by_reason"] == {"not_finite": 1}
     assert report["simulations"]["failed"] == 1
@@ -161,8 +171,7 @@ def test_a_client_waits_for_credit_and_says_for_how_long(heat_study, tmp_path: P
             for simulation in client.simulations():
                 for step, temperature in steps(200, 40):  # 6400 bytes each, more than the whole window
                     simulation.send(step, T=temperature)
-        assert live.engine.wait(30)
-        report = live.engine.close()
+        report = live.report()
     assert report["samples"]["unique"] == 200
     assert report["clients"]["blocked_seconds"] > 0
 
@@ -185,7 +194,7 @@ def test_a_server_that_has_gone_is_noticed_by_a_client_that_computes(study, tmp_
         simulation = client.next_simulation()
         assert simulation is not None
         simulation.send(0, T=np.zeros((4, 4), np.float32))
-        live.engine.close()
+        live.engine._control_loop.close()  # gone without a word
         deadline = time.monotonic() + 10
         with pytest.raises(ServerLost, match="has not answered for"):
             while time.monotonic() < deadline:
@@ -229,7 +238,7 @@ def test_wrong_keys_get_no_answer(which: str, study, tmp_path: Path) -> None:
 
 def test_connect_json_is_for_its_owner_only_and_its_keys_do_not_show(study, tmp_path: Path) -> None:
     with live_server(study, tmp_path) as live:
-        assert stat.S_IMODE(os.stat(live.connect).st_mode) == 0o600
+        assert stat.S_IMODE(live.connect.stat().st_mode) == 0o600
         info = read_connect_file(live.connect)
         assert info.client_secret_key not in repr(info)
 
@@ -264,8 +273,7 @@ def test_many_clients_at_once_all_get_their_simulations(heat_study, tmp_path: Pa
         for thread in threads:
             thread.join()
         assert errors == []
-        assert live.engine.wait(30)
-        report = live.engine.close()
+        report = live.report()
     assert report["simulations"]["finished"] == number
     assert report["samples"]["unique"] == 2 * number
 
@@ -282,5 +290,4 @@ def test_what_does_not_speak_penstock_is_refused_and_counted(study, tmp_path: Pa
         connection.close()
         transport.close()
         live.engine.stop("done")
-        assert live.engine.wait(10)
-        assert live.engine.close()["samples"]["rejected"] == 3
+        assert live.report()["samples"]["rejected"] == 3

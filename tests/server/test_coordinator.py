@@ -32,6 +32,7 @@ class Talk:
 
     def __init__(self, events: EventLog, study, **changes) -> None:
         self.schemas: list[Schema] = []
+        self.ready = True
         self.refused: list[Reason] = []
         self.coordinator = Coordinator(
             [Point((float(i),) * 5, validation=i >= 3) for i in range(4)],
@@ -42,7 +43,7 @@ class Talk:
                 "samples": SamplesSection(),
                 "retries": 1,
                 "client_timeout": 10.0,
-                "on_schema": self.schemas.append,
+                "on_schema": lambda schema: self.schemas.append(schema) or self.ready,
                 "on_refused": self.refused.append,
                 "events": events,
                 **changes,
@@ -222,6 +223,17 @@ def test_the_first_announcement_fixes_what_later_ones_must_agree_with(talk: Talk
     ((_, header, payload),) = talk.say(b"a", Kind.ANNOUNCE, Announce((finer,)).pack(), simulation, attempt)
     assert "(8, 8) x 1, the study's first client announced float32 (4, 4) x 1" in Refuse.unpack(payload).text
     assert len(talk.schemas) == 1
+
+
+def test_an_announcement_is_answered_when_the_trainer_ranks_are_ready_and_heartbeats_meanwhile(talk: Talk) -> None:
+    talk.ready = False
+    talk.hello(b"a")
+    simulation, attempt = talk.assigned(b"a")
+    assert talk.say(b"a", Kind.ANNOUNCE, Announce((T_FIELD,)).pack(), simulation, attempt) == []
+    ((_, header, _),) = talk.say(b"h", Kind.HEARTBEAT, b"a".ljust(16, b"."), simulation, attempt)
+    assert header.kind is Kind.ALIVE
+    ((peer, (frame, _)),) = talk.coordinator.configured()
+    assert (peer, unpack(frame).kind) == (b"a", Kind.ACCEPT)
 
 
 def test_components_come_from_the_study_file_where_a_client_sends_plain_arrays(events: EventLog, heat_study) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,16 @@ class CoordinatorActor:
                 rank.end_production.remote()
         return messages
 
-    def _configure(self, schema: Schema) -> None:
-        ray.get([rank.configure.remote(schema) for rank in self._ranks])
+    def _configure(self, schema: Schema) -> bool:
+        def configure() -> None:
+            try:
+                ray.get([rank.configure.remote(schema) for rank in self._ranks])
+                self._loop.post(self._coordinator.configured)
+            except Exception as error:
+                self._broken(error)
+
+        threading.Thread(target=configure, name="configure", daemon=True).start()
+        return False
 
     def _broken(self, error: BaseException) -> None:
         cause = getattr(error, "cause", None) or error  # Ray wraps what a rank raised
