@@ -297,6 +297,8 @@ def add_control(directory: Path, control: Control, settings: CaseSettings, libra
             f"        fields          ({' '.join(settings.fields)});",
             "        executeControl  timeStep;",
             f"        executeInterval {settings.every};",
+            # By default OpenFOAM "writes" at each time step, and executes first what has not been executed there.
+            "        writeControl    none;",
             "    }",
             "}",
         ]
