@@ -15,6 +15,7 @@ from penstock_client import Client
 from penstock_client.simulation import Simulation
 from penstock_server.config import Study
 from penstock_server.inline_engine import InlineEngine
+from penstock_solvers.openfoam_environment import OpenFOAMMissing, openfoam_environment
 
 
 @dataclass
@@ -27,21 +28,23 @@ class LiveServer:
     closed: bool = False
 
     def environment(self, simulation: Simulation | None = None) -> dict[str, str]:
-        """What a worker sets for a solver that it starts for this simulation."""
+        """What a worker sets for a solver that it starts for this simulation; OpenFOAM's own, where it is installed."""
         variables = {"PENSTOCK_CONNECT": str(self.connect), "PENSTOCK_CONNECT_TIMEOUT": "10"}
         if simulation is not None:
             variables |= {"PENSTOCK_SIMULATION": str(simulation.id), "PENSTOCK_ATTEMPT": str(simulation.attempt)}
-        return os.environ | variables
+        try:
+            return openfoam_environment() | variables
+        except OpenFOAMMissing:
+            return os.environ | variables
 
     def start(self, command: Sequence[str | Path], simulation: Simulation, **options: Any) -> subprocess.Popen[str]:
         """Start a solver for a simulation; its output is piped."""
         return subprocess.Popen(
             [str(part) for part in command],
             env=self.environment(simulation),
-            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            **options,
+            **({"stdout": subprocess.PIPE} | options),
         )
 
     def report(self) -> dict[str, Any]:

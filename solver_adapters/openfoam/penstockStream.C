@@ -84,7 +84,7 @@ Foam::wordList Foam::functionObjects::penstockStream::available() const
 
     for (const word& name : mesh_.sortedNames())
     {
-        if (componentsOf(name))
+        if (componentsOf(name) && !name.endsWith("_0")) // not old time levels
         {
             names.append(name);
         }
@@ -336,18 +336,28 @@ void Foam::functionObjects::penstockStream::raise(const string& problem) const
 
 void Foam::functionObjects::penstockStream::finish()
 {
-    penstock* stream = stream_;
-    const string problem(said(penstock_finish(stream)));
-
-    if (problem.empty())
+    if (finished_)
     {
-        Info<< type() << " " << name() << ": " << step_
-            << " time steps streamed" << endl;
+        return;
+    }
+    finished_ = true;
+
+    raise(problem_);
+    if (!stream_)
+    {
+        raise
+        (
+            "the run has ended before any time step was sent: executeInterval"
+            " (or timeStart) in the entry " + name()
+          + " of controlDict lies beyond the run"
+        );
+        return;
     }
 
-    stream_ = nullptr;
-    penstock_close(stream);
-    raise(problem);
+    raise(said(penstock_finish(stream_)));
+
+    Info<< type() << " " << name() << ": " << step_
+        << " time steps streamed" << endl;
 }
 
 
@@ -363,10 +373,12 @@ Foam::functionObjects::penstockStream::penstockStream
     fvMeshFunctionObject(name, runTime, dict),
     fields_(),
     connect_(),
+    every_(1),
     sendInitial_(false),
     stream_(nullptr),
     step_(0),
     sentIndex_(-1),
+    finished_(false),
     nCells_(0),
     firstCell_(0),
     problem_()
@@ -386,12 +398,13 @@ Foam::functionObjects::penstockStream::~penstockStream()
 {
     // OpenFOAM's timeControl calls end() only where the last time step is one
     // at which it also executes or writes
-    if (stream_ && problem_.empty())
+    if
+    (
+        time_.timeIndex() != time_.startTimeIndex()
+     && time_.value() > time_.endTime().value() - 0.5*time_.deltaTValue()
+    )
     {
-        if (time_.value() > time_.endTime().value() - 0.5*time_.deltaTValue())
-        {
-            finish();
-        }
+        finish();
     }
 
     penstock_close(stream_);
@@ -421,6 +434,25 @@ bool Foam::functionObjects::penstockStream::read(const dictionary& dict)
             << exit(FatalIOError);
     }
 
+    const word control(dict.getOrDefault<word>("executeControl", "timeStep"));
+    const word writing(dict.getOrDefault<word>("writeControl", "timeStep"));
+
+    // OpenFOAM executes a function object also whenever it writes, which by
+    // default is each time step: timeStep is looked after here, in execute()
+    every_ = 1;
+    if (control == "timeStep")
+    {
+        every_ = max(1, dict.getOrDefault<label>("executeInterval", 1));
+    }
+    else if (writing != "none")
+    {
+        FatalIOErrorInFunction(dict)
+            << "penstock: executeControl " << control
+            << " needs writeControl none; beside it, or OpenFOAM would send"
+            << " at each write too"
+            << exit(FatalIOError);
+    }
+
     fields_ = fields;
     connect_ = dict.getOrDefault<fileName>("connect", fileName());
     connect_.expand();
@@ -432,8 +464,13 @@ bool Foam::functionObjects::penstockStream::read(const dictionary& dict)
 
 bool Foam::functionObjects::penstockStream::execute()
 {
-    // Once a time step, also where a solver runs the function objects more often
-    if (problem_.empty() && sentIndex_ != time_.timeIndex())
+    // Once a time step, however often the function objects are run in it
+    if
+    (
+        problem_.empty()
+     && sentIndex_ != time_.timeIndex()
+     && time_.timeIndex() % every_ == 0
+    )
     {
         problem_ = sendStep();
     }
@@ -451,21 +488,7 @@ bool Foam::functionObjects::penstockStream::write()
 
 bool Foam::functionObjects::penstockStream::end()
 {
-    raise(problem_);
-
-    if (stream_)
-    {
-        finish();
-    }
-    else if (!step_)
-    {
-        raise
-        (
-            "the run has ended before any time step was sent: executeInterval"
-            " in the entry " + name() + " of controlDict is longer than the run"
-        );
-    }
-
+    finish();
     return true;
 }
 
