@@ -99,11 +99,6 @@ def _external_solver(study: Study) -> Iterator[str]:
     """The case or the command, as the adapters check them."""
     if is_python_solver(study):
         return
-    if study.solver.options:
-        yield (
-            f"[solver] options.{next(iter(study.solver.options))}: expected options with a Python solver only; "
-            "remove the table"
-        )
     settings: dict[str, Any] = {
         **study.solver.model_dump(),
         "parameters": list(study.parameters.bounds),
@@ -116,11 +111,15 @@ def _external_solver(study: Study) -> Iterator[str]:
         # What is said about entries without their parameter, and the other way round, is in `_entries`.
         settings["parameters"] = [name for name in settings["parameters"] if name in settings["entries"]]
         settings["entries"] = {k: v for k, v in settings["entries"].items() if k in settings["parameters"]}
-        yield from check_case(settings)
+        problems = check_case(settings)
     else:
         from penstock_solvers.command import check_command
 
-        yield from check_command(settings)
+        problems = check_command(settings)
+        if study.solver.options:
+            key = next(iter(study.solver.options))
+            problems.append(f"[solver] options.{key}: expected no options beside command; write it into command")
+    yield from (line if line.startswith("[") else f"[solver] {line}" for line in problems)
 
 
 def _python_solver(study: Study) -> tuple[Solver | None, list[str]]:

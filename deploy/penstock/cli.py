@@ -66,10 +66,15 @@ def _load_and_check(path: Path, overrides: list[str] | None) -> Study:
     return study
 
 
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=140)  # a log file has no width to wrap at
+
+
 def _display(study: Study) -> Display:
     from penstock.display import Display
 
-    return Display(study.study.name, study.training.batch_size, Console())
+    return Display(study.study.name, study.training.batch_size, _console())
 
 
 @app.command()
@@ -136,7 +141,7 @@ def report(
     if as_json:
         print(path.read_text(), end="")
     else:
-        print_report(Console(), json.loads(path.read_text()), directory)
+        print_report(_console(), json.loads(path.read_text()), directory)
 
 
 @app.command()
@@ -196,9 +201,9 @@ def predict(
     ] = None,
 ) -> None:
     """Ask the trained surrogate for the fields at one point of the parameter space."""
+    parameters = _parameters(settings)
     from penstock_server.predict import Surrogate
 
-    parameters = _parameters(settings)
     fields = _read_fields(initial) if initial is not None else None
     prediction = Surrogate.load(directory).predict(parameters, step or None, initial=fields)
     for warning in prediction.warnings:

@@ -105,6 +105,7 @@ def _serve(
 ) -> dict[str, Any]:
     """From the engine's start to its report."""
     (out / LOGS).mkdir(exist_ok=True)
+    display.log(f"starting the server (engine: {study.study.engine})")
     engine = _make_engine(study, out, threads, resume)
     connect = engine.start()
     signals.catch()

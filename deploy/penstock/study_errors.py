@@ -23,6 +23,8 @@ EXAMPLES: dict[tuple[str, ...], str] = {
     ("solver", "entries", "file"): 'file = "constant/transportProperties"',
     ("solver", "entries", "entry"): 'entry = "nu"',
     ("fields",): "[fields] with one line for each field, U = { components = 3 }",
+    ("fields", "components"): "components = 3",
+    ("fields", "shape"): "shape = [32, 32]",
     ("training", "optimizer"): 'optimizer = { name = "adam", lr = 1e-3 }',
     ("training", "optimizer", "name"): 'optimizer = { name = "adam", lr = 1e-3 }',
     ("training", "scheduler"): 'scheduler = { name = "StepLR", step_size = 1000 }',
@@ -85,7 +87,9 @@ def _keys(model: type[BaseModel] | None) -> list[str]:
 def _example(path: tuple[str | int, ...]) -> str:
     """A remedy for a value at `path`: an example that is known to be good."""
     words = tuple(str(p) for p in path if not isinstance(p, int))
-    key = (*words[:2], *words[3:]) if words[:2] == ("solver", "entries") else words
+    named = {("solver", "entries"): 2, ("fields",): 1}  # tables whose keys are the user's own names
+    at = next((at for table, at in named.items() if words[:at] == table and len(words) > at + 1), None)
+    key = words if at is None else (*words[:at], *words[at + 1 :])
     if key in EXAMPLES:
         return EXAMPLES[key]
     model = _model_at(path[:-1])

@@ -51,7 +51,7 @@ class Section(BaseModel):
 class StudySection(Section):
     """[study]: name, seed and engine ("ray": actors; "inline": one process, bit-reproducible)."""
 
-    name: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     seed: int = Field(0, ge=0)
     engine: Literal["ray", "inline"] = "ray"
 
@@ -181,7 +181,10 @@ class BufferSection(Section):
                     "or training would never start"
                 )
         else:
-            number = parse_bytes(self.capacity)
+            try:
+                number = parse_bytes(self.capacity)
+            except ValueError:
+                number = None
             if not isinstance(number, int) or number <= 0:
                 raise ValueError(f'capacity = {self.capacity!r}: expected samples (2000) or a size ("8 GiB")')
         return self

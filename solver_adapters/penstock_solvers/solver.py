@@ -38,7 +38,9 @@ def make_solver(adapter: str, options: Mapping[str, Any]) -> Solver:
             f"adapter = {adapter!r}: cannot import {module_name} ({error}); install it or put it beside the study file"
         ) from error
     except AttributeError as error:
-        raise SolverError(f"adapter = {adapter!r}: module {module_name} has no {class_name}") from error
+        raise SolverError(
+            f"adapter = {adapter!r}: module {module_name} has no {class_name!r}; name a class that it defines"
+        ) from error
     try:
         inspect.signature(made_by).bind(**options)
     except TypeError as error:

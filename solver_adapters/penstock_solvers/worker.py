@@ -25,17 +25,18 @@ from penstock_client.connect_file import ENVIRONMENT_VARIABLE
 from penstock_solvers.processes import Runner, SolverFailed, Task
 from penstock_solvers.solver import EXTERNAL, make_solver
 
+HAND_BACK_SECONDS = 2.0  # that a worker which must leave waits for the server
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 Serve = Callable[[Simulation], None]
 """Runs one simulation and reports how it ended."""
 
 
-class _Leave(Exception):
-    """The worker has been asked to go (SIGTERM)."""
+class _Leave(BaseException):
+    """The worker has been asked to go (SIGTERM), or has taken too long to. No Exception, or it would pass for a solver's own."""
 
 
-def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:
+def _leave(_signal: int, _frame: FrameType | None) -> None:
     raise _Leave
 
 
@@ -45,7 +46,8 @@ def run_worker(connect: Path) -> int:
     SIGTERM hands back what is running and ends the worker.
     """
     connect = connect.absolute()
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGALRM, _leave)
     simulation: Simulation | None = None
     with ExitStack() as stack:
         try:
@@ -57,8 +59,11 @@ def run_worker(connect: Path) -> int:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             if simulation is not None and not simulation.over:
-                with suppress(PenstockError):  # the server may be gone, too: then there is nobody to hand back to
+                # The server may be gone, too: then there is nobody to hand back to.
+                with suppress(PenstockError, _Leave):
+                    signal.setitimer(signal.ITIMER_REAL, HAND_BACK_SECONDS)
                     simulation.hand_back()
+                signal.setitimer(signal.ITIMER_REAL, 0)
         except PenstockError as error:
             print(f"penstock worker: {error}", file=sys.stderr)
             return 1
@@ -73,7 +78,9 @@ def _server_of(solver: dict[str, Any], client: Client, connect: Path, stack: Exi
     adapter = solver["adapter"]
     if adapter is not None and adapter not in EXTERNAL:
         python_solver = make_solver(adapter, solver["options"])
-        return lambda simulation: _exhaust(stream_solver(python_solver, simulation, client.welcome.fields, solver["every"]))
+        return lambda simulation: _exhaust(
+            stream_solver(python_solver, simulation, client.welcome.fields, solver["every"])
+        )
     runner = _runner(solver, stack)
     return lambda simulation: _run_process(runner, simulation, connect)
 
@@ -100,7 +107,8 @@ def _run_process(runner: Runner, simulation: Simulation, connect: Path) -> None:
     log = logs / f"simulation-{simulation.id}.log" if logs.is_dir() else None
     try:
         summary = runner.run(
-            Task(simulation.id, simulation.attempt, simulation.parameters, environment, log), lambda: simulation.abandoned
+            Task(simulation.id, simulation.attempt, simulation.parameters, environment, log),
+            lambda: simulation.abandoned,
         )
         simulation.exited(json.dumps({k: v for k, v in vars(summary).items() if v not in (None, {})}))
     except Abandoned:

@@ -1,0 +1,42 @@
+"""The command line, called in this process: quick, since torch is imported once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from penstock.main import main
+
+
+@dataclass(frozen=True)
+class Called:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def penstock(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Called]:
+    """Runs `penstock ARGUMENT ...`; what it changes of this process is as before at the end of the test."""
+
+    def call(*arguments: str | Path) -> Called:
+        monkeypatch.setattr(sys, "argv", ["penstock", *map(str, arguments)])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        for name in ("PYTHONPATH", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT"):
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
+        for module in ("wrong_model", "wrong_import"):
+            monkeypatch.delitem(sys.modules, module, raising=False)
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capfd.readouterr()
+        return Called(int(exit_.value.code or 0), captured.out, captured.err)
+
+    return call

@@ -1,0 +1,140 @@
+"""The launcher with real workers and a real server: what dies is restarted, what cannot work is given up, nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from penstock.launcher import LocalLauncher
+from penstock.threads import SOLVER_ENVIRONMENT
+from penstock_server.config import Study
+from penstock_server.inline_engine import InlineEngine
+
+HERE = str(Path(__file__).parent)
+PATIENCE = 60.0
+
+
+class Rig:
+    """An inline engine behind a launcher, with what the launcher said of workers that ended."""
+
+    def __init__(self, directory: Path, adapter: str, **solver: Any) -> None:
+        study = Study.model_validate(
+            {
+                "study": {"name": "launched", "engine": "inline"},
+                "parameters": {"a": [1.0, 2.0]},
+                "solver": {"adapter": adapter, "simulations": 3, **solver},
+                "fields": {"u": {}},
+                "buffer": {"capacity": 50},
+                "model": {"name": "mlp", "hidden": [4]},
+                "training": {"batch_size": 2, "device": "cpu", "threads": 1},
+                "directory": HERE,
+            }
+        )
+        self.engine = InlineEngine(study, directory, threads=1)
+        self.exits: list[tuple[int, int, str]] = []
+        self.report: dict[str, Any] | None = None
+        logs = directory / "logs"
+        logs.mkdir()
+        self.connect = self.engine.start()
+        self.launcher = LocalLauncher(
+            self.connect,
+            logs,
+            workers=1,
+            environment=SOLVER_ENVIRONMENT,
+            wanted=lambda: self.engine.status().wanted_workers,
+            on_exit=self.exited,
+            on_failure=self.engine.fail,
+        )
+
+    def close(self) -> dict[str, Any]:
+        if self.report is None:
+            self.launcher.stop()
+            self.report = self.engine.close()
+        return self.report
+
+    def exited(self, pid: int, code: int, last_words: str) -> None:
+        self.exits.append((pid, code, last_words))
+        self.engine.worker_exited(pid, code, last_words)
+
+
+@contextmanager
+def rig(directory: Path, adapter: str, **solver: Any) -> Iterator[Rig]:
+    made = Rig(directory, adapter, **solver)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def until(true: Callable[[], object], patience: float = PATIENCE) -> None:
+    deadline = time.monotonic() + patience
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+
+
+def test_a_killed_worker_is_replaced_and_its_simulation_is_run_again(tmp_path: Path) -> None:
+    with rig(tmp_path, "slow_solver:Slow", options={"steps": 12, "pause": 0.1}) as r:
+        r.launcher.start()
+        until(lambda: r.engine.status().received >= 3)
+        (victim,) = r.launcher.pids()
+        os.kill(victim, signal.SIGKILL)
+        assert r.engine.wait(PATIENCE)
+        assert [(pid, code) for pid, code, _ in r.exits] == [(victim, -signal.SIGKILL)]
+        report = r.close()
+    assert report["status"] == "finished"
+    assert report["simulations"] == {"requested": 3, "finished": 3, "failed": 0, "restarted": 1}
+    samples = report["samples"]
+    assert samples["unique"] == samples["expected"] == 36
+    assert samples["duplicates_dropped"] >= 3
+
+
+def test_workers_that_die_at_once_fail_the_study_with_their_last_words(tmp_path: Path) -> None:
+    with rig(tmp_path, "slow_solver:Dying") as r:
+        r.launcher.start()
+        assert r.engine.wait(PATIENCE)
+        assert [code for _, code, _ in r.exits] == [7, 7, 7]
+        assert r.launcher.pids() == []
+        report = r.close()
+    assert report["status"] == "failed"
+    assert "this solver needs a licence" in report["message"]
+    assert "worker-0.log" in report["message"]
+
+
+def test_stopping_leaves_no_process_behind(tmp_path: Path) -> None:
+    with rig(tmp_path, "slow_solver:Slow", options={"steps": 1000, "pause": 0.1}) as r:
+        r.launcher.start()
+        until(lambda: r.engine.status().received >= 1)
+        pids = r.launcher.pids()
+        begun = time.monotonic()
+        r.launcher.stop()
+        assert time.monotonic() - begun < 5
+        assert pids
+        assert not any(psutil.pid_exists(pid) for pid in pids)
+        assert r.exits == []  # asked to go, it went without an error
+
+
+def test_a_worker_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    with rig(tmp_path, "slow_solver:Slow", options={"steps": 1000, "pause": 0.1}) as r:
+        r.launcher.start()
+        until(lambda: r.engine.status().received >= 1)
+        (pid,) = r.launcher.pids()
+        os.kill(pid, signal.SIGSTOP)
+        r.launcher.stop()
+        assert not psutil.pid_exists(pid)
+
+
+def test_threads_end_with_their_workers(tmp_path: Path) -> None:
+    with rig(tmp_path, "slow_solver:Slow", options={"steps": 2}) as r:
+        r.launcher.start()
+        assert r.engine.wait(PATIENCE)
+        until(lambda: not any(t.name.startswith("penstock-worker") for t in threading.enumerate()))
+        assert r.exits == []
