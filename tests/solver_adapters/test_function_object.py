@@ -33,7 +33,8 @@ MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OM
 
 @pytest.fixture(scope="session")
 def library() -> Path:
-    return library_path() or build()
+    """Built from the sources as they are now; the headers are fetched where they are not yet in the cache."""
+    return build()
 
 
 def foam(case: Path, *command: str) -> None:
@@ -47,7 +48,9 @@ def foam(case: Path, *command: str) -> None:
 def tutorial(tmp_path: Path, library: Path) -> Callable[..., Path]:
     """Copies a tutorial, meshes it and adds an entry for the function object; nothing else is changed but the end time."""
 
-    def make(name: str, fields: str, *entries: str, before: str = "", end_time: str | None = None) -> Path:
+    def make(
+        name: str, fields: str, *entries: str, before: str = "", end_time: str | None = None, library: Path = library
+    ) -> Path:
         case = tmp_path / "case"
         shutil.copytree(TUTORIALS / name, case)
         for packed in case.rglob("*.gz"):
@@ -333,7 +336,9 @@ def test_an_error_before_the_first_time_step_is_fatal_too(tutorial: Callable[...
 
 
 @contextmanager
-def endless_cavity(tutorial: Callable[..., Path], server: LiveServer, simulation: Simulation) -> Iterator[Any]:
+def endless_cavity(
+    tutorial: Callable[..., Path], server: LiveServer, simulation: Simulation
+) -> Iterator[subprocess.Popen[str]]:
     """icoFoam with minutes of work before it, when the server has got the first time steps of it."""
     case = tutorial("incompressible/icoFoam/cavity/cavity", "(U p)", end_time="1000")
     with (case / "log").open("w+") as log, server.start(["icoFoam"], simulation, cwd=case, stdout=log) as process:
@@ -342,7 +347,6 @@ def endless_cavity(tutorial: Callable[..., Path], server: LiveServer, simulation
             time.sleep(0.01)
         yield process
         process.wait(timeout=30)
-        process.said = (case / "log").read_text()
 
 
 def test_a_server_that_stops_ends_the_solver(tutorial: Callable[..., Path], tmp_path: Path) -> None:
@@ -353,10 +357,9 @@ def test_a_server_that_stops_ends_the_solver(tutorial: Callable[..., Path], tmp_
             server.engine.stop("the test says so")
         assert process.returncode == 1
         assert time.monotonic() - begun < 15
-        assert "FOAM FATAL ERROR" in process.said
-        assert re.search(
-            r"penstock: .*(lost the connection|no longer wants simulation 0|study is stopping)", process.said
-        )
+        said = (tmp_path / "case" / "log").read_text()
+        assert "FOAM FATAL ERROR" in said
+        assert re.search(r"penstock: .*(lost the connection|no longer wants simulation 0|study is stopping)", said)
 
 
 def test_a_solver_that_dies_does_not_finish_its_stream(tutorial: Callable[..., Path], tmp_path: Path) -> None:
@@ -383,6 +386,50 @@ def test_build_says_where_the_library_went(tmp_path: Path, library: Path) -> Non
     assert said[-1] == f"compiling {LIBRARY}"
     symbols = subprocess.run(["nm", "-DC", built], capture_output=True, text=True, check=True).stdout
     assert "Foam::functionObjects::penstockStream::execute()" in symbols
+
+
+@pytest.mark.slow
+def test_a_site_with_wmake_builds_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, library: Path, tutorial: Callable[..., Path]
+) -> None:
+    """OpenFOAM's own wmake, from the source package that `build` has fetched, laid out as a site has it."""
+    fetched = next(library.parents[1].glob("headers-*"))
+    site, options = tmp_path / "site", "linux64GccDPInt32Opt"
+    shutil.copytree(fetched / "wmake", site / "wmake")
+    (site / "src").symlink_to(fetched / "src")
+    (site / "etc").symlink_to(Path(openfoam_environment()["WM_PROJECT_DIR"]) / "etc")
+    binaries = site / "platforms" / options / "lib"
+    binaries.mkdir(parents=True)
+    for name in ("OpenFOAM", "finiteVolume"):
+        linked = subprocess.run(["ldd", shutil.which("icoFoam") or ""], capture_output=True, text=True, check=True)
+        found = re.search(rf"lib{name}\.so => (\S+)", linked.stdout)
+        assert found is not None
+        (binaries / f"lib{name}.so").symlink_to(found[1])
+    monkeypatch.setenv("WM_PROJECT", "OpenFOAM")
+    for name, value in {
+        "PROJECT_DIR": site,
+        "PROJECT_VERSION": "v1912",
+        "DIR": site / "wmake",
+        "ARCH": "linux64",
+        "ARCH_OPTION": "64",
+        "COMPILER": "Gcc",
+        "COMPILER_TYPE": "system",
+        "COMPILE_OPTION": "Opt",
+        "PRECISION_OPTION": "DP",
+        "LABEL_SIZE": "32",
+        "LABEL_OPTION": "Int32",
+        "OPTIONS": options,
+    }.items():
+        monkeypatch.setenv(f"WM_{name}", str(value))
+    monkeypatch.setenv("FOAM_LIBBIN", str(binaries))
+    with pytest.raises(OpenFOAMBuildError, match=r"^FOAM_USER_LIBBIN is not set: source .*/etc/bashrc"):
+        build()
+    monkeypatch.setenv("FOAM_USER_LIBBIN", str(tmp_path / "user"))
+    subprocess.run(["make", "-s", "-C", site / "wmake" / "src"], stdout=subprocess.DEVNULL, check=True)
+    assert library_path() is None
+    assert build() == library_path() == tmp_path / "user" / LIBRARY
+    case = cavity_of(tutorial, library=library_path())
+    assert "penstock: no server given" in icofoam(case)[1]
 
 
 def test_the_library_is_looked_for_where_build_puts_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
