@@ -139,6 +139,10 @@ class Simulation:
         n = len(self._streams)
         stream = self._streams[self.id % n if self._welcome.pin_simulations else (self.id + step) % n]
         for name, array in ready.items():
+            if not stream.may_send(array.nbytes):
+                # Before waiting for this rank: what waits for company elsewhere may be what another rank waits for.
+                for other in self._streams:
+                    other.flush()
             stream.send(self._piece(name, step, time, array), array)
         stream.step_sent()
         self._steps.add(step)

@@ -44,7 +44,7 @@ class Stream:
 
     def send(self, header: Header, array: NDArray) -> None:  # type: ignore[type-arg]
         """Send one piece, waiting for credit first; small pieces may travel together with later ones."""
-        if array.nbytes and not self._may_send(array.nbytes):
+        if array.nbytes and not self.may_send(array.nbytes):
             self.flush()
             self._wait_for_credit(array.nbytes)
         self._sent += array.nbytes
@@ -89,14 +89,15 @@ class Stream:
     def close(self) -> None:
         self._connection.close()
 
-    def _may_send(self, size: int) -> bool:
+    def may_send(self, size: int) -> bool:
+        """Whether credit is there for so many bytes."""
         # The second case lets a piece larger than the whole window through once nothing else is on the way.
         return self._sent + size <= self._limit or (self._limit > 0 and self._sent + self._window <= self._limit)
 
     def _wait_for_credit(self, size: int) -> None:
         begun = time.monotonic()
         self._listen(0)
-        while not self._may_send(size):
+        while not self.may_send(size):
             self._listen(WAIT)
             self._check()
             if self._refusal is not None:

@@ -1,0 +1,3 @@
+"""The command line, the study file and the launcher of Penstock. `penstock --help` is its public face."""
+
+__all__: list[str] = []

@@ -317,7 +317,7 @@ class Ingest:
         assert name is not None
         partial = self._static.get(name)
         if partial is None:
-            partial = self._static[name] = PartialStep(np.empty(0, np.float32), np.empty(size, np.float64))  # type: ignore[arg-type]
+            partial = self._static[name] = PartialStep(np.empty(0, np.float32), np.empty(size, np.float64))
         new = not partial.whole and partial.add(header.offset, values)
         if new and partial.whole:
             self._on_static(name, partial.targets.reshape(-1, STATIC_FIELDS[name]).astype(np.float64))

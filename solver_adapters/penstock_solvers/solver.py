@@ -50,7 +50,5 @@ def make_solver(adapter: str, options: Mapping[str, Any]) -> Solver:
     solver: Solver = made_by(**options)
     for member in ("fields", "run"):
         if not hasattr(solver, member):
-            raise SolverError(
-                f"adapter = {adapter!r}: {class_name} has no `{member}`; see penstock_client.Solver"
-            )
+            raise SolverError(f"adapter = {adapter!r}: {class_name} has no `{member}`; see penstock_client.Solver")
     return solver
