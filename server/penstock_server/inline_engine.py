@@ -162,7 +162,7 @@ class InlineEngine:
         for loop in self._loops:
             loop.close()
         rank = self._rank.status()
-        status, message = study_outcome([rank], self._error, self._stopped)
+        status, message = study_outcome([rank], self._coordinator.counts(), self._error, self._stopped)
         report = build_report(
             self._study,
             status=status,

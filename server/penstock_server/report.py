@@ -14,15 +14,19 @@ from penstock_server.engine import SimulationCounts, StudyStatus
 from penstock_server.rank import RankStatus
 
 
-def study_outcome(ranks: Sequence[RankStatus], error: str, stopped: str) -> tuple[str, str]:
+def study_outcome(
+    ranks: Sequence[RankStatus], simulations: SimulationCounts, error: str, stopped: str
+) -> tuple[str, str]:
     """("finished" | "stopped" | "failed", why) from what the ranks say, an error of the engine, and a request to stop."""
     error = error or next((r.error for r in ranks if r.error), "")
     if error:
         return "failed", error
     if stopped:
         return "stopped", stopped
+    if simulations.requested and simulations.failed == simulations.requested:
+        return "failed", f"all {simulations.failed} simulations failed: events.jsonl and logs/ say why"
     if not any(r.buffer.received for r in ranks if r.buffer is not None):
-        return "failed", "no simulation has sent a sample: events.jsonl and logs/ say why they failed"
+        return "failed", "no simulation has sent a sample to train on: events.jsonl and logs/ say why"
     return "finished", ranks[0].over
 
 
@@ -41,7 +45,7 @@ def study_status(
     first = ranks[0]
     phase, message = "starting" if not buffers else "draining" if production_over else "training", ""
     if error or stopped or all(r.over for r in ranks):
-        phase, message = study_outcome(ranks, error, stopped)
+        phase, message = study_outcome(ranks, simulations, error, stopped)
     return StudyStatus(
         phase=phase,
         elapsed=elapsed,
@@ -95,7 +99,8 @@ def build_report(
             "received": sum(r.received for r in ranks),
             "unique": unique,
             "duplicates_dropped": sum(r.duplicates for r in ranks),
-            "rejected": refused.total(),
+            # What a stopping study turns away is neither lost nor wrong.
+            "rejected": refused.total() - refused["study_over"],
             "rejected_by_reason": dict(refused),
             "incomplete_dropped": sum(r.incomplete for r in ranks),
             "trained_unique": sum(b.trained_unique for b in buffers),

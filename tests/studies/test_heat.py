@@ -157,7 +157,7 @@ def test_a_users_own_solver_and_model(tmp_path: Path) -> None:
     out = tmp_path / "run"
     penstock("run", EXAMPLES / "custom_solver" / "study.toml", "--out", out)
     done = report(out)
-    assert done["samples"]["expected"] == done["samples"]["unique"] == done["samples"]["trained_unique"] == 60 * 40
+    assert done["samples"]["expected"] == done["samples"]["unique"] == done["samples"]["trained_unique"] == 100 * 40
     assert done["validation"]["relative_l2"] <= 0.1
 
 

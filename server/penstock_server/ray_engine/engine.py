@@ -167,7 +167,7 @@ class RayEngine:
             outcome = {
                 "simulations": SimulationCounts(), "expected": 0, "blocked_seconds": 0.0, "failures": {}, "control_refused": {},
             }  # fmt: skip
-        status, message = study_outcome(ranks, self._error or control_error, self._stopped)
+        status, message = study_outcome(ranks, outcome["simulations"], self._error or control_error, self._stopped)
         report = build_report(
             self._study,
             status=status,
