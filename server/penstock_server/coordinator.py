@@ -312,6 +312,8 @@ class Coordinator:
         return self._answer(header, Kind.ASSIGN, Assign(point.parameters, point.validation).pack())
 
     def _announce(self, announce: Announce) -> Accept:
+        if self._stopping:
+            raise Refused(Reason.STUDY_OVER, "the study is stopping and wants no more data")
         schema = agree(
             announce.fields, self._fields, tuple(self._welcome.parameters), self._samples.window, self._schema
         )

@@ -129,6 +129,18 @@ def test_an_interrupted_study_stops_with_a_checkpoint_and_can_be_resumed(
     assert report(out)["incarnations"] == 2
 
 
+def test_a_worker_from_elsewhere_takes_its_share(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = started("run", HEAT, "--out", out, *SMALL, "--set", "solver.simulations=40")
+    wait_for(lambda: events(out, "assigned"))
+    helper = started("worker", "--connect", out / "connect.json")
+    printed, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, printed
+    helper.communicate(timeout=20)
+    assert report(out)["simulations"]["finished"] == 43
+    assert helper.pid in {event["pid"] for event in events(out, "assigned")}
+
+
 def test_ray_and_inline_account_for_the_same_samples(tmp_path: Path) -> None:
     reports = {}
     for engine in ("ray", "inline"):
