@@ -226,5 +226,5 @@ def _training(study: Study) -> Iterator[str]:
             f"[training] target_error = {training.target_error:g} with [solver] validation_simulations = 0: expected "
             "held-out simulations to measure the error on; set validation_simulations = 6"
         )
-    if study.study.engine == "inline" and training.ranks > 1:
-        yield f'[training] ranks = {training.ranks} with engine = "inline": expected 1; set ranks = 1 or engine = "ray"'
+    if training.ranks > 1:
+        yield f"[training] ranks = {training.ranks}: expected 1, training on several ranks is not there yet; set ranks = 1"

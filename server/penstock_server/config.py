@@ -245,13 +245,6 @@ class TrainingSection(Section):
     validate_every: int = Field(200, gt=0)
     checkpoint_every: Seconds = 60.0
 
-    @field_validator("ranks")
-    @classmethod
-    def _one_rank(cls, ranks: int) -> int:
-        if ranks > 1:
-            raise ValueError("expected 1: training on several ranks is not there yet")
-        return ranks
-
     @model_validator(mode="after")
     def _bounds(self) -> TrainingSection:
         if self.max_batches is not None and self.min_batches > self.max_batches:
