@@ -295,10 +295,7 @@ def add_control(directory: Path, control: Control, settings: CaseSettings, libra
             f"        type            {FUNCTION_OBJECT};",
             f'        libs            ("{library}");',
             f"        fields          ({' '.join(settings.fields)});",
-            "        executeControl  timeStep;",
             f"        executeInterval {settings.every};",
-            # By default OpenFOAM "writes" at each time step, and executes first what has not been executed there.
-            "        writeControl    none;",
             "    }",
             "}",
         ]
