@@ -205,9 +205,9 @@ def test_a_real_prometheus_scrapes_every_process(tmp_path: Path) -> None:
             return float(result[0]["value"][1]) if result else 0.0
 
         assert wait_for(lambda: value('sum(up{study="heat"})') == 2, 30)
-        assert wait_for(lambda: value("penstock_samples_received_total") == 600, 60)
+        assert wait_for(lambda: value("sum(penstock_samples_received_total)") == 600, 60)
         assert wait_for(lambda: value('penstock_simulations{state="finished"}') == 23, 30)
-        assert value("rate(penstock_batches_total[10s])") > 0
+        assert wait_for(lambda: value("sum(rate(penstock_batches_total[10s]))") > 0, 30)
     finally:
         if prometheus is not None:
             prometheus.terminate()
