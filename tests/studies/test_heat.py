@@ -42,7 +42,7 @@ def accounted(out: Path) -> None:
 
 def test_the_demo_study_learns_and_its_commands_show_it(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    assert "expected = 0.03" not in penstock("check", HEAT)
+    penstock("check", HEAT)
     printed = penstock("run", HEAT, "--out", out)
     done = report(out)
     assert done["status"] == "finished"
@@ -62,7 +62,7 @@ def test_the_demo_study_learns_and_its_commands_show_it(tmp_path: Path) -> None:
 
     with np.load(tmp_path / "p.npz") as prediction:
         field = prediction["T"]
-    assert field.shape[-3:-1] == (64, 64) or field.shape[-2:] == (64, 64)
+    assert field.shape == (1, 64, 64, 1)
     assert abs(float(field.mean()) - 300) < 15  # a plate as warm as its walls stays as it is
     assert "outside" in penstock(
         "predict", out, *values[:-1], "--set=top=900", "--step", "20", "--out", tmp_path / "q.npz"
