@@ -39,6 +39,7 @@ class Stream:
 
     def begin(self, header: Header, begin: Begin) -> None:
         """Open a simulation's stream. Raises Refused where the rank does not want it."""
+        self.flush()  # what a simulation that failed has left waiting still belongs before this one's BEGIN
         self._refusal, self._streamed = None, None
         self._connection.send([header.pack(), begin.pack()])
 

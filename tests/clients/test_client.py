@@ -133,6 +133,20 @@ def test_a_nan_fails_the_simulation_with_its_place_and_the_study_goes_on(study, 
     assert report["samples"]["unique"] == report["samples"]["expected"] == report["samples"]["trained_unique"]
 
 
+def test_what_a_failed_simulation_left_waiting_does_not_disturb_the_next(study, tmp_path: Path) -> None:
+    with live_server(study, tmp_path) as live:
+        with Client(live.connect) as client:
+            for simulation in client.simulations():
+                for step, temperature in steps():
+                    simulation.send(step, T=temperature)
+                if simulation.id == 1:
+                    simulation.fail("gave up")
+        report = live.report()
+    assert report["simulations"]["failed"] == 1
+    assert report["samples"]["rejected"] == 0
+    assert report["samples"]["unique"] == report["samples"]["expected"] == 20
+
+
 def test_one_shot_clients_get_the_simulation_they_were_started_for(study, tmp_path: Path, monkeypatch) -> None:
     with live_server(study, tmp_path) as live, Client(live.connect) as worker:
         held = worker.next_simulation()
