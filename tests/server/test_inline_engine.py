@@ -14,9 +14,9 @@ from penstock_server.inline_engine import InlineEngine
 from penstock_solvers.heat2d import Heat2D
 
 
-def run(study: Study, directory: Path) -> dict[str, Any]:
+def run(study: Study, directory: Path, solver: type[Heat2D] = Heat2D) -> dict[str, Any]:
     directory.mkdir()
-    engine = InlineEngine(study, directory, threads=1, solver=Heat2D(**study.solver.options))
+    engine = InlineEngine(study, directory, threads=1, solver=solver(**study.solver.options))
     engine.start()
     assert engine.wait(120)
     return engine.close()
@@ -114,13 +114,7 @@ def test_a_solver_that_fails_costs_its_simulations_and_nothing_else(heat_study, 
                     raise FloatingPointError("the plate has melted")
                 yield values
 
-    study = heat_study()
-    directory = tmp_path / "run"
-    directory.mkdir()
-    engine = InlineEngine(study, directory, threads=1, solver=Fragile(**study.solver.options))
-    engine.start()
-    assert engine.wait(60)
-    report = engine.close()
+    report = run(heat_study(), tmp_path / "run", Fragile)
     assert report["status"] == "finished"
     assert 0 < report["simulations"]["failed"] < 8
     assert set(report["failures"].values()) == {"FloatingPointError: the plate has melted"}
@@ -134,13 +128,7 @@ def test_a_diverged_simulation_is_refused_with_a_reason(heat_study, tmp_path: Pa
             for step, (time, fields) in enumerate(super().run(parameters)):
                 yield time, {"T": fields["T"] * (float("nan") if step == 3 and parameters["left"] > 300 else 1.0)}
 
-    study = heat_study(solver={"retries": 0})
-    directory = tmp_path / "run"
-    directory.mkdir()
-    engine = InlineEngine(study, directory, threads=1, solver=Diverging(**study.solver.options))
-    engine.start()
-    assert engine.wait(60)
-    report = engine.close()
+    report = run(heat_study(solver={"retries": 0}), tmp_path / "run", Diverging)
     assert report["status"] == "finished"
     assert report["samples"]["rejected_by_reason"].keys() == {"not_finite"}
     assert report["samples"]["rejected"] == report["simulations"]["failed"] > 0
@@ -152,11 +140,5 @@ def test_a_study_without_a_single_good_simulation_has_failed(heat_study, tmp_pat
         def run(self, parameters):
             raise RuntimeError("no licence")
 
-    study = heat_study()
-    directory = tmp_path / "run"
-    directory.mkdir()
-    engine = InlineEngine(study, directory, threads=1, solver=Broken(**study.solver.options))
-    engine.start()
-    assert engine.wait(60)
-    report = engine.close()
+    report = run(heat_study(), tmp_path / "run", Broken)
     assert report["status"] == "failed"
