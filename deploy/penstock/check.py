@@ -81,7 +81,7 @@ def _parameters(study: Study) -> Iterator[str]:
 
 def _entries(study: Study) -> Iterator[str]:
     """Which parameter goes where: an entry without its parameter, a parameter that reaches nothing."""
-    solver, names = study.solver, list(study.parameters.bounds)
+    solver, names = study.solver, list(study.parameters.names)
     for name in solver.entries:
         if solver.adapter != "openfoam":
             yield f'[solver] entries.{name}: expected adapter = "openfoam" with [solver.entries]; remove the table'
@@ -101,7 +101,7 @@ def _external_solver(study: Study) -> Iterator[str]:
         return
     settings: dict[str, Any] = {
         **study.solver.model_dump(),
-        "parameters": list(study.parameters.bounds),
+        "parameters": list(study.parameters.names),
         "fields": list(study.fields),
         "directory": study.directory,
     }
@@ -171,13 +171,14 @@ def _spec(study: Study, solver: Solver | None) -> SampleSpec | None:
         if shape is None:
             return None
         fields.append(FieldSpec(name, components or 1, tuple(shape)))
-    return SampleSpec(tuple(study.parameters.bounds), tuple(fields), study.samples.window)
+    return SampleSpec(tuple(study.parameters.bounds), tuple(fields), study.samples.window, study.samples.bundle)
 
 
 def _model(study: Study, solver: Solver | None) -> Iterator[str]:
     """Model, optimizer, scheduler and buffer sizes; on a sample of four points where the real one is not known yet."""
     spec = _spec(study, solver)
-    small = SampleSpec(tuple(study.parameters.bounds), (FieldSpec("small", 1, (4,)),), study.samples.window)
+    window, bundle = study.samples.window, study.samples.bundle
+    small = SampleSpec(tuple(study.parameters.bounds), (FieldSpec("small", 1, (4,)),), window, bundle)
     section, seed = study.model, study.study.seed
     model = make_model(ModelSection(name="mlp"), small, seed)  # whose weights an optimizer can be tried on
     try:

@@ -151,7 +151,7 @@ def check(study: StudyFile, overrides: Overrides = None) -> None:
     solver = checked.solver
     print(
         f"{study}: nothing wrong found: {solver.simulations} simulations and {solver.validation_simulations} held out, "
-        f"{len(checked.parameters.bounds)} parameters, fields {', '.join(checked.fields)}"
+        f"{len(checked.parameters.names)} parameters, fields {', '.join(checked.fields)}"
     )
 
 

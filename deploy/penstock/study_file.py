@@ -51,7 +51,7 @@ def write_resolved(study: Study, path: Path) -> None:
 def resolved(study: Study) -> str:
     """The text that `write_resolved` writes; two studies are the same if it is."""
     data = study.model_dump(mode="json", exclude_none=True)
-    data["parameters"].update(data["parameters"].pop("bounds"))
+    data["parameters"] |= data["parameters"].pop("bounds") | dict.fromkeys(data["parameters"].pop("seeds"), "seed")
     return tomli_w.dumps({"directory": study.directory, **data})
 
 
@@ -117,5 +117,6 @@ def _with_absolute_paths(study: Study, directory: Path) -> Study:
         "directory": str(directory),
         "parameters": study.parameters.model_copy(update={"file": absolute(study.parameters.file)}),
         "solver": study.solver.model_copy(update={"case": absolute(study.solver.case), "command": command}),
+        "training": study.training.model_copy(update={"source": absolute(study.training.source)}),
     }
     return study.model_copy(update=changed)

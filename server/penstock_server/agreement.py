@@ -10,7 +10,7 @@ from penstock_client.errors import Refused
 from penstock_client.payloads import FieldAnnouncement
 from penstock_client.reasons import Reason
 from penstock_client.wire import Dtype
-from penstock_server.config import FieldSection
+from penstock_server.config import FieldSection, SamplesSection
 from penstock_server.schema import FieldSpec, SampleSpec
 
 MAX_FIELD_ELEMENTS = 2**31  # of one field of one time step; refused before anything is allocated
@@ -25,12 +25,14 @@ _STATIC_ID = 1 << 16  # ids of static fields start here, those of moving fields 
 class Schema:
     """What every client of a study sends: agreed upon with the first that announces its fields.
 
-    ids: field name (moving and static) to field id. dtypes: field id to the dtype of its pieces.
+    ids: field name (moving and static) to field id. dtypes: field id to the dtype of its pieces. seeds: how many further
+    parameters clients are given, after those of the samples, that models are not.
     """
 
     spec: SampleSpec
     ids: dict[str, int]
     dtypes: dict[int, Dtype]
+    seeds: int = 0
 
     def state_dict(self) -> dict[str, Any]:
         """As plain data, for a checkpoint."""
@@ -38,6 +40,8 @@ class Schema:
             "parameters": list(self.spec.parameters),
             "fields": [[f.name, f.components, list(f.shape)] for f in self.spec.fields],
             "window": self.spec.window,
+            "bundle": self.spec.bundle,
+            "seeds": self.seeds,
             "ids": self.ids,
             "dtypes": {str(number): int(dtype) for number, dtype in self.dtypes.items()},
         }
@@ -46,8 +50,8 @@ class Schema:
     def from_state_dict(cls, state: Mapping[str, Any]) -> Schema:
         """The inverse of `state_dict`."""
         fields = tuple(FieldSpec(name, components, tuple(shape)) for name, components, shape in state["fields"])
-        spec = SampleSpec(tuple(state["parameters"]), fields, state["window"])
-        return cls(spec, dict(state["ids"]), {int(k): Dtype(v) for k, v in state["dtypes"].items()})
+        spec = SampleSpec(tuple(state["parameters"]), fields, state["window"], state["bundle"])
+        return cls(spec, dict(state["ids"]), {int(k): Dtype(v) for k, v in state["dtypes"].items()}, state["seeds"])
 
     def static(self, field: int) -> str | None:
         """The name of a static field by its id, None for any other id."""
@@ -59,10 +63,14 @@ def agree(
     announced: Sequence[FieldAnnouncement],
     wanted: Mapping[str, FieldSection],
     parameters: tuple[str, ...],
-    window: int,
+    samples: SamplesSection,
     schema: Schema | None,
+    *,
+    seeds: int = 0,
 ) -> Schema:
     """Hold what a client announces against the study file, and against what the first client announced.
+
+    parameters: what a simulation is given, the last `seeds` of them for the solver alone.
 
     A client that sends plain arrays announces one component and the array's whole shape; where the study file says how many
     components the field has, the last dimension is taken for them.
@@ -96,7 +104,8 @@ def agree(
         }
         dtypes = {ids[name]: moving[name].dtype for name in wanted}
         dtypes |= {_STATIC_ID + i: Dtype.FLOAT64 for i in range(len(STATIC_FIELDS))}
-        return Schema(SampleSpec(parameters, specs, window), ids, dtypes)
+        seen = parameters[: len(parameters) - seeds]
+        return Schema(SampleSpec(seen, specs, samples.window, samples.bundle), ids, dtypes, seeds)
     for spec, first in zip(specs, schema.spec.fields, strict=True):
         dtype = moving[spec.name].dtype
         if spec != first or dtype is not schema.dtypes[schema.ids[spec.name]]:

@@ -57,22 +57,44 @@ class StudySection(Section):
 
 
 class ParametersSection(Section):
-    """[parameters]: every key but `sampler` and `file` is a parameter with its bounds [low, high].
+    """[parameters]: every key but `sampler` and `file` is a parameter.
 
+    name = [low, high]: a number. name = { bounds = [low, high], size = n }: a large parameter, n numbers name_0, name_1, ....
+    name = "seed": a random field's seed, an integer below 2**32; solvers get it like any parameter, models do not, since as a
+    number it says nothing: the field that it stands for reaches them as the first time steps.
     sampler: how points are chosen (scipy.stats.qmc); `file`: a CSV whose header names the parameters, for sampler "file".
     """
 
     sampler: Literal["uniform", "sobol", "halton", "latin-hypercube", "grid", "file"] = "sobol"
     file: str | None = None
-    bounds: dict[str, tuple[float, float]] = Field(min_length=1)
+    bounds: dict[str, tuple[float, float]] = {}
+    seeds: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a solver is told: numbers in the order of the study file, then seeds."""
+        return (*self.bounds, *self.seeds)
 
     @model_validator(mode="before")
     @classmethod
     def _gather_bounds(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "bounds" not in data:
-            own = {k: v for k, v in data.items() if k in ("sampler", "file")}
-            return {**own, "bounds": {k: v for k, v in data.items() if k not in own}}
-        return data
+        if not isinstance(data, dict) or "bounds" in data:
+            return data
+        own = {k: v for k, v in data.items() if k in ("sampler", "file")}
+        bounds: dict[str, Any] = {}
+        for name, value in data.items():
+            if name in own or value == "seed":
+                continue
+            if isinstance(value, dict):
+                size = value.get("size")
+                if value.keys() != {"bounds", "size"} or not isinstance(size, int) or size < 1:
+                    raise ValueError(
+                        f'{name} = {value}: expected {{ bounds = [low, high], size = n }}, [low, high] or "seed"'
+                    )
+                bounds |= {f"{name}_{i}": value["bounds"] for i in range(size)}
+            else:
+                bounds[name] = value
+        return {**own, "bounds": bounds, "seeds": [k for k, v in data.items() if v == "seed"]}
 
     @field_validator("bounds")
     @classmethod
@@ -80,12 +102,15 @@ class ParametersSection(Section):
         for name, (low, high) in bounds.items():
             if not low < high:
                 raise ValueError(f"{name} = [{low:g}, {high:g}]: expected [low, high] with low < high; swap them")
-            if not name.isidentifier():
-                raise ValueError(f"{name!r} is not a usable parameter name: letters, digits and _ only")
         return bounds
 
     @model_validator(mode="after")
-    def _file_given(self) -> ParametersSection:
+    def _usable(self) -> ParametersSection:
+        if not self.names:
+            raise ValueError("no parameter is given: expected at least one, such as viscosity = [0.005, 0.02]")
+        for name in self.names:
+            if not name.isidentifier():
+                raise ValueError(f"{name!r} is not a usable parameter name: letters, digits and _ only")
         if (self.sampler == "file") != (self.file is not None):
             raise ValueError('sampler = "file" and file = "points.csv" go together; give both or neither')
         return self
@@ -147,13 +172,24 @@ class FieldSection(Section):
 class SamplesSection(Section):
     """[samples]: what the model trains on.
 
-    window: consecutive time steps in a sample (1: a time step). stride: steps between the starts of two windows.
+    window: consecutive time steps in a sample (1: a time step). bundle: with window > 1, how many time steps the model takes and
+    gives at once. stride: steps between the starts of two windows.
     time: which time the model sees, the time step's index ("step") or the solver's time ("physical").
     """
 
     window: int = Field(1, gt=0)
+    bundle: int = Field(1, gt=0)
     stride: int = Field(1, gt=0)
     time: Literal["step", "physical"] = "step"
+
+    @model_validator(mode="after")
+    def _whole_bundles(self) -> SamplesSection:
+        if self.bundle > 1 and (self.window % self.bundle or self.window < 2 * self.bundle):
+            raise ValueError(
+                f"window = {self.window} with bundle = {self.bundle}: expected a window of two or more whole bundles; "
+                f"set window = {2 * self.bundle}"
+            )
+        return self
 
 
 class BufferSection(Section):
@@ -228,7 +264,10 @@ class TrainingSection(Section):
     (validation relative L2) or wall_time. min_batches: after production has ended, go on drawing from what the buffer holds
     until so many batches are done, then drain. optimizer, scheduler: torch classes by name (any case); the scheduler steps once a batch.
     loss: "mse", "l1", "relative_l2" or "package.module:function". threads: CPU threads of training, "auto" from the
-    cores that solvers leave free.
+    cores that solvers leave free. pushforward: with window > 1, at most so many of the model's own steps, without gradient, go before
+    each one that is trained on (Brandstetter et al. 2022, section 3.1).
+    source: an HDF5 file of `penstock record` to train on instead of a stream; epochs: passes over it (default: as many as
+    max_batches takes, or one); loader_workers: processes that read it.
     """
 
     batch_size: int = Field(32, gt=0)
@@ -244,6 +283,10 @@ class TrainingSection(Section):
     wall_time: Seconds | None = None
     validate_every: int = Field(200, gt=0)
     checkpoint_every: Seconds = 60.0
+    pushforward: int = Field(0, ge=0)
+    source: str | None = None
+    epochs: int | None = Field(None, gt=0)
+    loader_workers: int = Field(1, ge=0)
 
     @model_validator(mode="after")
     def _bounds(self) -> TrainingSection:
@@ -277,3 +320,23 @@ class Study(Section):
     training: TrainingSection = TrainingSection()
     server: ServerSection = ServerSection()
     directory: str = Field(".", exclude=True)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Study:
+        blocks = self.samples.window // self.samples.bundle
+        if self.training.pushforward > max(0, blocks - 2):
+            raise ValueError(
+                f"training.pushforward = {self.training.pushforward} with samples.window = {self.samples.window} and "
+                f"samples.bundle = {self.samples.bundle}: expected a window of pushforward + 2 bundles; set samples.window = "
+                f"{(self.training.pushforward + 2) * self.samples.bundle}"
+            )
+        if self.parameters.seeds and self.samples.window == 1:
+            raise ValueError(
+                f'parameters.{self.parameters.seeds[0]} = "seed" with samples.window = 1: a model cannot know which field a seed '
+                "stands for; set samples.window = 2, so that it sees the time step before"
+            )
+        if self.training.epochs is not None and self.training.source is None:
+            raise ValueError(
+                'training.epochs is for training.source = "data.h5"; give both, or max_batches for a stream'
+            )
+        return self

@@ -82,6 +82,7 @@ class Coordinator:
         on_schema: Callable[[Schema], bool],
         on_refused: Callable[[Reason], None],
         events: EventLog,
+        seeds: int = 0,
         schema: Schema | None = None,
     ) -> None:
         self._plan = plan
@@ -89,6 +90,7 @@ class Coordinator:
         self._incarnation = incarnation
         self._fields = fields
         self._samples = samples
+        self._seeds = seeds
         self._retries = retries
         self._client_timeout = client_timeout
         self._on_schema = on_schema
@@ -315,7 +317,7 @@ class Coordinator:
         if self._stopping:
             raise Refused(Reason.STUDY_OVER, "the study is stopping and wants no more data")
         schema = agree(
-            announce.fields, self._fields, tuple(self._welcome.parameters), self._samples.window, self._schema
+            announce.fields, self._fields, self._welcome.parameters, self._samples, self._schema, seeds=self._seeds
         )
         if self._schema is None:
             self._events.write("schema", fields={f.name: [*f.shape, f.components] for f in schema.spec.fields})

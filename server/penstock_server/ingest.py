@@ -160,11 +160,10 @@ class Ingest:
             raise Refused(
                 Reason.UNKNOWN_SIMULATION, f"simulation {header.simulation}: the study has 0 to {self._total - 1}"
             )
-        if len(begin.parameters) != len(self._schema.spec.parameters):
-            raise Refused(
-                Reason.SCHEMA,
-                f"{len(begin.parameters)} parameters, the study has {', '.join(self._schema.spec.parameters)}",
-            )
+        seen, seeds = self._schema.spec.parameters, self._schema.seeds
+        if len(begin.parameters) != len(seen) + seeds:
+            named = f"{', '.join(seen)}{f' and {seeds} seeds' if seeds else ''}"
+            raise Refused(Reason.SCHEMA, f"{len(begin.parameters)} parameters, the study has {named}")
         simulation = self._simulations.setdefault(header.simulation, _Simulation())
         if header.attempt < simulation.attempt:
             raise Refused(
@@ -176,7 +175,7 @@ class Ingest:
             simulation.attempt, simulation.ranks, simulation.ended = header.attempt, begin.ranks, set()
             if self._samples.window > 1:
                 simulation.windows = WindowBuilder(self._samples.window, self._samples.stride)
-        state.header, state.parameters, state.streamed = header, begin.parameters, NOTHING_STREAMED
+        state.header, state.parameters, state.streamed = header, begin.parameters[: len(seen)], NOTHING_STREAMED
 
     def _stream_of(self, state: _Peer, header: Header) -> _Simulation:
         """The simulation of a stream's message, when the message belongs to the stream that is open."""

@@ -96,6 +96,7 @@ class InlineEngine:
             incarnation=self._incarnation,
             fields=study.fields,
             samples=study.samples,
+            seeds=len(study.parameters.seeds),
             retries=study.solver.retries,
             client_timeout=study.server.client_timeout,
             on_schema=self._configure,

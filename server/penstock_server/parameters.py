@@ -14,20 +14,23 @@ from scipy.stats import qmc
 from penstock_server.config import ParametersSection
 
 Points = NDArray[np.float64]
+MAX_SEED = 2**32 - 1
 
 
 class ParameterSpace:
     """The box of a study's parameters, and how points in it are chosen.
 
-    names: the parameters, in the order of the study file; the columns of every array of points.
-    low, high: bounds, (n,) float64.
+    names: the parameters, in the order of the study file and seeds last; the columns of every array of points.
+    low, high: bounds, (n,) float64; a seed is an integer from 0 to 2**32 - 1.
     """
 
     def __init__(self, section: ParametersSection, directory: str | Path = ".") -> None:
         """directory: where a relative `file` starts, the study file's folder."""
-        self.names: tuple[str, ...] = tuple(section.bounds)
-        self.low: Points = np.array([low for low, _ in section.bounds.values()], dtype=np.float64)
-        self.high: Points = np.array([high for _, high in section.bounds.values()], dtype=np.float64)
+        self.names = section.names
+        self.seeds = len(section.seeds)
+        bounds = [*section.bounds.values(), *(self.seeds * [(0.0, MAX_SEED)])]
+        self.low: Points = np.array([low for low, _ in bounds], dtype=np.float64)
+        self.high: Points = np.array([high for _, high in bounds], dtype=np.float64)
         self.sampler = section.sampler
         self.file = None if section.file is None else Path(directory) / section.file
 
@@ -50,9 +53,19 @@ class ParameterSpace:
             return self._from_file(self.file, skip=training if validation else 0, number=number)
         if number == 0:
             return np.empty((0, len(self.names)))
-        unit = self._unit(number, np.random.SeedSequence(seed, spawn_key=(int(validation),)), validation)
-        # Rounding may carry low + (high - low) past high.
-        return np.clip(self.low + unit * (self.high - self.low), self.low, self.high)
+        numbers = len(self.names) - self.seeds
+        points = np.empty((number, len(self.names)))
+        if numbers:
+            sequence = np.random.SeedSequence(seed, spawn_key=(int(validation),))
+            low, high = self.low[:numbers], self.high[:numbers]
+            # Rounding may carry low + (high - low) past high.
+            points[:, :numbers] = np.clip(
+                low + self._unit(number, numbers, sequence, validation) * (high - low), low, high
+            )
+        # A stream of their own, so that a seed parameter more leaves the other parameters as they were.
+        seeds = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(int(validation), 1)))
+        points[:, numbers:] = seeds.integers(0, MAX_SEED, size=(number, self.seeds), endpoint=True)
+        return points
 
     def named(self, point: Points) -> dict[str, float]:
         """One point (n,) as parameters by name, as a solver takes them."""
@@ -68,10 +81,9 @@ class ParameterSpace:
         bounds = zip(self.names, self.low, self.high, strict=True)
         return [name for name, low, high in bounds if not low <= values[name] <= high]
 
-    def _unit(self, number: int, seed: np.random.SeedSequence, validation: bool) -> Points:
+    def _unit(self, number: int, n: int, seed: np.random.SeedSequence, validation: bool) -> Points:
         """Points (number, n) in the unit cube."""
         rng = np.random.default_rng(seed)
-        n = len(self.names)
         sampler = "uniform" if self.sampler == "grid" and validation else self.sampler
         points: Points
         match sampler:

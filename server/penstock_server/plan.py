@@ -39,7 +39,7 @@ def solver_description(study: Study) -> dict[str, Any]:
         **study.solver.model_dump(),
         "study": study.study.name,
         "directory": study.directory,
-        "parameters": list(study.parameters.bounds),
+        "parameters": list(study.parameters.names),
         "fields": list(study.fields),
     }
 
@@ -55,7 +55,7 @@ def make_welcome(study: Study, endpoints: tuple[str, ...], *, heartbeats: bool =
         coalesce_ms=COALESCE_MS,
         pin_simulations=study.samples.window > 1,
         rank_endpoints=endpoints,
-        parameters=tuple(study.parameters.bounds),
+        parameters=study.parameters.names,
         fields=tuple(study.fields),
         solver=json.dumps(solver_description(study)),
     )

@@ -37,11 +37,14 @@ class SampleSpec:
 
     A sample is `window` consecutive time steps of one simulation. Each has an input row
     (parameters..., time), `n_inputs` long, and a target row: all fields, flattened and laid end to end, `width` long.
+    With window > 1 a model maps the `bundle` time steps before to the `bundle` that follow (temporal bundling,
+    Brandstetter et al. 2022, section 3.1).
     """
 
     parameters: tuple[str, ...]
     fields: tuple[FieldSpec, ...]
     window: int = 1
+    bundle: int = 1
 
     @property
     def n_inputs(self) -> int:
@@ -50,6 +53,11 @@ class SampleSpec:
     @property
     def width(self) -> int:
         return sum(f.size for f in self.fields)
+
+    @property
+    def state_width(self) -> int:
+        """Length of what a model takes and gives: `bundle` target rows laid end to end, the earliest first."""
+        return self.bundle * self.width
 
     @property
     def bytes(self) -> int:

@@ -36,7 +36,7 @@ class Rig:
             FieldAnnouncement("U", Dtype.FLOAT64, 3, (POINTS,)),
             FieldAnnouncement("p", Dtype.FLOAT32, 1, (POINTS,)),
         ]
-        self.schema = agree(announced, wanted, ("a", "b"), window, None)
+        self.schema = agree(announced, wanted, ("a", "b"), SamplesSection(window=window), None)
         spec = self.schema.spec
         self.buffer = Buffer(spec, policy="fifo", capacity=capacity, batch_size=1)
         self.validation, self.normaliser = ValidationStore(spec), Normaliser(spec)
