@@ -42,7 +42,7 @@ def test_every_key_with_its_default(heading: str) -> None:
     model = SECTIONS[heading]
     assert isinstance(model, type)
     assert issubclass(model, BaseModel)
-    keys = {name: field for name, field in model.model_fields.items() if name != "bounds"}
+    keys = {name: field for name, field in model.model_fields.items() if name not in ("bounds", "seeds")}
     table = rows(heading)
     assert table.keys() == keys.keys()
     for key, field in keys.items():

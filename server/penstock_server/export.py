@@ -7,7 +7,7 @@ import json
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -58,22 +58,23 @@ class RawSurrogate(nn.Module):
             self.register_buffer(name, tensor.clone())
 
     def forward(self, inputs: Tensor, state: Tensor | None = None) -> Tensor:
-        arguments = [(inputs - self.input_mean) / self.input_std]
+        affine = Affine(self.input_mean, self.input_std, self.target_mean, self.target_std)
+        arguments = [affine.inputs(inputs)]
         if state is not None:
-            arguments.append((state - self.target_mean) / self.target_std)
-        return torch.addcmul(self.target_mean, self.model(*arguments), self.target_std)
+            arguments.append(affine.targets(state))
+        return affine.raw_targets(self.model(*arguments))
 
 
 def export_model(directory: Path, trainer: Trainer, spec: SampleSpec, card: ModelCard) -> Path:
     """Write `directory`/surrogate.pt2 and card.json; returns `directory` (usually RUN/model).
 
-    The program maps raw inputs (batch, n_inputs), and with window > 1 the raw state before (batch, width), to raw targets
-    (batch, width), float32, for any batch size. Raises ExportError, and then leaves what was there.
+    The program maps raw inputs (batch, n_inputs), and with window > 1 the raw state before (batch, state_width), to raw
+    targets (batch, width or state_width), float32, for any batch size. Raises ExportError, and then leaves what was there.
     """
     surrogate = RawSurrogate(copy.deepcopy(trainer.model).cpu(), trainer.normaliser.affine()).eval()
     example = [torch.zeros(2, spec.n_inputs)]
     if spec.window > 1:
-        example.append(torch.zeros(2, spec.width))
+        example.append(torch.zeros(2, spec.state_width))
     batch = torch.export.Dim("batch")
     try:
         with torch.no_grad():
@@ -109,6 +110,7 @@ def _card(trainer: Trainer, spec: SampleSpec, card: ModelCard) -> dict[str, Any]
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "batches": trainer.batches,
         "window": spec.window,
+        "bundle": spec.bundle,
         "parameters": {name: {"bounds": list(card.bounds[name]), "trained": seen[name]} for name in spec.parameters},
         "time": {"kind": card.time, "trained": seen["time"]},
         "fields": [
@@ -125,7 +127,7 @@ def _card(trainer: Trainer, spec: SampleSpec, card: ModelCard) -> dict[str, Any]
             "targets": trainer.normaliser.on_targets,
             "inside_program": True,
         },
-        "validation": None if card.validation is None else asdict(card.validation),
+        "validation": None if card.validation is None else card.validation.figures(),
     }
 
 

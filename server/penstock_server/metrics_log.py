@@ -38,14 +38,11 @@ class MetricsLog:
 
     def validation(self, time: float, batches: int, result: ValidationResult) -> None:
         """A line about a validation."""
-        values: dict[str, Any] = {
-            "mse": result.mse,
-            "relative_l2": result.relative_l2,
-            "relative_l2_p99": result.relative_l2_p99,
-            "samples": result.samples,
-            "seconds": result.seconds,
-        }
-        self._write("validation", time, batches, values, fields=result.fields)
+        figures = result.figures()
+        more = {key: figures.pop(key) for key in ("fields", "rollout")}
+        if result.rollout is not None:
+            figures["rollout_relative_l2"] = result.rollout.errors.relative_l2
+        self._write("validation", time, batches, figures, **more)
 
     def close(self) -> None:
         self._file.close()

@@ -94,10 +94,16 @@ class Affine:
         return (raw - self.input_mean) / self.input_std
 
     def targets(self, raw: Tensor) -> Tensor:
-        return (raw - self.target_mean) / self.target_std
+        """Target rows, or any number k of them laid end to end: (..., k x width)."""
+        return ((self._rows(raw) - self.target_mean) / self.target_std).flatten(-2)
 
     def raw_targets(self, normalised: Tensor) -> Tensor:
-        return torch.addcmul(self.target_mean, normalised, self.target_std)
+        """The inverse of `targets`."""
+        return torch.addcmul(self.target_mean, self._rows(normalised), self.target_std).flatten(-2)
+
+    def _rows(self, values: Tensor) -> Tensor:
+        width = self.target_mean.shape[0]
+        return values.reshape(*values.shape[:-1], values.shape[-1] // width, width)
 
 
 class Normaliser:

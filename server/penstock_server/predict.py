@@ -18,7 +18,7 @@ from penstock_client.errors import PenstockError
 
 PROGRAM = "surrogate.pt2"
 CARD = "card.json"
-FORMAT = 1
+FORMAT = 2
 _CHUNK_BYTES = 64 * 2**20
 
 
@@ -43,6 +43,7 @@ class Surrogate:
         self.card = card
         self.parameters: tuple[str, ...] = tuple(card["parameters"])
         self._width = sum(_size(f) for f in card["fields"])
+        self._bundle = int(card["bundle"])
 
     @classmethod
     def load(cls, directory: Path) -> Surrogate:
@@ -98,7 +99,8 @@ class Surrogate:
         """The fields at each of `times` (time step indices or solver times, as `card["time"]["kind"]` says).
 
         times: None asks for the last trained time. initial: for a model of windows, each field (*shape, components) one time step
-        before times[0]; each prediction is then the next one's state. Raises PredictError.
+        before times[0]; where the model takes several time steps at once (`card["bundle"]`), (bundle, *shape, components) of those
+        before times[0]. Each prediction is then the next one's state, so the times must be consecutive. Raises PredictError.
         """
         if times is None:
             last = self.card["time"]["trained"][1]
@@ -119,7 +121,7 @@ class Surrogate:
             )
             raise PredictError(f"the model {need} (window = {self.card['window']})")
         with torch.no_grad():
-            rows = self._at_once(inputs) if initial is None else self._roll_out(inputs, self._row(initial))
+            rows = self._at_once(inputs) if initial is None else self._roll_out(inputs, self._state(initial))
         return Prediction([float(t) for t in times], self._split(rows), warnings)
 
     def _at_once(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -128,23 +130,24 @@ class Surrogate:
         return torch.cat(parts)
 
     def _roll_out(self, inputs: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-        rows = torch.empty(len(inputs), self._width)
-        for i in range(len(inputs)):
+        bundles = []
+        for i in range(0, len(inputs), self._bundle):
             state = self._program(inputs[i : i + 1], state)
-            rows[i] = state[0]
-        return rows
+            bundles.append(state.reshape(self._bundle, self._width))
+        return torch.cat(bundles)[: len(inputs)]
 
-    def _row(self, initial: Mapping[str, NDArray[np.floating[Any]]]) -> torch.Tensor:
+    def _state(self, initial: Mapping[str, NDArray[np.floating[Any]]]) -> torch.Tensor:
         parts = []
+        before = () if self._bundle == 1 else (self._bundle,)
         for field in self.card["fields"]:
-            want = (*field["shape"], field["components"])
+            want = (*before, *field["shape"], field["components"])
             if field["name"] not in initial:
                 raise PredictError(f"the initial field {field['name']} {want} is missing")
             values = np.asarray(initial[field["name"]], dtype=np.float32)
-            if values.size != _size(field):
+            if values.size != math.prod(want):
                 raise PredictError(f"the initial field {field['name']} has shape {values.shape}, expected {want}")
-            parts.append(torch.from_numpy(values.reshape(1, -1)))
-        return torch.cat(parts, dim=1)
+            parts.append(torch.from_numpy(values.reshape(self._bundle, -1)))
+        return torch.cat(parts, dim=1).reshape(1, -1)
 
     def _split(self, rows: torch.Tensor) -> dict[str, NDArray[np.float32]]:
         values = rows.numpy()

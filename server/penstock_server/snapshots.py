@@ -65,6 +65,7 @@ def take_snapshots(
     items = []
     names = (*store.spec.parameters, "time")
     pairs = [pair for chunk in store.predict(trainer, keys) for pair in zip(*chunk, strict=True)]
+    pairs = pairs[:: store.spec.bundle]  # of a bundle, its first time step
     for (simulation, step), (prediction, true) in zip(keys, pairs, strict=True):
         inputs = store.time_step(simulation, step)[0].tolist()
         named = [{k: v.cpu().numpy() for k, v in store.spec.split(row).items()} for row in (true, prediction)]

@@ -54,9 +54,12 @@ def resolve_device(name: str) -> torch.device:
 class Trainer:
     """A model, its optimizer, scheduler and loss, on one device.
 
-    The loss is taken in normalised units. With window > 1 each transition from one true time step of the window to the
-    next is a prediction of its own (teacher forcing). The scheduler steps once a batch; one that knows its `total_steps`
-    (OneCycleLR) keeps its last rate after them. Torch's global random state is seeded, for models that draw numbers.
+    The loss is taken in normalised units. With window > 1 the window is cut into bundles, and each transition from one true
+    bundle to the next is a prediction of its own (teacher forcing). With [training] pushforward = P, a number k from 0 to P is
+    drawn for each batch, and the model's own prediction k bundles on, made without gradient, takes the true bundle's place: the
+    pushforward trick of Brandstetter et al. (2022, section 3.1), which teaches the model to correct its own errors.
+    The scheduler steps once a batch; one that knows its `total_steps` (OneCycleLR) keeps its last rate after them. Torch's global
+    random state is seeded, for models that draw numbers.
 
     gradient_average: with several ranks, called between backward and the optimizer's step.
     Raises ModelError, OptimizerError, LossError, ImportPathError or DeviceError (all PenstockError) for what the study
@@ -84,6 +87,7 @@ class Trainer:
         self.scheduler = make_scheduler(training.scheduler, self.optimizer)
         self.loss = make_loss(training.loss)
         self.batches = 0
+        self._pushforward = training.pushforward
         self._gradient_average = gradient_average
         self._loss: Tensor | None = None
         self._affine: tuple[Affine, Affine] | None = None
@@ -143,7 +147,8 @@ class Trainer:
         return None if loss is None else float(loss)
 
     def predict(self, inputs: Tensor, state: Tensor | None = None) -> Tensor:
-        """Raw inputs (n, n_inputs), and with window > 1 the raw state before (n, width), to raw targets (n, width).
+        """Raw inputs (n, n_inputs), and with window > 1 the raw state before (n, state_width), to raw targets (n, width or
+        state_width).
 
         On the CPU, float32, in the model's evaluation mode.
         """
@@ -164,7 +169,7 @@ class Trainer:
     @property
     def chunk_rows(self) -> int:
         """Rows that `predict_chunks` gives at a time."""
-        return max(1, min(4096, _CHUNK_BYTES // (4 * self.spec.width)))
+        return max(1, min(4096, _CHUNK_BYTES // (4 * self.spec.state_width)))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a later trainer needs to go on with the same weights and random numbers. Raises TrainingDiverged
@@ -219,9 +224,20 @@ class Trainer:
         inputs, targets = affine.inputs(batch.inputs), affine.targets(batch.targets)
         if self.spec.window == 1:
             return self.loss(self.model(inputs[:, 0]), targets[:, 0])
-        to_inputs = inputs[:, 1:].reshape(-1, self.spec.n_inputs)
-        state = targets[:, :-1].reshape(-1, self.spec.width)
-        return self.loss(self.model(to_inputs, state), targets[:, 1:].reshape(-1, self.spec.width))
+        bundle, width = self.spec.bundle, self.spec.state_width
+        bundles = targets.reshape(len(targets), -1, width)
+        inputs = inputs[:, ::bundle]  # the time of a bundle is that of its first time step
+        number = bundles.shape[1]
+        pushed = int(torch.randint(self._pushforward + 1, ())) if self._pushforward else 0
+        state = bundles[:, : number - 1 - pushed].reshape(-1, width)
+        for step in range(1, pushed + 1):
+            with torch.no_grad():
+                state = self.model(self._rows(inputs[:, step : number - 1 - pushed + step]), state)
+        prediction = self.model(self._rows(inputs[:, 1 + pushed :]), state)
+        return self.loss(prediction, bundles[:, 1 + pushed :].reshape(-1, width))
+
+    def _rows(self, inputs: Tensor) -> Tensor:
+        return inputs.reshape(-1, self.spec.n_inputs)
 
     def _device_affine(self) -> Affine:
         on_cpu = self.normaliser.affine()

@@ -5,51 +5,46 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, TypedDict
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from penstock_server.errors import Errors, Norms
+from penstock_server.rollout import RolloutResult, roll_out
 from penstock_server.schema import SampleSpec
 from penstock_server.trainer import Trainer
 
 _BLOCK_BYTES = 16 * 2**20
-NORM_FLOOR = 1e-3
-"""Of a field's root-mean-square norm over the held-out set: see `ValidationResult`."""
-
-
-class FieldErrors(TypedDict):
-    """One field's errors over the held-out samples; the figures mean what they mean in `ValidationResult`."""
-
-    mse: float
-    relative_l2: float
-    relative_l2_p99: float
-    relative_l2_max: float
 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Errors on held-out samples, in the raw units of the solver.
+    """Errors on held-out samples.
 
-    mse: mean squared error over all elements of all fields, as in the SC 2023 paper.
-    relative_l2: mean over samples and fields of ||prediction - true|| / ||true||, each norm over one field of one time step.
-    relative_l2_p99, relative_l2_max: 99th percentile and maximum of the same ratios.
-    fields: the same for each field alone. samples: how many held-out samples (window > 1: transitions).
-    floored: how many ratios had a true norm below NORM_FLOOR x the field's root-mean-square norm (a fluid at rest, say) and were taken
-    relative to that floor instead, so that one all but empty field does not decide the mean. seconds: what it took.
+    errors: of each held-out time step; with window > 1 predicted in one go from the true time steps before it.
+    rollout: with window > 1, of whole simulations predicted from their first time steps. seconds: what it took.
     """
 
-    mse: float
-    relative_l2: float
-    relative_l2_p99: float
-    relative_l2_max: float
-    fields: dict[str, FieldErrors]
-    samples: int
-    floored: int
+    errors: Errors
+    rollout: RolloutResult | None
     seconds: float
+
+    @property
+    def mse(self) -> float:
+        return self.errors.mse
+
+    @property
+    def relative_l2(self) -> float:
+        return self.errors.relative_l2
+
+    def figures(self) -> dict[str, Any]:
+        """As plain data for report.json, metrics.jsonl and the model card."""
+        rollout = None if self.rollout is None else self.rollout.figures()
+        return {**asdict(self.errors), "rollout": rollout, "seconds": self.seconds}
 
 
 class ValidationStore:
@@ -103,43 +98,57 @@ class ValidationStore:
         block, place = divmod(self._rows[simulation, step], self._block_rows)
         return self._inputs[block][place], self._targets[block][place]
 
+    def unbroken(self) -> dict[int, int]:
+        """How many time steps of each simulation are held from its first on without a gap."""
+        out: dict[int, int] = {}
+        for simulation, step in self._keys():
+            if step == out.setdefault(simulation, 0):
+                out[simulation] += 1
+        return out
+
     def predictable(self) -> list[tuple[int, int]]:
-        """(simulation, step) of what can be predicted: every time step or, with window > 1, each whose predecessor is held."""
+        """(simulation, step) of what can be predicted: every time step or, with window > 1, the first of each bundle that is held with
+        the bundle before it; bundles begin at multiples of their length, so that no time step is predicted twice."""
         keys = self._keys()
         if self.spec.window == 1:
             return keys
-        held = set(keys)
-        return [(simulation, step) for simulation, step in keys if (simulation, step - 1) in held]
+        held, bundle = set(keys), self.spec.bundle
+        return [
+            (simulation, step)
+            for simulation, step in keys
+            if step % bundle == 0 and all((simulation, step + k) in held for k in range(-bundle, bundle))
+        ]
 
     def predict(self, trainer: Trainer, keys: list[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """(prediction, true) rows (n, width) of these time steps, chunk by chunk, on the trainer's device.
 
-        With window > 1 each is predicted in a single step from the true time step before it.
+        With window > 1 a key stands for the bundle that begins there (`bundle` rows), predicted from the true bundle before it.
         """
+        bundle = range(self.spec.bundle)
         for start in range(0, len(keys), trainer.chunk_rows):
             chunk = keys[start : start + trainer.chunk_rows]
-            rows = [self.time_step(*key) for key in chunk]
-            inputs = torch.stack([i for i, _ in rows])
-            true = torch.stack([t for _, t in rows]).to(trainer.device)
+            inputs = torch.stack([self.time_step(*key)[0] for key in chunk])
+            true = torch.stack([self.time_step(simulation, step + k)[1] for simulation, step in chunk for k in bundle])
             state = None
             if self.spec.window > 1:
-                state = torch.stack([self.time_step(simulation, step - 1)[1] for simulation, step in chunk])
-            yield torch.cat(list(trainer.predict_chunks(inputs, state))), true
+                before = [
+                    self.time_step(simulation, step - len(bundle) + k)[1] for simulation, step in chunk for k in bundle
+                ]
+                state = torch.stack(before).reshape(len(chunk), self.spec.state_width)
+            prediction = torch.cat(list(trainer.predict_chunks(inputs, state)))
+            yield prediction.reshape(true.shape), true.to(trainer.device)
 
     def evaluate(self, trainer: Trainer) -> ValidationResult:
         """The surrogate's errors on all that is held now. Raises ValueError when nothing can be predicted yet."""
         start = time.perf_counter()
         keys = self.predictable()
         if not keys:
-            need = "a time step" if self.spec.window == 1 else "two consecutive time steps"
+            need = "a time step" if self.spec.window == 1 else f"{2 * self.spec.bundle} consecutive time steps"
             raise ValueError(f"no validation without {need} of a held-out simulation: {len(self)} held")
-        columns = self.spec.columns()
-        errors, norms = [], []  # (n, fields) each
-        for prediction, true in self.predict(trainer, keys):
-            difference = prediction - true
-            errors.append(torch.stack([_norm(difference[:, c]) for c in columns.values()], dim=1).cpu())
-            norms.append(torch.stack([_norm(true[:, c]) for c in columns.values()], dim=1).cpu())
-        return _summary(self.spec, torch.cat(errors).numpy(), torch.cat(norms).numpy(), start)
+        norms = [Norms.of(self.spec, prediction, true) for prediction, true in self.predict(trainer, keys)]
+        errors = Norms.join(norms).summary(self.spec)
+        rollout = roll_out(self, trainer) if self.spec.window > 1 else None
+        return ValidationResult(errors, rollout, time.perf_counter() - start)
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, for a checkpoint; the blocks are the live ones."""
@@ -165,37 +174,3 @@ class ValidationStore:
     def _keys(self) -> list[tuple[int, int]]:
         with self._lock:
             return sorted(self._rows)
-
-
-def _norm(rows: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
-    return norms
-
-
-def _summary(spec: SampleSpec, errors: NDArray[Any], norms: NDArray[Any], start: float) -> ValidationResult:
-    floor = NORM_FLOOR * np.sqrt(np.mean(norms**2, axis=0))
-    # A field that is zero in every sample: its error is measured against 1 in its own unit.
-    floor = np.where(floor > 0, floor, 1.0)
-    ratios = errors / np.maximum(norms, floor)
-    squares = np.sum(errors**2, axis=0)
-    fields: dict[str, FieldErrors] = {}
-    for i, field in enumerate(spec.fields):
-        mean, p99, largest = _spread(ratios[:, i])
-        fields[field.name] = {
-            "mse": float(squares[i]) / (len(errors) * field.size),
-            "relative_l2": mean,
-            "relative_l2_p99": p99,
-            "relative_l2_max": largest,
-        }
-    return ValidationResult(
-        float(squares.sum()) / (len(errors) * spec.width),
-        *_spread(ratios),
-        fields=fields,
-        samples=len(errors),
-        floored=int(np.count_nonzero(norms < floor)),
-        seconds=time.perf_counter() - start,
-    )
-
-
-def _spread(ratios: NDArray[Any]) -> tuple[float, float, float]:
-    return float(ratios.mean()), float(np.quantile(ratios, 0.99)), float(ratios.max())

@@ -81,7 +81,7 @@ def test_the_card_says_what_the_model_is(exported: Exported) -> None:
     assert card["fields"][1] == {"name": "p", "components": 1, "shape": [2, 3], "offset": 12}
     assert card["normalisation"] == {"inputs": True, "targets": True, "inside_program": True}
     assert card["validation"]["relative_l2"] == errors.relative_l2
-    assert card["validation"]["fields"]["U"]["mse"] == errors.fields["U"]["mse"]
+    assert card["validation"]["fields"]["U"]["mse"] == errors.errors.fields["U"]["mse"]
     assert card["versions"]["torch"] == torch.__version__
     assert {"penstock", "python"} <= set(card["versions"])
 
@@ -166,7 +166,7 @@ def test_a_damaged_or_missing_export(tmp_path: Path, exported: Exported) -> None
     with pytest.raises(PredictError, match=r"surrogate\.pt2 is missing or damaged: export it anew"):
         Surrogate.load(tmp_path)
     (tmp_path / "card.json").write_text('{"format": 99}')
-    with pytest.raises(PredictError, match="has format 99, expected 1"):
+    with pytest.raises(PredictError, match="has format 99, expected 2"):
         Surrogate.load(tmp_path)
 
 
@@ -180,3 +180,31 @@ def test_predicting_imports_nothing_of_the_training_server(exported: Exported) -
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class Double(nn.Module):
+    """Two time steps from the two before: four times as much."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(4.0))
+
+    def forward(self, inputs: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        return self.factor * state + 0.0 * inputs[:, :1]
+
+
+def test_a_model_of_bundles_rolls_out_whatever_number_of_times_is_asked(tmp_path: Path) -> None:
+    spec = SampleSpec(("velocity", "viscosity"), FIELDS, window=4, bundle=2)
+    normaliser = Normaliser(spec, inputs=False, targets=False)
+    trainer = Trainer(spec, ModelSection(), TrainingSection(), normaliser, device="cpu")
+    trainer.model = Double()
+    export_model(tmp_path, trainer, spec, ModelCard("cavity", 7, BOUNDS))
+    one = {f.name: np.ones((*f.shape, f.components), np.float32) for f in FIELDS}
+    before = {name: np.stack([values, 2 * values]) for name, values in one.items()}
+    prediction = Surrogate.load(tmp_path).predict({"velocity": 1.0, "viscosity": 0.1}, [2, 3, 4], initial=before)
+    for name, values in prediction.fields.items():
+        assert values.shape == (3, *one[name].shape)
+        for at, factor in enumerate((4, 8, 16)):
+            np.testing.assert_array_equal(values[at], factor * one[name])
+    with pytest.raises(PredictError, match=r"expected \(2, "):
+        Surrogate.load(tmp_path).predict({"velocity": 1.0, "viscosity": 0.1}, [2], initial=one)

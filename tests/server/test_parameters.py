@@ -178,3 +178,29 @@ def test_outside(a: float, b: float, expected: list[str]) -> None:
 def test_outside_of_other_parameters(values: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected a, b"):
         space().outside(values)
+
+
+def test_seeds_are_whole_numbers_of_a_stream_of_their_own() -> None:
+    one = ParameterSpace(ParametersSection.model_validate({"a": [0, 1], "field": "seed"}))
+    assert one.names == ("a", "field")
+    points = one.draw(200, 3)
+    seeds = points[:, 1]
+    np.testing.assert_array_equal(seeds, np.round(seeds))
+    assert len(set(seeds)) == 200
+    assert seeds.min() >= 0
+    assert seeds.max() < 2**32
+    np.testing.assert_array_equal(points[:50], one.draw(50, 3))
+    assert not set(seeds) & set(one.draw(200, 3, validation=True)[:, 1])
+    # Other parameters are where they would be without the seed.
+    plain = ParameterSpace(ParametersSection.model_validate({"a": [0, 1]}))
+    np.testing.assert_array_equal(points[:, 0], plain.draw(200, 3)[:, 0])
+    assert ParameterSpace(ParametersSection.model_validate({"field": "seed"})).draw(4, 0).shape == (4, 1)
+
+
+def test_a_large_parameter_is_as_many_numbers() -> None:
+    section = ParametersSection.model_validate({"noise": {"bounds": [-1, 2], "size": 30}, "a": [0, 1]})
+    assert section.names == (*(f"noise_{i}" for i in range(30)), "a")
+    points = ParameterSpace(section).draw(64, 5)
+    assert points.shape == (64, 31)
+    assert points[:, :30].min() < -0.9
+    assert points[:, :30].max() > 1.9

@@ -9,11 +9,12 @@ from torch import nn
 
 from penstock_server.checkpoint import load_latest, write_checkpoint
 from penstock_server.config import ModelSection, TrainingSection
+from penstock_server.errors import NORM_FLOOR
 from penstock_server.normalisation import Normaliser
 from penstock_server.schema import FieldSpec, SampleSpec
 from penstock_server.snapshots import read_snapshots, take_snapshots, write_snapshots
 from penstock_server.trainer import Trainer
-from penstock_server.validation import NORM_FLOOR, ValidationStore
+from penstock_server.validation import ValidationStore
 
 FIELDS = (FieldSpec("U", 3, (4,)), FieldSpec("p", 1, (2, 3)))
 SPEC = SampleSpec(("a",), FIELDS)
@@ -56,11 +57,11 @@ def test_errors_are_those_of_their_definitions() -> None:
     result = filled(SPEC, table).evaluate(stretched(SPEC, table))
     assert result.mse == pytest.approx(float((0.1 * table).pow(2).mean()), rel=1e-5)
     assert result.relative_l2 == pytest.approx(0.1, rel=1e-5)
-    assert result.relative_l2_p99 == pytest.approx(0.1, rel=1e-5)
-    assert result.relative_l2_max == pytest.approx(0.1, rel=1e-5)
-    assert result.fields["p"]["mse"] == pytest.approx(float((0.1 * table[:, 12:]).pow(2).mean()), rel=1e-5)
-    assert result.fields["U"]["relative_l2"] == pytest.approx(0.1, rel=1e-5)
-    assert (result.samples, result.floored) == (9, 0)
+    assert result.errors.relative_l2_p99 == pytest.approx(0.1, rel=1e-5)
+    assert result.errors.relative_l2_max == pytest.approx(0.1, rel=1e-5)
+    assert result.errors.fields["p"]["mse"] == pytest.approx(float((0.1 * table[:, 12:]).pow(2).mean()), rel=1e-5)
+    assert result.errors.fields["U"]["relative_l2"] == pytest.approx(0.1, rel=1e-5)
+    assert (result.errors.samples, result.errors.floored) == (9, 0)
     assert result.seconds > 0
 
 
@@ -70,8 +71,8 @@ def test_mean_tail_and_maximum_differ_where_one_sample_is_bad() -> None:
     wrong = table.clone()
     wrong[17] *= 2 / 1.1  # predicted as 2 x true
     result = store.evaluate(stretched(SPEC, wrong))
-    assert result.relative_l2_max == pytest.approx(1.0, rel=1e-5)
-    assert result.relative_l2_p99 == pytest.approx(0.1, rel=1e-4)
+    assert result.errors.relative_l2_max == pytest.approx(1.0, rel=1e-5)
+    assert result.errors.relative_l2_p99 == pytest.approx(0.1, rel=1e-4)
     assert result.relative_l2 == pytest.approx((199 * 0.1 + 1.0) / 200, rel=1e-5)
 
 
@@ -80,17 +81,17 @@ def test_a_field_of_zeros_does_not_decide_the_mean_and_is_counted() -> None:
     true = table.clone()
     true[0, :12] = 0  # a fluid at rest
     result = filled(SPEC, true).evaluate(stretched(SPEC, table * 1e-4 / 1.1 + true / 1.1))
-    assert result.floored == 1
+    assert result.errors.floored == 1
     rms = float(torch.linalg.vector_norm(true[:, :12], dim=1).pow(2).mean().sqrt())
     want = float(torch.linalg.vector_norm(1e-4 * table[0, :12])) / (NORM_FLOOR * rms)
-    assert result.fields["U"]["relative_l2_max"] == pytest.approx(want, rel=1e-3)
+    assert result.errors.fields["U"]["relative_l2_max"] == pytest.approx(want, rel=1e-3)
 
 
 def test_a_field_that_is_zero_everywhere_has_a_finite_error() -> None:
     true = rows(5)
     true[:, 12:] = 0
     result = filled(SPEC, true).evaluate(stretched(SPEC, true))
-    assert result.fields["p"]["relative_l2"] == 0
+    assert result.errors.fields["p"]["relative_l2"] == 0
     assert np.isfinite(result.relative_l2)
 
 
@@ -99,7 +100,7 @@ def test_windows_predict_each_step_from_the_true_one_before() -> None:
     store = filled(WINDOWS, table)
     store.add(8, 3, np.array([1.0, 3.0], np.float32), table[0].numpy())  # its predecessor has not come
     result = store.evaluate(stretched(WINDOWS, table))
-    assert result.samples == 5
+    assert result.errors.samples == 5
     want = float((1.1 * table[:-1] - table[1:]).pow(2).mean())
     assert result.mse == pytest.approx(want, rel=1e-5)
 
@@ -126,7 +127,7 @@ def test_a_time_step_is_held_once_and_found_by_simulation() -> None:
 def test_no_validation_without_samples() -> None:
     with pytest.raises(ValueError, match="without a time step of a held-out simulation: 0 held"):
         ValidationStore(SPEC).evaluate(stretched(SPEC, rows(1)))
-    with pytest.raises(ValueError, match="without two consecutive time steps of a held-out simulation: 1 held"):
+    with pytest.raises(ValueError, match="without 2 consecutive time steps of a held-out simulation: 1 held"):
         filled(WINDOWS, rows(1)).evaluate(stretched(WINDOWS, rows(1)))
 
 
@@ -144,11 +145,11 @@ def test_adding_while_evaluating() -> None:
     counts = []
     while thread.is_alive():
         result = store.evaluate(trainer)
-        counts.append(result.samples)
-        assert result.relative_l2_max == pytest.approx(0.1, rel=1e-4)
+        counts.append(result.errors.samples)
+        assert result.errors.relative_l2_max == pytest.approx(0.1, rel=1e-4)
     thread.join()
     assert counts == sorted(counts)
-    assert store.evaluate(trainer).samples == 600
+    assert store.evaluate(trainer).errors.samples == 600
 
 
 def test_the_store_survives_a_checkpoint(tmp_path: Path) -> None:

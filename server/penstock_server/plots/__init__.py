@@ -19,11 +19,13 @@ class PlotError(PenstockError):
 def plot_run(directory: Path, out: Path | None = None) -> list[Path]:
     """Draw what the run directory has so far, also while it runs; returns the PNG files written to `out` (its plots/).
 
-    training.png: loss, validation error, buffer and throughput, from metrics.jsonl. A picture for each field of each
+    training.png: loss, validation error, buffer and throughput, from metrics.jsonl. rollout.png: for a model of windows, the error
+    over the time step. A picture for each field of each
     simulation in validation_snapshots.h5: true, prediction and error. Raises PlotError.
     """
     from penstock_server.plots.curves import draw_training, read_metrics
     from penstock_server.plots.fields import draw_snapshots
+    from penstock_server.plots.rollout import draw_rollout
     from penstock_server.snapshots import FILE, read_snapshots
 
     metrics, snapshots = directory / "metrics.jsonl", directory / FILE
@@ -34,6 +36,8 @@ def plot_run(directory: Path, out: Path | None = None) -> list[Path]:
         if training or validation:
             out.mkdir(parents=True, exist_ok=True)
             written.append(draw_training(training, validation, out / "training.png"))
+            rollout = draw_rollout(validation, out / "rollout.png")
+            written += [] if rollout is None else [rollout]
         if snapshots.is_file():
             out.mkdir(parents=True, exist_ok=True)
             written += draw_snapshots(read_snapshots(snapshots), directory / "mesh.h5", out)

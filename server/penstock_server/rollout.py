@@ -1,0 +1,88 @@
+"""Rollouts: a model of windows follows a held-out simulation on its own, each prediction its next state.
+
+The error of single steps says how well a model has learnt its target; the rollout's says what a user gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from penstock_server.errors import Errors, Norms
+from penstock_server.trainer import Trainer
+
+if TYPE_CHECKING:
+    from penstock_server.validation import ValidationStore
+
+
+@dataclass(frozen=True)
+class RolloutResult:
+    """Errors of time steps predicted from the first `bundle` true ones of each held-out simulation alone.
+
+    errors: over all of them. simulations: how many were followed. steps: time step numbers, ascending; relative_l2_by_step: mean
+    relative L2 error at each, over simulations and fields.
+    """
+
+    errors: Errors
+    simulations: int
+    steps: tuple[int, ...]
+    relative_l2_by_step: tuple[float, ...]
+
+    def figures(self) -> dict[str, Any]:
+        """As plain data for report.json and metrics.jsonl."""
+        errors = asdict(self.errors)
+        kept = ("mse", "relative_l2", "relative_l2_p99", "relative_l2_max", "runaway")
+        return {
+            **{key: errors[key] for key in kept},
+            "simulations": self.simulations,
+            "steps": list(self.steps),
+            "relative_l2_by_step": list(self.relative_l2_by_step),
+        }
+
+
+def roll_out(store: ValidationStore, trainer: Trainer) -> RolloutResult | None:
+    """Follow every held-out simulation as far as it has arrived without a gap; None where none can be followed.
+
+    Errors are measured on whole bundles: with `bundle` B on the time steps from B to the last whole multiple of B.
+    """
+    bundle = store.spec.bundle
+    lengths = {s: length // bundle * bundle for s, length in store.unbroken().items() if length >= 2 * bundle}
+    if not lengths:
+        return None
+    by_step: dict[int, list[Norms]] = {}
+    simulations = sorted(lengths)
+    for start in range(0, len(simulations), trainer.chunk_rows):
+        chunk = simulations[start : start + trainer.chunk_rows]
+        for step, norms in _follow(store, trainer, {s: lengths[s] for s in chunk}):
+            by_step.setdefault(step, []).append(norms)
+    steps = tuple(sorted(by_step))
+    summaries = [Norms.join(by_step[step]).summary(store.spec) for step in steps]
+    everything = Norms.join([n for step in steps for n in by_step[step]])
+    return RolloutResult(
+        everything.summary(store.spec), len(simulations), steps, tuple(s.relative_l2 for s in summaries)
+    )
+
+
+def _follow(store: ValidationStore, trainer: Trainer, lengths: dict[int, int]) -> Iterator[tuple[int, Norms]]:
+    """(time step, norms over the simulations that reach it), for simulations of these lengths (multiples of the bundle)."""
+    spec, bundle = store.spec, store.spec.bundle
+    alive = list(lengths)
+    state = torch.stack([_bundle(store, s, 0) for s in alive])
+    for first in range(bundle, max(lengths.values()), bundle):
+        going_on = [i for i, s in enumerate(alive) if lengths[s] > first]
+        alive, state = [alive[i] for i in going_on], state[going_on]
+        inputs = torch.stack([store.time_step(s, first)[0] for s in alive])
+        state = trainer.predict(inputs, state)
+        rows = state.reshape(len(alive), bundle, spec.width)
+        for k in range(bundle):
+            true = torch.stack([store.time_step(s, first + k)[1] for s in alive])
+            yield first + k, Norms.of(spec, rows[:, k], true)
+
+
+def _bundle(store: ValidationStore, simulation: int, first: int) -> torch.Tensor:
+    steps = np.arange(first, first + store.spec.bundle)
+    return torch.cat([store.time_step(simulation, int(step))[1] for step in steps])
