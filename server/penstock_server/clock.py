@@ -56,9 +56,13 @@ class TrainingClock:
         now = 0.0 if self._begun is None else time.monotonic() - self._begun
         return self._earlier["wall"] + now
 
+    def training_seconds(self) -> float:
+        """The same without validations and checkpoints."""
+        return self._earlier["training"] + self._training_seconds()
+
     def samples_per_second(self) -> float:
         """Samples trained on per second of training."""
-        seconds = self._earlier["training"] + self._training_seconds()
+        seconds = self.training_seconds()
         return (self._earlier["samples"] + self._samples) / seconds if seconds > 0 else 0.0
 
     def recent_samples_per_second(self) -> float:
@@ -70,14 +74,14 @@ class TrainingClock:
 
     def stall_fraction(self, stall_seconds: float) -> float:
         """Share of training time spent waiting for data, given the buffer's total waiting time."""
-        seconds = self._earlier["training"] + self._training_seconds()
+        seconds = self.training_seconds()
         return self._stall(stall_seconds) / seconds if seconds > 0 else 0.0
 
     def state_dict(self, stall_seconds: float) -> dict[str, float]:
         """For a checkpoint: what counts as earlier from then on."""
         return {
             "wall": self.wall_seconds(),
-            "training": self._earlier["training"] + self._training_seconds(),
+            "training": self.training_seconds(),
             "stall": self._stall(stall_seconds),
             "samples": self._earlier["samples"] + self._samples,
         }

@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from penstock_server.buffer import BufferStats
+from penstock_server.clock import TrainingClock
 from penstock_server.validation import ValidationResult
 
 
@@ -20,21 +21,28 @@ class MetricsLog:
         self._board = SummaryWriter(str(directory / "tensorboard"))
 
     def training(
-        self, time: float, batches: int, loss: float | None, rate: float, stats: BufferStats, learning_rate: float
+        self,
+        clock: TrainingClock,
+        batches: int,
+        loss: float | None,
+        stats: BufferStats,
+        learning_rate: float,
     ) -> None:
         """A line about training and the buffer."""
         values = {
+            "training_seconds": round(clock.training_seconds(), 3),
             "loss": loss,
             "learning_rate": learning_rate,
-            "samples_per_second": rate,
+            "samples_per_second": clock.recent_samples_per_second(),
             "buffer_population": stats.population,
             "buffer_unseen": stats.unseen,
             "received": stats.received,
             "presentations": stats.presentations,
             "stall_seconds": stats.stall_seconds,
             "put_blocked_seconds": stats.put_blocked_seconds,
+            "production_ended": int(stats.production_ended),
         }
-        self._write("train", time, batches, values)
+        self._write("train", clock.wall_seconds(), batches, values)
 
     def validation(self, time: float, batches: int, result: ValidationResult) -> None:
         """A line about a validation."""

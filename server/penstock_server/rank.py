@@ -250,9 +250,7 @@ class TrainerRank:
         if loss is not None:
             m.loss.set(loss)
         if self._log is not None:
-            self._log.training(
-                self.clock.wall_seconds(), self.trainer.batches, loss, rate, stats, self.trainer.learning_rate
-            )
+            self._log.training(self.clock, self.trainer.batches, loss, stats, self.trainer.learning_rate)
 
     def checkpoint(self) -> None:
         """Write one whole checkpoint at this step; off the training clock."""

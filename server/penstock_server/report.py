@@ -83,6 +83,7 @@ def build_report(
     validation = first.validation
     refused = sum((Counter(r.refused) for r in ranks), Counter(control_refused))
     received = sum(b.received for b in buffers)
+    times_seen = sum((Counter(b.times_seen) for b in buffers), Counter[int]())
     return {
         "study": study.study.name,
         "status": status,
@@ -123,17 +124,11 @@ def build_report(
             "capacity": sum(b.capacity for b in buffers),
             "mean_population": round(sum(b.mean_population for b in buffers), 1),
             "mean_times_seen": round(sum(b.presentations for b in buffers) / received, 3) if received else 0.0,
+            "times_seen": {str(times): number for times, number in sorted(times_seen.items())},
         },
         "validation": None
         if validation is None
-        else {
-            "mse": validation.mse,
-            "relative_l2": validation.relative_l2,
-            "relative_l2_p99": validation.relative_l2_p99,
-            "fields": validation.fields,
-            "samples": validation.samples,
-            "history": "metrics.jsonl",
-        },
+        else {**validation.figures(), "history": "metrics.jsonl"},
     }
 
 
