@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from scipy.fft import dstn, idstn
 
 from penstock_client import Field
+from penstock_solvers.known_parameters import known_parameters
 
 LENGTH = 10.0
 DIFFUSIVITY = 1.0
+TEMPERATURES = ("initial", "left", "right", "bottom", "top")
 
 
 class Heat2D:
@@ -37,19 +39,23 @@ class Heat2D:
 
         Args:
             parameters: temperatures `initial`, `left`, `right` (along the last axis), `bottom`, `top` (along the first).
+
+        Raises:
+            ValueError: unknown or missing parameters.
         """
+        given = known_parameters("heat2d", parameters, TEMPERATURES)
         n, spacing = self.points, LENGTH / (self.points + 1)
         diffusion = DIFFUSIVITY * self.dt / spacing**2
         eigenvalues = 2.0 - 2.0 * np.cos(np.pi * np.arange(1, n + 1) / (n + 1))
         implicit = 1.0 + diffusion * (eigenvalues[:, None] + eigenvalues[None, :])
 
         walls = np.zeros((n, n))
-        walls[:, 0] += parameters["left"]
-        walls[:, -1] += parameters["right"]
-        walls[0, :] += parameters["bottom"]
-        walls[-1, :] += parameters["top"]
+        walls[:, 0] += given["left"]
+        walls[:, -1] += given["right"]
+        walls[0, :] += given["bottom"]
+        walls[-1, :] += given["top"]
 
-        temperature = np.full((n, n), parameters["initial"])
+        temperature = np.full((n, n), given["initial"])
         for step in range(1, self.steps + 1):
             temperature = idstn(dstn(temperature + diffusion * walls, type=1) / implicit, type=1)
             yield step * self.dt, {"T": temperature.astype(np.float32)}
