@@ -46,7 +46,7 @@ class MetricsLog:
 
     def validation(self, time: float, batches: int, result: ValidationResult) -> None:
         """A line about a validation."""
-        figures = result.figures()
+        figures = {**result.figures(), "seconds": result.seconds}
         more = {key: figures.pop(key) for key in ("fields", "rollout")}
         if result.rollout is not None:
             figures["rollout_relative_l2"] = result.rollout.errors.relative_l2

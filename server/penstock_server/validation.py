@@ -42,9 +42,9 @@ class ValidationResult:
         return self.errors.relative_l2
 
     def figures(self) -> dict[str, Any]:
-        """As plain data for report.json, metrics.jsonl and the model card."""
+        """The errors as plain data for report.json, metrics.jsonl and the model card."""
         rollout = None if self.rollout is None else self.rollout.figures()
-        return {**asdict(self.errors), "rollout": rollout, "seconds": self.seconds}
+        return {**asdict(self.errors), "rollout": rollout}
 
 
 class ValidationStore:
