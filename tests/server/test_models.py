@@ -1,15 +1,33 @@
+import copy
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from penstock_server.config import ModelSection
-from penstock_server.models import MLP, ModelError, make_model
-from penstock_server.schema import FieldSpec, SampleSpec
+from penstock_server.config import ModelSection, TrainingSection
+from penstock_server.export import ModelCard, export_model
+from penstock_server.models import FNO, MLP, MODELS, MPPDE, ModelError, UNet, make_model
+from penstock_server.normalisation import Normaliser
+from penstock_server.predict import Surrogate
+from penstock_server.schema import Batch, FieldSpec, SampleSpec
+from penstock_server.trainer import Trainer
 
 SPEC = SampleSpec(("a", "b"), (FieldSpec("U", 2, (3,)),))
 WINDOWS = SampleSpec(("a", "b"), (FieldSpec("U", 2, (3,)),), window=3)
+BUNDLES = SampleSpec(("a", "b"), (FieldSpec("U", 2, (3,)),), window=4, bundle=2)
+
+SMALL: dict[str, dict[str, Any]] = {
+    "mlp": {"hidden": [16]},
+    "fno": {"width": 4, "modes": 3, "layers": 2, "projection": 8},
+    "unet": {"width": 4, "depth": 2},
+    "mp_pde": {"hidden": 12, "layers": 2, "neighbours": 1},
+}
+ON_GRIDS = [name for name in SMALL if name != "mlp"]
 
 USER_MODULE = """
 import torch
@@ -26,6 +44,10 @@ class Good(nn.Module):
 class WrongShape(Good):
     def forward(self, inputs):
         return self.layers(inputs).reshape(-1, 3, 2)
+
+class OneStep(Good):
+    def forward(self, inputs, state):
+        return self.layers(inputs)
 
 class Raises(Good):
     def forward(self, inputs):
@@ -88,6 +110,130 @@ def test_windowed_mlp_predicts_the_change_of_the_state() -> None:
         torch.nn.init.zeros_(parameter)
     state = torch.randn(2, 6)
     assert torch.equal(model(torch.randn(2, 3), state), state)
+
+
+def test_mlp_starts_a_bundle_from_the_last_time_step_of_the_state() -> None:
+    model = MLP(BUNDLES, hidden=[4])
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    state = torch.randn(5, 12)
+    out = model(torch.randn(5, 3), state)
+    assert torch.equal(out[:, :6], state[:, 6:])
+    assert torch.equal(out[:, 6:], state[:, 6:])
+
+
+def test_the_registered_models() -> None:
+    assert MODELS == {"mlp": MLP, "fno": FNO, "unet": UNet, "mp_pde": MPPDE}
+
+
+@st.composite
+def grid_specs(draw: st.DrawFn, windows: tuple[int, ...] = (1, 2, 3)) -> SampleSpec:
+    """Fields of equal shape on a grid of 1 or 2 dimensions."""
+    shape = draw(st.lists(st.sampled_from([8, 12]), min_size=1, max_size=2).map(tuple))
+    components = draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    fields = tuple(FieldSpec(f"f{i}", c, shape) for i, c in enumerate(components))
+    parameters = tuple(draw(st.sampled_from(["", "a", "ab"])))
+    window = draw(st.sampled_from(windows))
+    bundle = draw(st.integers(1, 3)) if window > 1 else 1
+    return SampleSpec(parameters, fields, window * bundle, bundle)
+
+
+def arguments(spec: SampleSpec, number: int, **kwargs: Any) -> list[torch.Tensor]:
+    rows = [torch.randn(number, spec.n_inputs, **kwargs)]
+    return [*rows, torch.randn(number, spec.state_width, **kwargs)] if spec.window > 1 else rows
+
+
+@pytest.mark.parametrize("name", SMALL)
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_sample_is_answered_in_shape_and_alike_in_any_company(name: str, data: st.DataObject) -> None:
+    spec = data.draw(grid_specs(windows=(2, 3) if name == "mp_pde" else (1, 2, 3)))
+    model = make_model(section(name=name, **SMALL[name]), spec, 0)
+    for mode in (model.train(), model.eval()):  # no batch statistics: training and predicting are one function
+        given_rows = arguments(spec, 3)
+        together = mode(*given_rows)
+        assert together.shape == (3, spec.state_width if spec.window > 1 else spec.width)
+        assert together.dtype == torch.float32
+        alone = torch.cat([mode(*(a[i : i + 1] for a in given_rows)) for i in range(3)])
+        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+GRID_2D = (FieldSpec("u", 2, (8, 12)), FieldSpec("p", 1, (8, 12)))
+GRID_1D = (FieldSpec("u", 1, (16,)),)
+
+
+@pytest.mark.parametrize("name", ON_GRIDS)
+@pytest.mark.parametrize("fields", [GRID_1D, GRID_2D], ids=["1d", "2d"])
+def test_the_gradient_reaches_every_parameter_and_all_that_matters_is_a_parameter_or_a_buffer(
+    name: str, fields: tuple[FieldSpec, ...]
+) -> None:
+    spec = SampleSpec(("a",), fields, window=4, bundle=2)
+    model = make_model(section(name=name, **SMALL[name]), spec, 0)
+    model(*arguments(spec, 4)).square().mean().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    # A tensor that neither is would stay behind and could not meet the ones that moved.
+    assert model.to("meta")(*arguments(spec, 4, device="meta")).shape == (4, spec.state_width)
+    model = make_model(section(name=name, **SMALL[name]), spec, 0).double()
+    assert model(*arguments(spec, 4, dtype=torch.float64)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", ON_GRIDS)
+def test_every_input_and_every_step_of_the_state_matters(name: str) -> None:
+    spec = SampleSpec(("a", "b"), GRID_1D, window=4, bundle=2)
+    model = make_model(section(name=name, **SMALL[name]), spec, 0)
+    rows = [a.requires_grad_() for a in arguments(spec, 2)]
+    model(*rows).square().sum().backward()
+    for row in rows:
+        assert row.grad is not None
+        assert row.grad.all()
+
+
+@pytest.mark.parametrize("name", ON_GRIDS)
+@pytest.mark.parametrize(("fields", "bundle"), [(GRID_1D, 2), (GRID_2D, 1)], ids=["1d bundles", "2d"])
+def test_it_trains_is_restored_and_is_exported_for_any_batch_size(
+    name: str, fields: tuple[FieldSpec, ...], bundle: int, tmp_path: Path
+) -> None:
+    spec = SampleSpec(("a",), fields, window=3 * bundle, bundle=bundle)
+    rng = np.random.default_rng(0)
+    inputs = rng.uniform(0, 1, (6, spec.window, 2)).astype(np.float32)
+    targets = rng.normal(20.0, 5.0, (6, spec.window, spec.width)).astype(np.float32)
+    normaliser = Normaliser(spec)
+    normaliser.update(inputs, targets)
+    batch = Batch(torch.from_numpy(inputs), torch.from_numpy(targets))
+
+    def trainer(seed: int) -> Trainer:
+        model, training = section(name=name, **SMALL[name]), TrainingSection(pushforward=1)
+        return Trainer(spec, model, training, normaliser, device="cpu", seed=seed)
+
+    one, two = trainer(0), trainer(1)
+    one.step(batch)
+    kept = copy.deepcopy(one.state_dict())
+    one.step(batch)
+    two.load_state_dict(kept)
+    two.step(batch)
+    raw, state = batch.inputs[:, 0], batch.targets[:, :bundle].flatten(1)
+    want = one.predict(raw, state)
+    assert torch.equal(two.predict(raw, state), want)
+    export_model(tmp_path, one, spec, ModelCard("grids", 0, {"a": (0.0, 1.0)}))
+    program = Surrogate.load(tmp_path)._program
+    for number in (1, 2, 6):
+        torch.testing.assert_close(program(raw[:number], state[:number]), want[:number], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ON_GRIDS)
+def test_fields_that_share_no_grid_are_refused(name: str) -> None:
+    for fields in ((FieldSpec("U", 3, (4,)), FieldSpec("p", 1, (2, 3))), (FieldSpec("U", 1, (8, 8, 8)),)):
+        spec = SampleSpec(("a",), fields, window=2)
+        with pytest.raises(ModelError, match=rf"{name} needs fields on one structured grid.*got U \("):
+            make_model(section(name=name), spec, 0)
+
+
+@pytest.mark.usefixtures("user_models")
+def test_a_users_model_of_bundles_is_tried_with_bundles() -> None:
+    with pytest.raises(ModelError, match=r"input \(2, 3\), \(2, 12\): TypeError"):
+        make_model(section(name="my_models:Good"), BUNDLES, 0)
+    with pytest.raises(ModelError, match=r"gave \(2, 6\) .* expected \(2, 12\), .*the bundle's 2 after the other"):
+        make_model(section(name="my_models:OneStep"), BUNDLES, 0)
 
 
 @pytest.mark.usefixtures("user_models")

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from penstock_client.errors import PenstockError
 from penstock_server.config import ModelSection
 from penstock_server.import_path import ImportPathError, load_import_path
+from penstock_server.models.fno import FNO
 from penstock_server.models.mlp import MLP
+from penstock_server.models.mp_pde import MPPDE
+from penstock_server.models.unet import UNet
 from penstock_server.nearest import nearest
 from penstock_server.schema import SampleSpec
 
-MODELS: dict[str, type[nn.Module]] = {"mlp": MLP}
+MODELS: dict[str, type[nn.Module]] = {"mlp": MLP, "fno": FNO, "unet": UNet, "mp_pde": MPPDE}
 
 
 class ModelError(PenstockError):
@@ -27,8 +30,9 @@ def make_model(section: ModelSection, spec: SampleSpec, seed: int) -> nn.Module:
 
     A model is a torch.nn.Module made as `Model(spec, **options)`, in normalised units:
     window = 1: `forward(inputs (batch, n_inputs)) -> (batch, width)`;
-    window > 1: `forward(inputs (batch, n_inputs), state (batch, width)) -> (batch, width)`, the next time step.
-    The time in `inputs` is always that of the time step to predict.
+    window > 1: `forward(inputs (batch, n_inputs), state (batch, state_width)) -> (batch, state_width)`. The state is `bundle`
+    consecutive time steps laid end to end, the earliest first, and the answer the `bundle` time steps that follow.
+    The time in `inputs` is always that of the (first) time step to predict.
 
     Raises ModelError. Torch's global random state is left as it was.
     """
@@ -84,9 +88,9 @@ def _try_out(model: Any, name: str, spec: SampleSpec) -> None:
     """One forward pass of two samples, so that a model that does not fit is found before anything is simulated."""
     arguments = [torch.randn(2, spec.n_inputs)]
     if spec.window > 1:
-        arguments.append(torch.randn(2, spec.width))
+        arguments.append(torch.randn(2, spec.state_width))
     given = ", ".join(str(tuple(a.shape)) for a in arguments)
-    want = (2, spec.width)
+    want = (2, spec.state_width if spec.window > 1 else spec.width)
     model.eval()
     try:
         with torch.no_grad():
@@ -99,9 +103,10 @@ def _try_out(model: Any, name: str, spec: SampleSpec) -> None:
     shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
     if shape != want:
         fields = ", ".join(f"{f.name} {(*f.shape, f.components)}" for f in spec.fields)
+        steps = f", one time step of the bundle's {spec.bundle} after the other" if spec.bundle > 1 else ""
         raise ModelError(
             f"[model] {name} gave {shape} for a trial batch of 2 samples: expected {want}, the fields {fields} "
-            "flattened and laid end to end (spec.join does it)"
+            f"flattened and laid end to end (spec.join does it){steps}"
         )
     if not any(p.requires_grad for p in model.parameters()):
         raise ModelError(f"[model] {name} has no trainable parameters: assign its layers to attributes in __init__")

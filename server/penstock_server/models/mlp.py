@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from penstock_server.models.layout import persistence
 from penstock_server.nearest import nearest
 from penstock_server.schema import SampleSpec
 
@@ -26,7 +27,7 @@ class MLP(nn.Module):
 
     hidden: widths of the hidden layers (none: a linear model). activation: one of ACTIVATIONS.
     With window = 1 it maps inputs (batch, n_inputs) to (batch, width). With window > 1 it also takes the state
-    (batch, width) and predicts what changes until the next time step.
+    (batch, state_width) and predicts what changes from its last time step to each of the `bundle` that follow.
     Raises ValueError for a width below 1 or an unknown activation.
     """
 
@@ -36,13 +37,15 @@ class MLP(nn.Module):
             raise ValueError(f"hidden = {hidden!r}: expected a list of widths of at least 1, such as [256, 256]")
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation = {activation!r}: {nearest(activation, ACTIVATIONS)}")
-        widths = [spec.n_inputs + (spec.width if spec.window > 1 else 0), *hidden]
+        self.spec = spec
+        out = spec.state_width if spec.window > 1 else spec.width
+        widths = [spec.n_inputs + (out if spec.window > 1 else 0), *hidden]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], spec.width))
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], out))
 
     def forward(self, inputs: Tensor, state: Tensor | None = None) -> Tensor:
         if state is None:
             return self.layers(inputs)  # type: ignore[no-any-return]
-        return state + self.layers(torch.cat([inputs, state], dim=1))  # type: ignore[no-any-return]
+        return persistence(self.spec, state) + self.layers(torch.cat([inputs, state], dim=1))  # type: ignore[no-any-return]
