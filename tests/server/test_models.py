@@ -123,7 +123,7 @@ def test_mlp_starts_a_bundle_from_the_last_time_step_of_the_state() -> None:
 
 
 def test_the_registered_models() -> None:
-    assert MODELS == {"mlp": MLP, "fno": FNO, "unet": UNet, "mp_pde": MPPDE}
+    assert list(MODELS.items()) == [("mlp", MLP), ("fno", FNO), ("unet", UNet), ("mp_pde", MPPDE)]
 
 
 @st.composite
