@@ -20,6 +20,8 @@ from penstock_server.models import MODELS, make_model, model_class
 from penstock_server.nearest import nearest
 from penstock_server.optimizers import make_optimizer, make_scheduler
 from penstock_server.parameters import ParameterSpace
+from penstock_server.recording import Recording
+from penstock_server.recording_check import check_recording
 from penstock_server.schema import FieldSpec, SampleSpec
 from penstock_server.trainer import resolve_device
 from penstock_solvers.solver import EXTERNAL, make_solver
@@ -33,9 +35,13 @@ def check_study(study: Study) -> list[str]:
     The study's own modules are imported and its model is built; no solver is run.
     """
     make_importable(study)
-    solver, problems = _python_solver(study)
-    problems += [*_parameters(study), *_entries(study), *_external_solver(study), *_fields(study, solver)]
-    problems += [*_model(study, solver), *_training(study)]
+    if study.training.source is not None:
+        spec, problems = _recording(study)
+    else:
+        solver, problems = _python_solver(study)
+        problems += [*_parameters(study), *_entries(study), *_external_solver(study), *_fields(study, solver)]
+        spec = _spec(study, solver)
+    problems += [*_model(study, spec), *_training(study)]
     return list(dict.fromkeys(" ".join(problem.split()) for problem in problems))
 
 
@@ -43,7 +49,7 @@ def warnings_for(study: Study) -> list[str]:
     """What will run, but perhaps not as meant."""
     warnings = []
     solver, cores = study.solver, available_cores()
-    if solver.concurrency * solver.ranks > cores:
+    if study.training.source is None and solver.concurrency * solver.ranks > cores:
         warnings.append(
             f"[solver] concurrency = {solver.concurrency} with ranks = {solver.ranks} asks for "
             f"{solver.concurrency * solver.ranks} cores, {cores} are available: solvers and training will share them"
@@ -174,9 +180,19 @@ def _spec(study: Study, solver: Solver | None) -> SampleSpec | None:
     return SampleSpec(tuple(study.parameters.bounds), tuple(fields), study.samples.window, study.samples.bundle)
 
 
-def _model(study: Study, solver: Solver | None) -> Iterator[str]:
+def _recording(study: Study) -> tuple[SampleSpec | None, list[str]]:
+    """The sample that the study's file gives, and what is wrong with the file."""
+    assert study.training.source is not None
+    try:
+        recording = Recording.open(study.training.source)
+    except PenstockError as error:
+        return None, [f"[training] source = {error}"]
+    problems = check_recording(recording, study)
+    return None if problems else recording.spec(study.samples.window, study.samples.bundle), problems
+
+
+def _model(study: Study, spec: SampleSpec | None) -> Iterator[str]:
     """Model, optimizer, scheduler and buffer sizes; on a sample of four points where the real one is not known yet."""
-    spec = _spec(study, solver)
     window, bundle = study.samples.window, study.samples.bundle
     small = SampleSpec(tuple(study.parameters.bounds), (FieldSpec("small", 1, (4,)),), window, bundle)
     section, seed = study.model, study.study.seed
@@ -195,7 +211,8 @@ def _model(study: Study, solver: Solver | None) -> Iterator[str]:
         make_scheduler(study.training.scheduler, optimizer)
     except PenstockError as error:
         yield str(error)
-    yield from _buffer(study, spec)
+    if study.training.source is None:
+        yield from _buffer(study, spec)
 
 
 def _buffer(study: Study, spec: SampleSpec | None) -> Iterator[str]:

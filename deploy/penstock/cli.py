@@ -48,14 +48,19 @@ def _root(
     del version
 
 
-def _load_and_check(path: Path, overrides: list[str] | None) -> Study:
-    """Read and check a study; StudyError with a line for each problem, warnings on stderr."""
+def _load_and_check(path: Path, overrides: list[str] | None, *, streamed: bool = False) -> Study:
+    """Read and check a study; StudyError with a line for each problem, warnings on stderr.
+
+    streamed: its solver is wanted, whatever [training] source says.
+    """
     from penstock.study_errors import StudyError
     from penstock.study_file import load_study
     from penstock.threads import quiet_waiting
 
     quiet_waiting()
     study = load_study(path, overrides or [])
+    if streamed:
+        study = study.model_copy(update={"training": study.training.model_copy(update={"source": None})})
     from penstock.check import check_study, warnings_for
 
     problems = check_study(study)
@@ -93,6 +98,19 @@ def run(
     from penstock.run import run_study
 
     raise typer.Exit(run_study(checked, directory, display))
+
+
+@app.command()
+def record(
+    study: StudyFile,
+    out: Annotated[Path, typer.Option(metavar="FILE.h5", help="The file to write.", show_default=False)],
+    overrides: Overrides = None,
+) -> None:
+    """Write a study's time steps to a file, to train on them later, instead of training while they come."""
+    checked = _load_and_check(study, overrides, streamed=True)
+    from penstock.record import record_study
+
+    raise typer.Exit(record_study(checked, out, _display(checked)))
 
 
 @app.command()

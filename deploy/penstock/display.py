@@ -33,9 +33,14 @@ def number(value: float | None, digits: int = 3) -> str:
 def status_line(status: StudyStatus) -> str:
     """Everything about a study's state in one line."""
     s = status.simulations
-    return (
+    simulations = (
         f"{duration(status.elapsed)} {status.phase}: simulations {s.finished}/{s.requested} finished, {s.failed} failed, "
-        f"{s.running} running; samples {status.received}; buffer {status.population}/{status.capacity}; "
+        f"{s.running} running"
+    )
+    if not status.capacity:  # nothing is buffered yet, or nothing will be: the study is being recorded
+        return f"{simulations}; time steps {status.received}"
+    return (
+        f"{simulations}; samples {status.received}; buffer {status.population}/{status.capacity}; "
         f"batches {status.batches} ({status.samples_per_second:.0f} samples/s); loss {number(status.loss)}; "
         f"validation relative L2 {number(status.validation_relative_l2)}"
     )
@@ -96,6 +101,9 @@ class Display:
 
         states = f"{s.finished} of {s.requested} finished, {s.running} running, {s.failed} failed"
         table.add_row("simulations", bar(s.finished + s.failed, s.requested), states)
+        if status.phase == "recording":
+            table.add_row("recorded", "", f"{status.received} time steps")
+            return Group(self._title(status), table)
         table.add_row(
             "buffer", bar(status.population, status.capacity), f"{status.population} of {status.capacity} samples"
         )
@@ -103,7 +111,10 @@ class Display:
         table.add_row("received", "", f"{status.received} samples")
         table.add_row("training", "", f"{status.batches} batches, {batches:.1f} batches/s, loss {number(status.loss)}")
         table.add_row("validation", "", f"relative L2 {number(status.validation_relative_l2)}")
-        return Group(Text(f"{self._name}  {status.phase}  {duration(status.elapsed)}", style="bold cyan"), table)
+        return Group(self._title(status), table)
+
+    def _title(self, status: StudyStatus) -> Text:
+        return Text(f"{self._name}  {status.phase}  {duration(status.elapsed)}", style="bold cyan")
 
 
 def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:

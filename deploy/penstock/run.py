@@ -72,41 +72,64 @@ def run_study(study: Study, out: Path, display: Display, *, resume: bool = False
         display.log(str(budget))
         signals = Signals()
         with signals.caught():
-            report = _serve(study, out, display, signals, threads=budget.training, resume=resume)
+            display.log(f"starting the server (engine: {engine_name(study)})")
+            engine = _make_engine(study, out, budget.training, resume)
+            report = serve(engine, out, display, signals, workers=_workers(study))
         display.report(report, out)
         if report["status"] == "stopped":
             display.log(f"continue it with: penstock resume {out}")
         return EXIT[report["status"]]
 
 
+def engine_name(study: Study) -> str:
+    """As the user knows it."""
+    return study.study.engine if study.training.source is None else "offline"
+
+
 def _solves_itself(study: Study) -> bool:
-    """Whether the engine advances the solver, so that no workers are needed."""
+    """Whether the engine advances the solver itself."""
     return study.study.engine == "inline" and is_python_solver(study)
+
+
+def _workers(study: Study) -> int:
+    return 0 if study.training.source is not None or _solves_itself(study) else study.solver.concurrency
 
 
 def _make_engine(study: Study, out: Path, threads: int, resume: bool) -> Engine:
     # Here and not above: these import torch and ray, whose OpenMP reads its settings once.
-    if study.study.engine == "ray":
+    if engine_name(study) == "ray":
         from penstock_server.ray_engine import RayEngine
 
         return RayEngine(study, out, threads=threads)
     from penstock_server.checkpoint import load_latest
-    from penstock_server.inline_engine import InlineEngine
     from penstock_server.restore import CHECKPOINTS
+
+    restore = load_latest(out / CHECKPOINTS) if resume and (out / CHECKPOINTS).exists() else None
+    if engine_name(study) == "offline":
+        from penstock_server.offline_engine import OfflineEngine
+
+        return OfflineEngine(study, out, threads=threads, restore=restore)
+    from penstock_server.inline_engine import InlineEngine
     from penstock_solvers.solver import make_solver
 
     solver = make_solver(study.solver.adapter or "", study.solver.options) if _solves_itself(study) else None
-    restore = load_latest(out / CHECKPOINTS) if resume and (out / CHECKPOINTS).exists() else None
     return InlineEngine(study, out, threads=threads, solver=solver, restore=restore)
 
 
-def _serve(
-    study: Study, out: Path, display: Display, signals: Signals, *, threads: int, resume: bool
+def serve(
+    engine: Engine,
+    out: Path,
+    display: Display,
+    signals: Signals,
+    *,
+    workers: int,
+    stopping: str = "stopping with a checkpoint",
 ) -> dict[str, Any]:
-    """From the engine's start to its report."""
+    """From an engine's start to its report, with up to `workers` worker processes around it.
+
+    out: where their logs go. stopping: what is said to happen on the first signal.
+    """
     (out / LOGS).mkdir(exist_ok=True)
-    display.log(f"starting the server (engine: {study.study.engine})")
-    engine = _make_engine(study, out, threads, resume)
     connect = engine.start()
     signals.catch()
     latest = engine.status()
@@ -124,7 +147,7 @@ def _serve(
     launcher = LocalLauncher(
         connect.absolute(),
         out / LOGS,
-        workers=0 if _solves_itself(study) else study.solver.concurrency,
+        workers=workers,
         environment=SOLVER_ENVIRONMENT,
         wanted=lambda: latest.wanted_workers,
         on_exit=exited,
@@ -134,18 +157,24 @@ def _serve(
     try:
         launcher.start()
         with display:
-            _follow(engine, signals, show, display.log)
+            _follow(engine, signals, show, display.log, stopping)
         launcher.stop()
         return engine.close()
     finally:
         launcher.stop()
 
 
-def _follow(engine: Engine, signals: Signals, show: Callable[[StudyStatus], None], log: Callable[[str], None]) -> None:
+def _follow(
+    engine: Engine,
+    signals: Signals,
+    show: Callable[[StudyStatus], None],
+    log: Callable[[str], None],
+    stopping: str,
+) -> None:
     """Show how the study stands until it has ended, or must."""
     while not engine.wait(TICK):
         if signals.received:
-            log(f"{signals.received}: stopping with a checkpoint (once more: at once)")
+            log(f"{signals.received}: {stopping} (once more: at once)")
             engine.stop(f"interrupted by {signals.received}")
             engine.wait(STOP_PATIENCE)
             return

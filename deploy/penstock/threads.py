@@ -36,7 +36,7 @@ def available_cores() -> int:
 def plan_threads(study: Study, cores: int | None = None) -> ThreadBudget:
     """Share out the cores: each solver rank one, training what is left, and at least one; or what the study file says."""
     cores = available_cores() if cores is None else cores
-    solvers = min(cores, study.solver.concurrency * study.solver.ranks)
+    solvers = 0 if study.training.source is not None else min(cores, study.solver.concurrency * study.solver.ranks)
     asked = study.training.threads
     threads = asked if isinstance(asked, int) else max(1, (cores - solvers) // study.training.ranks)
     return ThreadBudget(cores, solvers, threads)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +25,16 @@ from penstock_server.config import SamplesSection
 from penstock_server.ledger import MAX_STEPS, Ledger
 from penstock_server.metrics import Metrics
 from penstock_server.normalisation import Normaliser
-from penstock_server.validation import ValidationStore
 
 Message = tuple[bytes, list[bytes]]
 NOTHING_STREAMED = Streamed(0, 0, 0)
+
+
+class TimeSteps(Protocol):
+    """Where held-out time steps go."""
+
+    def add(self, simulation: int, step: int, inputs: NDArray[np.float32], targets: NDArray[np.float32]) -> bool:
+        """Take one time step, inputs (n_inputs,) and targets (width,); False when it is there already."""
 
 
 @dataclass
@@ -58,7 +65,8 @@ class Ingest:
     Args:
         schema: what clients send. samples: what they are made into. simulations: ids run from 0 to this; held_out: those from here
             on are validation simulations.
-        buffer: for training samples; put: commits a filled slot, however long that takes, False when the study is over.
+        buffer: for training samples (None where all simulations are held out); put: commits a filled slot, however long that takes,
+            False when the study is over.
         trained, validated: the ledgers of training samples and of held-out time steps.
         on_static: called with the name and values (points, components) of a whole static field.
     """
@@ -72,9 +80,9 @@ class Ingest:
         simulations: int,
         held_out: int,
         credit: int,
-        buffer: Buffer,
+        buffer: Buffer | None,
         put: Callable[[Slot], bool],
-        validation: ValidationStore,
+        validation: TimeSteps,
         normaliser: Normaliser,
         trained: Ledger,
         validated: Ledger,
@@ -264,7 +272,7 @@ class Ingest:
         spec = self._schema.spec
         slot = None
         if self._samples.window == 1 and not held_out:
-            slot = self._buffer.reserve()
+            slot = self._reserve()
             inputs, targets = slot.inputs[0], slot.targets[0]
         else:
             inputs, targets = np.empty(spec.n_inputs, np.float32), np.empty(spec.width, np.float32)
@@ -294,9 +302,13 @@ class Ingest:
                 if self._trained.has(header.simulation, window.index):
                     self._count_duplicate()
                     continue
-                slot = self._buffer.reserve()
+                slot = self._reserve()
                 slot.inputs[:], slot.targets[:] = window.inputs, window.targets
                 self._commit(slot, header.simulation, window.index)
+
+    def _reserve(self) -> Slot:
+        assert self._buffer is not None  # there are training simulations
+        return self._buffer.reserve()
 
     def _commit(self, slot: Slot, simulation: int, sample: int) -> None:
         slot.simulation, slot.sample = simulation, sample
@@ -329,7 +341,7 @@ class Ingest:
             return
         for _, slot in state.partial.values():
             self._metrics.incomplete_dropped.inc()
-            if slot is not None:
+            if slot is not None and self._buffer is not None:
                 self._buffer.discard(slot)
         state.partial.clear()
 

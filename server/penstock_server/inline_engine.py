@@ -30,7 +30,7 @@ from penstock_server.metrics import Metrics, write_targets
 from penstock_server.plan import make_plan, make_welcome, next_incarnation, write_connect_file
 from penstock_server.rank import TrainerRank
 from penstock_server.report import build_report, study_outcome, study_status, write_report
-from penstock_server.router_loop import Message, RouterLoop
+from penstock_server.study_sockets import StudySockets
 
 CONTROL, DATA = "control", "data"
 
@@ -81,15 +81,16 @@ class InlineEngine:
         self._ended = threading.Event()
         self._stopped = ""
         self._error = ""
-        self._draining = False
-        endpoint, self._loops = DATA, []
+        self._sockets: StudySockets | None = None
         if solver is None:
-            host = study.server.host
-            self._data_loop = RouterLoop(DATA, host, self._keys, self._data, on_error=self._broken)
-            self._control_loop = RouterLoop(
-                CONTROL, host, self._keys, self._control, tick=self._tick, on_error=self._broken
+            self._sockets = StudySockets(
+                study.server.host,
+                self._keys,
+                self._rank,
+                on_production_over=self._drain,
+                on_error=self._broken,
             )
-            endpoint, self._loops = self._data_loop.endpoint, [self._data_loop, self._control_loop]
+        endpoint = DATA if self._sockets is None else self._sockets.data_endpoint
         self._coordinator = Coordinator(
             plan,
             make_welcome(study, (endpoint,), heartbeats=solver is None),
@@ -111,7 +112,7 @@ class InlineEngine:
         self._thread = threading.Thread(target=self._produce, name="penstock-inline", daemon=True)
 
     def start(self) -> Path:
-        control = CONTROL if self._solver is not None else self._control_loop.endpoint
+        control = CONTROL if self._sockets is None else self._sockets.control_endpoint
         path = write_connect_file(self._directory, self._study, self._incarnation, control, self._keys)
         host = self._study.server.host
         write_targets(
@@ -120,9 +121,8 @@ class InlineEngine:
             [self._metrics.serve(host), self._rank.metrics.serve(host)],
         )
         self._events.write("started", incarnation=self._incarnation, engine="inline")
-        if self._solver is None:
-            for loop in self._loops:
-                loop.start()
+        if self._sockets is not None:
+            self._sockets.serve(self._coordinator)
         else:
             self._thread.start()
         return path
@@ -139,15 +139,14 @@ class InlineEngine:
         )
 
     def worker_exited(self, pid: int, code: int | None, message: str) -> None:
-        if self._solver is None and not self._ended.is_set():
-            text = f"exit code {code}: {message}"
-            self._control_loop.post(lambda: self._and_drain(self._coordinator.worker_exited(pid, text)))
+        if self._sockets is not None and not self._ended.is_set():
+            self._sockets.worker_exited(pid, f"exit code {code}: {message}")
 
     def stop(self, reason: str) -> None:
         self._stopped = self._stopped or reason
         self._rank.stop(reason)
-        if self._solver is None:
-            self._control_loop.post(lambda: self._and_drain(self._coordinator.stop()))
+        if self._sockets is not None:
+            self._sockets.stop()
 
     def fail(self, reason: str) -> None:
         self._error = self._error or reason
@@ -160,8 +159,8 @@ class InlineEngine:
         if not self._ended.is_set():
             self.stop("closed")
             self._ended.wait()
-        for loop in self._loops:
-            loop.close()
+        if self._sockets is not None:
+            self._sockets.close()
         rank = self._rank.status()
         status, message = study_outcome([rank], self._coordinator.counts(), self._error, self._stopped)
         report = build_report(
@@ -204,7 +203,7 @@ class InlineEngine:
         buffer.discard(slot)
         return False
 
-    def _drain(self) -> list[Message]:
+    def _drain(self) -> None:
         """Production has ended: train on what the buffer holds, then conclude."""
         try:
             torch.set_num_threads(self._threads)
@@ -220,7 +219,6 @@ class InlineEngine:
         except BaseException as error:
             self._broken(error)
         self._ended.set()
-        return []
 
     def _produce(self) -> None:
         """Advance `concurrency` simulations in turn, one time step each, until none is left; then drain."""
@@ -263,37 +261,10 @@ class InlineEngine:
         return handler
 
     def _configure(self, schema: Schema) -> bool:
-        if self._solver is not None:
-            self._rank.configure(schema)
-            return True
-
-        def configure() -> list[Message]:
-            self._rank.configure(schema)
-            self._control_loop.post(self._coordinator.configured)
-            return []
-
-        self._data_loop.post(configure)
-        return False
-
-    # With workers, the control thread alone touches the coordinator, the data thread alone the rank --------------------
-
-    def _control(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
-        return self._and_drain(self._coordinator.handle(peer, frames, now))
-
-    def _tick(self, now: float) -> list[Message]:
-        return self._and_drain(self._coordinator.tick(now))
-
-    def _and_drain(self, messages: list[Message]) -> list[Message]:
-        if self._coordinator.production_over and not self._draining:
-            self._draining = True
-            self._data_loop.post(self._drain)
-        return messages
-
-    def _data(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
-        messages = self._rank.handle(peer, frames, now)
-        if self._rank.over:
-            self._control_loop.post(lambda: self._and_drain(self._coordinator.stop()))
-        return messages
+        if self._sockets is not None:
+            return self._sockets.configure(schema)
+        self._rank.configure(schema)
+        return True
 
     def _broken(self, error: BaseException) -> None:
         self._error = self._error or f"{type(error).__name__}: {error}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from penstock_server.config import Study
 from penstock_server.engine import SimulationCounts, StudyStatus
-from penstock_server.rank import RankStatus
+from penstock_server.rank_status import RankStatus
 
 
 def study_outcome(
@@ -89,7 +89,7 @@ def build_report(
         "status": status,
         "message": message,
         "seed": study.study.seed,
-        "engine": study.study.engine,
+        "engine": study.study.engine if study.training.source is None else "offline",
         "wall_seconds": round(wall_seconds, 3),
         "incarnations": incarnations,
         "simulations": {k: v for k, v in asdict(simulations).items() if k != "running"},
@@ -120,15 +120,13 @@ def build_report(
             "blocked_seconds": round(blocked_seconds, 3),
         },
         "buffer": {
-            "policy": study.buffer.policy,
+            "policy": study.buffer.policy if study.training.source is None else "offline",
             "capacity": sum(b.capacity for b in buffers),
             "mean_population": round(sum(b.mean_population for b in buffers), 1),
             "mean_times_seen": round(sum(b.presentations for b in buffers) / received, 3) if received else 0.0,
             "times_seen": {str(times): number for times, number in sorted(times_seen.items())},
         },
-        "validation": None
-        if validation is None
-        else {**validation.figures(), "history": "metrics.jsonl"},
+        "validation": None if validation is None else {**validation.figures(), "history": "metrics.jsonl"},
     }
 
 

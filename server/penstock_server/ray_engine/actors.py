@@ -20,7 +20,8 @@ from penstock_server.engine import SimulationCounts
 from penstock_server.events import EventLog
 from penstock_server.metrics import Metrics, write_targets
 from penstock_server.plan import make_plan, make_welcome, write_connect_file
-from penstock_server.rank import RankStatus, TrainerRank
+from penstock_server.rank import TrainerRank
+from penstock_server.rank_status import RankStatus
 from penstock_server.restore import CHECKPOINTS
 from penstock_server.router_loop import Message, RouterLoop
 

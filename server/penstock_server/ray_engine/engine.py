@@ -19,7 +19,7 @@ from penstock_server.auth import StudyKeys
 from penstock_server.config import Study
 from penstock_server.engine import SimulationCounts, StudyStatus
 from penstock_server.plan import next_incarnation
-from penstock_server.rank import RankStatus
+from penstock_server.rank_status import RankStatus
 from penstock_server.ray_engine.actors import CoordinatorActor, RankActor
 from penstock_server.report import build_report, study_outcome, study_status, write_report
 
