@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from penstock_server.config import ModelSection, TrainingSection
 from penstock_server.export import ModelCard, export_model
-from penstock_server.models import FNO, MLP, MODELS, MPPDE, ModelError, UNet, make_model
+from penstock_server.models import FNO, MLP, MODELS, MPPDE, ModelError, UNet, check_options, make_model
 from penstock_server.normalisation import Normaliser
 from penstock_server.predict import Surrogate
 from penstock_server.schema import Batch, FieldSpec, SampleSpec
@@ -226,6 +226,12 @@ def test_fields_that_share_no_grid_are_refused(name: str) -> None:
         spec = SampleSpec(("a",), fields, window=2)
         with pytest.raises(ModelError, match=rf"{name} needs fields on one structured grid.*got U \("):
             make_model(section(name=name), spec, 0)
+
+
+def test_options_are_checked_by_name_before_the_shapes_are_known() -> None:
+    assert check_options(section(name="fno", modes=[12, 12]), SPEC) is FNO  # which SPEC's three points could not carry
+    with pytest.raises(ModelError, match=r"unet has no option 'dept'; did you mean 'depth'\?"):
+        check_options(section(name="unet", dept=2), SPEC)
 
 
 @pytest.mark.usefixtures("user_models")

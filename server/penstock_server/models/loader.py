@@ -36,8 +36,7 @@ def make_model(section: ModelSection, spec: SampleSpec, seed: int) -> nn.Module:
 
     Raises ModelError. Torch's global random state is left as it was.
     """
-    cls = model_class(section.name)
-    _check_options(cls, section, spec)
+    cls = check_options(section, spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -49,6 +48,28 @@ def make_model(section: ModelSection, spec: SampleSpec, seed: int) -> nn.Module:
             ) from error
         _try_out(model, section.name, spec)
     return model
+
+
+def check_options(section: ModelSection, spec: SampleSpec) -> type[nn.Module]:
+    """The model's class, once its constructor is known to take the options by name; it is not called. Raises ModelError.
+
+    For where the fields' shapes are not known yet: whether the values fit them, only making the model tells.
+    """
+    cls = model_class(section.name)
+    signature = inspect.signature(cls)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    known = list(signature.parameters)[1:]
+    for option in section.options:
+        if not takes_any and option not in known:
+            hint = nearest(option, known) if known else "it takes none"
+            raise ModelError(f"[model] {section.name} has no option {option!r}; {hint}")
+    try:
+        signature.bind(spec, **section.options)
+    except TypeError as error:
+        raise ModelError(
+            f"[model] {section.name}: {error}; a model is made as {cls.__name__}(spec, **options)"
+        ) from error
+    return cls
 
 
 def model_class(name: str) -> type[nn.Module]:
@@ -65,23 +86,6 @@ def model_class(name: str) -> type[nn.Module]:
         kind = cls.__name__ if isinstance(cls, type) else type(cls).__name__
         raise ModelError(f'[model] name = "{name}" is a {kind}: expected a class derived from torch.nn.Module')
     return cls
-
-
-def _check_options(cls: type[nn.Module], section: ModelSection, spec: SampleSpec) -> None:
-    """Names the option that a constructor does not have, before it runs."""
-    signature = inspect.signature(cls)
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    known = list(signature.parameters)[1:]
-    for option in section.options:
-        if not takes_any and option not in known:
-            hint = nearest(option, known) if known else "it takes none"
-            raise ModelError(f"[model] {section.name} has no option {option!r}; {hint}")
-    try:
-        signature.bind(spec, **section.options)
-    except TypeError as error:
-        raise ModelError(
-            f"[model] {section.name}: {error}; a model is made as {cls.__name__}(spec, **options)"
-        ) from error
 
 
 def _try_out(model: Any, name: str, spec: SampleSpec) -> None:
