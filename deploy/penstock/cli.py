@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from penstock.compare_command import compare
 from penstock_client import PenstockError
 
 if TYPE_CHECKING:
@@ -272,6 +273,9 @@ def plot(
 
     for path in plot_run(directory, out):
         print(path)
+
+
+app.command()(compare)
 
 
 @openfoam.command()

@@ -101,6 +101,20 @@ def _override(data: dict[str, Any], text: str) -> None:
         table[keys[-1]] = value
 
 
+def settings_of(overrides: Sequence[str]) -> dict[str, Any]:
+    """`--set` texts as table.key to value. Raises StudyError."""
+    out: dict[str, Any] = {}
+    for text in overrides:
+        data: dict[str, Any] = {}
+        _override(data, text)
+        name = text.partition("=")[0].strip()
+        value: Any = data
+        for key in name.split("."):
+            value = value[key.strip()]
+        out[name] = value
+    return out
+
+
 def _within(path: Sequence[str | int], key: tuple[str, ...]) -> bool:
     return tuple(path[: len(key)]) == key
 

@@ -1,0 +1,143 @@
+"""The laptop protocol of the SC 2023 artifact, and its published table beside ours.
+
+    python benchmarks/laptop_protocol [--seeds 1 2 3] [--policies offline fifo firo reservoir]
+
+Offline: one epoch over the recorded stream through a DataLoader, 1,000 batches. FIFO and FIRO: each sample once, 1,000 batches.
+Reservoir: the published run drew 20,400 batches, as its production (about 100 samples/s) was slower than its training. Here the solvers are
+faster than training, so they are held back until each sample has been drawn as often (`presentations_per_sample`).
+
+Throughput while data arrive and after comes from a second run of the reservoir, half of whose batches are drawn with production finished.
+Neither counts validation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from penstock.variants import Outcome, Variant, overrides, penstock, run_variant
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from provenance import RESULTS, provenance
+
+STUDY = Path(__file__).with_name("study.toml")
+OUT = RESULTS / "laptop_protocol.json"
+PUBLISHED = {"offline": (1000, 118), "fifo": (1000, 900), "firo": (1000, 190), "reservoir": (20400, 35)}
+SAMPLES, BATCH = 10_000, 10
+CAPACITY = 2_500
+THROUGHPUT_BATCHES = 6_000
+WARM_UP_SECONDS = 5.0  # of either phase that its throughput leaves out: start of workers, the end of the last ones
+
+
+def variant(policy: str, seed: int, recording: Path) -> Variant:
+    """The run of one row of the table."""
+    if policy == "offline":
+        return Variant(policy, "offline", seed, {"training.source": str(recording), "training.epochs": 1})
+    settings: dict[str, Any] = {"buffer.policy": policy}
+    if policy == "reservoir":
+        # At the end the buffer drains: what it holds, at most its capacity, is drawn once more.
+        drawn = PUBLISHED[policy][0] * BATCH - CAPACITY
+        settings["buffer.presentations_per_sample"] = drawn / SAMPLES
+    return Variant(policy, "online", seed, settings)
+
+
+def both_phases(seed: int) -> Variant:
+    """The reservoir, half of its batches while data arrive and half with production finished."""
+    settings = {
+        "buffer.policy": "reservoir",
+        "buffer.presentations_per_sample": THROUGHPUT_BATCHES / 2 * BATCH / SAMPLES,
+        "training.min_batches": THROUGHPUT_BATCHES,
+    }
+    return Variant("throughput", "online", seed, settings)
+
+
+def throughput(outcome: Outcome, after: bool) -> float | None:
+    """Samples trained on per second of training, while data arrive or after production has ended; None where too short."""
+    lines = [line for line in outcome.training if bool(line["production_ended"]) is after]
+    if not lines:
+        return None
+    begin = lines[0]["training_seconds"] + WARM_UP_SECONDS
+    kept = [line for line in lines if begin <= line["training_seconds"] and line["buffer_population"] > 0]
+    if len(kept) < 3:
+        return None
+    seconds = kept[-1]["training_seconds"] - kept[0]["training_seconds"]
+    return float((kept[-1]["presentations"] - kept[0]["presentations"]) / seconds)
+
+
+def row(outcome: Outcome, phases: Outcome | None) -> dict[str, Any]:
+    """phases: of the run that throughput is read from; None: the same."""
+    report = outcome.report
+    phases = phases or outcome
+    return {
+        "policy": outcome.variant.name,
+        "seed": outcome.variant.seed,
+        "batches": report["training"]["batches"],
+        "validation_mse": report["validation"]["mse"],
+        "validation_mse_lowest": min(line["mse"] for line in outcome.validations),
+        "relative_l2": report["validation"]["relative_l2"],
+        "samples_per_second": report["training"]["samples_per_second"],
+        "samples_per_second_arriving": throughput(phases, after=False),
+        "samples_per_second_after": throughput(phases, after=True),
+    }
+
+
+def show(rows: list[dict[str, Any]]) -> Table:
+    """Ours beside the published figures."""
+    table = Table("policy", "batches", "validation MSE (K²)", "published", "samples/s arriving", "after", "ratio")
+    for policy, (_, published) in PUBLISHED.items():
+        own = [r for r in rows if r["policy"] == policy]
+        if not own:
+            continue
+        errors = [r["validation_mse"] for r in own]
+        spread = f" ± {stdev(errors):.0f}" if len(errors) > 1 else ""
+        rates = [(r["samples_per_second_arriving"], r["samples_per_second_after"]) for r in own]
+        both = [(a, b) for a, b in rates if a and b]
+        arriving = [a for a, _ in rates if a]
+        table.add_row(
+            policy,
+            f"{mean(r['batches'] for r in own):.0f}",
+            f"{mean(errors):.0f}{spread}",
+            str(published),
+            f"{mean(arriving):.0f}" if arriving else "-",
+            f"{mean(b for _, b in both):.0f}" if both else "-",
+            f"{mean(a / b for a, b in both):.2f}" if both else "-",
+        )
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--policies", nargs="+", choices=list(PUBLISHED), default=list(PUBLISHED))
+    arguments = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="penstock-laptop-") as folder:
+        out = Path(folder)
+        for seed in arguments.seeds:
+            recording = out / f"recording-{seed}.h5"
+            if "offline" in arguments.policies:
+                changed = overrides({"study.seed": seed})
+                penstock(["record", str(STUDY), "--out", str(recording), *changed], out / f"recording-{seed}.log")
+            for policy in arguments.policies:
+                outcome = run_variant(STUDY, variant(policy, seed, recording), out, {})
+                phases = run_variant(STUDY, both_phases(seed), out, {}) if policy == "reservoir" else None
+                rows.append(row(outcome, phases))
+                print(json.dumps(rows[-1]), flush=True)
+            recording.unlink(missing_ok=True)
+    OUT.parent.mkdir(exist_ok=True)
+    made = provenance("python benchmarks/laptop_protocol")
+    OUT.write_text(json.dumps({**made, "published": PUBLISHED, "rows": rows}, indent=2) + "\n")
+    Console().print(show(rows))
+    print(f"written to {OUT.relative_to(RESULTS.parent.parent)}")
+
+
+if __name__ == "__main__":
+    main()

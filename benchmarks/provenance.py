@@ -1,0 +1,44 @@
+"""Where a figure comes from: the commit and the machine, written beside it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results"
+
+
+def provenance(command: str) -> dict[str, Any]:
+    """commit ("+" behind it: with changes not committed), machine, versions and the command, for a results file."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    # Results and pictures that a run has just rewritten do not count as changes of what it measured.
+    changed = git("status", "--porcelain", "--", ".", ":!docs/results", ":!docs/results.md")
+    return {
+        "command": command,
+        "commit": git("rev-parse", "--short=12", "HEAD") + ("+" if changed else ""),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {_gibibytes():.0f} GiB",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def _gibibytes() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
