@@ -49,11 +49,10 @@ def study(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_every_variant_trains_as_many_batches_on_the_samples_it_should(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "comparison"
-    done = penstock(
+    penstock(
         "compare", study, "--stored", "3", "--factors", "1,2", "--seeds", "1,2", "--jobs", "2", "--out", out,
         "--set", "training.max_batches=40",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
     found = json.loads((out / "comparison.json").read_text())
     rows = found["rows"]
     assert [(r["variant"], r["seed"]) for r in rows] == [
@@ -69,7 +68,7 @@ def test_every_variant_trains_as_many_batches_on_the_samples_it_should(study: Pa
     assert by_variant["offline x1"]["gigabytes"] == pytest.approx(30 * 256 / 1e9, abs=1e-6)
     assert by_variant["offline x2"]["samples_unique"] == 60
     assert by_variant["online fifo"]["samples_unique"] == 200
-    assert 80 <= by_variant["online reservoir"]["samples_unique"] <= 130
+    assert 60 <= by_variant["online reservoir"]["samples_unique"] <= 130
     online = [r["validation_error"] for r in rows if r["variant"] == "online reservoir"]
     offline = [r["validation_error"] for r in rows if r["variant"] == "offline x1"]
     assert found["improvement"] == pytest.approx(1 - sum(online) / sum(offline))
@@ -79,7 +78,5 @@ def test_every_variant_trains_as_many_batches_on_the_samples_it_should(study: Pa
 
 
 def test_a_study_without_an_end_in_batches_is_refused(study: Path, tmp_path: Path) -> None:
-    done = penstock("compare", study, "--stored", "3", "--out", tmp_path / "out")
-    assert done.returncode != 0
-    assert "[training] max_batches is not set" in done.stderr
-    assert "Traceback" not in done.stderr
+    said = penstock("compare", study, "--stored", "3", "--out", tmp_path / "out", code=1)
+    assert "[training] max_batches is not set" in said

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 
-from penstock_server.plots.style import CYCLE, figure
+from penstock_server.plots.style import CYCLE, GREY, figure
 
 Line = dict[str, Any]
 
@@ -38,6 +38,10 @@ def draw_comparison(
             _times_seen(axes[2][0], times_seen, colour, style)
             _rollout(axes[2][1], validations, colour, style)
         _titles(axes)
+        if not axes[2][1].lines:
+            axes[2][1].text(
+                0.5, 0.5, "none: single time steps", transform=axes[2][1].transAxes, ha="center", color=GREY
+            )
         drawing.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return path
 
