@@ -59,7 +59,13 @@ def overrides(settings: Mapping[str, Any]) -> list[str]:
     """Settings as the command line's `--set table.key=value`, values in TOML."""
     out: list[str] = []
     for key, value in settings.items():
-        out += ["--set", f"{key}={json.dumps(value)}"]  # strings, numbers, booleans and lists are written alike in TOML
+        if isinstance(value, Mapping):
+            out += overrides({f"{key}.{name}": inner for name, inner in value.items()})
+        else:
+            out += [
+                "--set",
+                f"{key}={json.dumps(value)}",
+            ]  # text, numbers, booleans and lists are written alike in TOML
     return out
 
 
