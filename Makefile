@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Real components that tests need (OpenFOAM, MPI, compilers, libzmq); installed by `make test` when root on Debian.
 DEBIAN_PACKAGES := openfoam openfoam-examples openmpi-bin libopenmpi-dev libzmq3-dev pkg-config g++ gcc make valgrind prometheus dpkg-dev
 
-.PHONY: env demo test lint bench system clean
+.PHONY: env demo test lint bench results system clean
 
 env: $(VENV)/.installed  ## create .venv with everything pinned
 
@@ -40,6 +40,13 @@ lint: env
 bench: env  ## figures that the documentation quotes
 	$(BIN)/python benchmarks/buffer.py
 	$(BIN)/python benchmarks/stream.py
+
+results: env  ## the tables and figures of docs/results.md: about an hour on 2 cores
+	$(BIN)/python benchmarks/laptop_protocol
+	$(BIN)/python benchmarks/streaming_bias.py
+	$(BIN)/python benchmarks/online_vs_offline.py
+	$(BIN)/python benchmarks/literature.py
+	$(BIN)/python benchmarks/results_page.py
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

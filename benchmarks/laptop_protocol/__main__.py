@@ -32,7 +32,7 @@ STUDY = Path(__file__).with_name("study.toml")
 OUT = RESULTS / "laptop_protocol.json"
 PUBLISHED = {"offline": (1000, 118), "fifo": (1000, 900), "firo": (1000, 190), "reservoir": (20400, 35)}
 SAMPLES, BATCH = 10_000, 10
-CAPACITY = 2_500
+CAPACITY, WATERMARK = 2_500, 500
 THROUGHPUT_BATCHES = 6_000
 WARM_UP_SECONDS = 5.0  # of either phase that its throughput leaves out: start of workers, the end of the last ones
 
@@ -43,9 +43,10 @@ def variant(policy: str, seed: int, recording: Path) -> Variant:
         return Variant(policy, "offline", seed, {"training.source": str(recording), "training.epochs": 1})
     settings: dict[str, Any] = {"buffer.policy": policy}
     if policy == "reservoir":
-        # At the end the buffer drains: what it holds, at most its capacity, is drawn once more.
+        # The first samples, up to the watermark, come before anything is drawn; at the end the buffer drains: what it holds, at
+        # most its capacity, is drawn once more.
         drawn = PUBLISHED[policy][0] * BATCH - CAPACITY
-        settings["buffer.presentations_per_sample"] = drawn / SAMPLES
+        settings["buffer.presentations_per_sample"] = drawn / (SAMPLES - WATERMARK)
     return Variant(policy, "online", seed, settings)
 
 

@@ -16,7 +16,8 @@ from penstock_client import PenstockError, Solver
 from penstock_server.buffer import available_memory, capacity_in_samples, check_sizes
 from penstock_server.config import ModelSection, Study, parse_bytes
 from penstock_server.losses import make_loss
-from penstock_server.models import MODELS, make_model, model_class
+from penstock_server.models import make_model
+from penstock_server.models.loader import check_options
 from penstock_server.nearest import nearest
 from penstock_server.optimizers import make_optimizer, make_scheduler
 from penstock_server.parameters import ParameterSpace
@@ -200,10 +201,10 @@ def _model(study: Study, spec: SampleSpec | None) -> Iterator[str]:
     try:
         if spec is not None:
             model = make_model(section, spec, seed)
-        elif section.name in MODELS:
+        elif section.name == "mlp":
             model = make_model(section, small, seed)
         else:
-            model_class(section.name)
+            check_options(section, small)  # others need shapes that are not known yet
     except PenstockError as error:
         yield str(error)
     try:

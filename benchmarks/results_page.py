@@ -1,0 +1,163 @@
+"""Writes docs/results.md from the results in docs/results: `make results` runs the benchmarks and then this."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from statistics import mean, stdev
+from typing import Any
+
+from provenance import RESULTS, ROOT
+
+PAGE = ROOT / "docs" / "results.md"
+TITLES = {"mlp": "Fully connected, heat equation", "fno": "FNO, Navier-Stokes", "unet": "U-Net, Navier-Stokes",
+          "mp_pde": "Message passing, mixed advection"}  # fmt: skip
+CLAIMED = {"mlp": "68 %", "fno": "16 %", "mp_pde": "7 %", "unet": "-"}
+
+
+def load(name: str) -> dict[str, Any] | None:
+    """A results file; None where it has not been made."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def made_by(found: dict[str, Any]) -> str:
+    return (
+        f"Made by `{found['command']}` at commit {found['commit']} on {found['date']}: {found['machine']}; "
+        f"torch {found['torch']}, Python {found['python']}.\n"
+    )
+
+
+def spread(values: list[float], digits: int = 3) -> str:
+    deviation = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}g}{deviation}"
+
+
+def laptop(found: dict[str, Any]) -> Iterator[str]:
+    rows = found["rows"]
+    yield "## Laptop protocol\n"
+    yield (
+        "The protocol of the SC 2023 artifact (heat equation 100 x 100, 100 simulations of 100 "
+        "steps, two clients, buffer 2500, watermark 500, batches of 10) "
+        "beside its published table. The reservoir draws as many batches as the published run: "
+        "producers wait until each sample has been drawn often enough.\n"
+    )
+    yield made_by(found)
+    yield (
+        "| | batches | final validation MSE (K²) | lowest | published | samples/s while data arrive | after | ratio |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    for policy, (_, published) in found["published"].items():
+        own = [r for r in rows if r["policy"] == policy]
+        if not own:
+            continue
+        both = [
+            (r["samples_per_second_arriving"], r["samples_per_second_after"])
+            for r in own
+            if r["samples_per_second_arriving"] and r["samples_per_second_after"]
+        ]
+        arriving = [r["samples_per_second_arriving"] for r in own if r["samples_per_second_arriving"]]
+        cells = [
+            f"{mean(r['batches'] for r in own):.0f}",
+            spread([r["validation_mse"] for r in own]),
+            spread([r["validation_mse_lowest"] for r in own]),
+            str(published),
+            spread(arriving) if arriving else "-",
+            spread([after for _, after in both]) if both else "-",
+            spread([a / b for a, b in both]) if both else "-",
+        ]
+        yield f"| {policy} | {' | '.join(cells)} |"
+    yield (
+        f"\nMeans ± standard deviations over {len({r['seed'] for r in rows})} seeds. FIFO's final "
+        "error hangs on the last simulations that happened to arrive, "
+        "which is the bias that it stands for: compare its final with its lowest error.\n"
+    )
+
+
+def models(found: dict[str, Any]) -> Iterator[str]:
+    yield "## Online against offline\n"
+    yield (
+        "Each surrogate trained on the stream (reservoir) and on a recorded dataset, equal in "
+        "batches, model, optimizer and held-out simulations. "
+        "Improvement: 1 - mean(online error) / mean(offline error) of the held-out relative L2 "
+        "error, against the smallest dataset (x1).\n"
+    )
+    yield "| | improvement | claimed (ICML 2023) | of the rollout | seeds |"
+    yield "|---|---|---|---|---|"
+    for model, one in found["models"].items():
+        rollout = one["improvement_rollout"]
+        seeds = len({row["seed"] for row in one["rows"]})
+        shown = "-" if rollout is None else f"{rollout:.0%}"
+        yield f"| {TITLES[model]} (`{model}`) | {one['improvement']:.1%} | {CLAIMED[model]} | {shown} | {seeds} |"
+    for model, one in found["models"].items():
+        yield f"\n### {TITLES[model]}\n"
+        yield (
+            f"Study: [{one['study']}](../{one['study']}) with the settings in online_vs_offline.json. "
+            f"Stored offline: {one['stored']} simulations ({one['why']}).\n"
+        )
+        yield made_by(one)
+        yield one["table"]
+        yield f"![{TITLES[model]}: offline and online](results/online_vs_offline_{model}.png)\n"
+
+
+def bias(found: dict[str, Any]) -> Iterator[str]:
+    yield "## The bias of a stream\n"
+    yield (
+        "Simulations of the heat equation arrive sorted by the sum of their temperatures: "
+        f"{found['simulations']} simulations, {found['samples']} samples, "
+        f"a buffer of {found['capacity']}. FIFO forgets what came first; the reservoir trains "
+        "nearly as well as shuffled data.\n"
+    )
+    yield made_by(found)
+    yield "| | held-out relative L2 error |"
+    yield "|---|---|"
+    for name in found["mean_error"]:
+        yield f"| {name} | {spread([r['validation_error'] for r in found['rows'] if r['variant'] == name])} |"
+    yield "\n![Error over batches, sorted and as drawn](results/streaming_bias.png)\n"
+
+
+def literature(found: dict[str, Any]) -> Iterator[str]:
+    yield "## The models beside their own papers\n"
+    yield (
+        "FNO: relative L2 error of the rollout, Navier-Stokes at viscosity 1e-3, 64 x 64 (Li et "
+        "al. 2021). MP-PDE: accumulated squared error of the rollout at 100 points "
+        "(Brandstetter et al. 2022). Data, schedules and rollout lengths differ from the papers'; "
+        "the order of magnitude is what this table is for.\n"
+    )
+    yield "| | ours | published | batches | simulations | wall time (s) | commit |"
+    yield "|---|---|---|---|---|---|---|"
+    for r in found["rows"]:
+        cells = (
+            f"{r['error']:.3g}",
+            r["published"],
+            r["batches"],
+            r["simulations"],
+            f"{r['wall_seconds']:.0f}",
+            r["commit"],
+        )
+        yield f"| {r['case']} | {' | '.join(map(str, cells))} |"
+    yield f"\nMade by `python benchmarks/literature.py`: {found['rows'][0]['machine']}.\n"
+
+
+def main() -> None:
+    parts = [
+        "# Results\n",
+        "Every figure here was made by the command named beside it; `make results` makes them all "
+        "and writes this page.\n",
+    ]
+    sections = {
+        "laptop_protocol": laptop,
+        "online_vs_offline": models,
+        "streaming_bias": bias,
+        "literature": literature,
+    }
+    for name, section in sections.items():
+        found = load(name)
+        if found is not None:
+            parts += section(found)
+    PAGE.write_text("\n".join(parts).rstrip() + "\n")
+    print(f"written to {PAGE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
