@@ -6,6 +6,7 @@ Written by `penstock record`, read where a study trains on a dataset ([training]
 from __future__ import annotations
 
 import json
+from array import array
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -190,8 +191,8 @@ class RecordingWriter:
         self._pending = 0
         self._runs: dict[int, _Run] = {}
         self._steps = np.zeros(len(points), np.int64)
-        self._ahead: defaultdict[int, set[int]] = defaultdict(set)  # arrived after a gap
-        self._times: defaultdict[int, dict[int, float]] = defaultdict(dict)
+        self._ahead: defaultdict[int, dict[int, float]] = defaultdict(dict)  # step to time, of what arrived after a gap
+        self._times: defaultdict[int, array[float]] = defaultdict(lambda: array("f"))  # of the steps before it
         self._values: h5py.Dataset | None = None
         self._file = h5py.File(self._writing, "w")
         self._file.attrs.update({"format": FORMAT, **about})
@@ -211,11 +212,10 @@ class RecordingWriter:
         ahead = self._ahead[simulation]
         if step < self._steps[simulation] or step in ahead:
             return False
-        ahead.add(step)
-        while self._steps[simulation] in ahead:
-            ahead.remove(int(self._steps[simulation]))
+        ahead[step] = float(inputs[-1])
+        while (following := int(self._steps[simulation])) in ahead:
+            self._times[simulation].append(ahead.pop(following))
             self._steps[simulation] += 1
-        self._times[simulation][step] = float(inputs[-1])
         run = self._runs.get(simulation)
         if run is not None and run.end != step:
             self._flush(simulation)
@@ -247,7 +247,7 @@ class RecordingWriter:
         self._values.resize(longest, axis=1)  # what came after a gap that never closed goes
         times = np.full((self._simulations, longest), np.nan, np.float32)
         for simulation, by_step in self._times.items():
-            times[simulation, : self._steps[simulation]] = [by_step[k] for k in range(self._steps[simulation])]
+            times[simulation, : len(by_step)] = by_step
         self._file["time"] = times
         self._file["steps"] = self._steps
         self._file["finished"] = finished
