@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from statistics import mean, stdev
 from typing import Any
 
+from dataset_curve import draw_dataset_curve
 from provenance import RESULTS, ROOT
 
 PAGE = ROOT / "docs" / "results.md"
@@ -89,6 +90,8 @@ def models(found: dict[str, Any]) -> Iterator[str]:
         seeds = len({row["seed"] for row in one["rows"]})
         shown = "-" if rollout is None else f"{rollout:.0%}"
         yield f"| {TITLES[model]} (`{model}`) | {one['improvement']:.1%} | {CLAIMED[model]} | {shown} | {seeds} |"
+    draw_dataset_curve(found["models"], TITLES, RESULTS / "dataset_curve.png")
+    yield "\n![Offline error over dataset size, and the online error](results/dataset_curve.png)\n"
     for model, one in found["models"].items():
         yield f"\n### {TITLES[model]}\n"
         yield (
