@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 from statistics import mean, stdev
@@ -90,7 +91,6 @@ def models(found: dict[str, Any]) -> Iterator[str]:
         seeds = len({row["seed"] for row in one["rows"]})
         shown = "-" if rollout is None else f"{rollout:.0%}"
         yield f"| {TITLES[model]} (`{model}`) | {one['improvement']:.1%} | {CLAIMED[model]} | {shown} | {seeds} |"
-    draw_dataset_curve(found["models"], TITLES, RESULTS / "dataset_curve.png")
     yield "\n![Offline error over dataset size, and the online error](results/dataset_curve.png)\n"
     for model, one in found["models"].items():
         yield f"\n### {TITLES[model]}\n"
@@ -142,25 +142,33 @@ def literature(found: dict[str, Any]) -> Iterator[str]:
     yield f"\nMade by `python benchmarks/literature.py`: {found['rows'][0]['machine']}.\n"
 
 
-def main() -> None:
+def page() -> str:
+    """The text of docs/results.md."""
     parts = [
         "# Results\n",
-        "Every figure here was made by the command named beside it; `make results` makes them all "
-        "and writes this page.\n",
+        "Every figure here was made by the command named beside it; `make results` makes them all and writes this page.\n",
     ]
-    sections = {
-        "laptop_protocol": laptop,
-        "online_vs_offline": models,
-        "streaming_bias": bias,
-        "literature": literature,
-    }
-    for name, section in sections.items():
+    for name, section in SECTIONS.items():
         found = load(name)
         if found is not None:
             parts += section(found)
-    PAGE.write_text("\n".join(parts).rstrip() + "\n")
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--print", action="store_true", help="print the page; write and draw nothing")
+    if parser.parse_args().print:
+        print(page(), end="")
+        return
+    compared = load("online_vs_offline")
+    if compared is not None:
+        draw_dataset_curve(compared["models"], TITLES, RESULTS / "dataset_curve.png")
+    PAGE.write_text(page())
     print(f"written to {PAGE.relative_to(ROOT)}")
 
+
+SECTIONS = {"laptop_protocol": laptop, "online_vs_offline": models, "streaming_bias": bias, "literature": literature}
 
 if __name__ == "__main__":
     main()
