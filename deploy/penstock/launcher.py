@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 QUICK_SECONDS = 20.0  # a worker that dies sooner than this after its start has died quickly
@@ -81,8 +82,10 @@ class LocalLauncher:
     def _signal(self, number: signal.Signals) -> None:
         with self._lock:
             for process in self._processes.values():
+                # It may end, and the thread that waits for it take note of that, between these two lines.
                 if process.poll() is None:
-                    os.killpg(process.pid, number)
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, number)
 
     def _keep(self, number: int) -> None:
         """Run worker `number` again and again while it dies and there is work."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -138,3 +140,29 @@ def test_threads_end_with_their_workers(tmp_path: Path) -> None:
         assert r.engine.wait(PATIENCE)
         until(lambda: not any(t.name.startswith("penstock-worker") for t in threading.enumerate()))
         assert r.exits == []
+
+
+class EndedMeanwhile:
+    """A process that ends, and is waited for by another thread, between the look at it and the signal to it."""
+
+    def __init__(self) -> None:
+        process = subprocess.Popen([sys.executable, "-c", ""], start_new_session=True)
+        process.wait()
+        self.pid = process.pid
+
+    def poll(self) -> None:
+        return None
+
+
+def test_a_worker_that_ends_just_as_it_is_told_to_does_no_harm(tmp_path: Path) -> None:
+    launcher = LocalLauncher(
+        tmp_path / "connect.json",
+        tmp_path,
+        workers=0,
+        environment={},
+        wanted=lambda: 0,
+        on_exit=lambda *_: None,
+        on_failure=lambda _: None,
+    )
+    launcher._processes[0] = EndedMeanwhile()  # type: ignore[assignment]
+    launcher.stop()
