@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 from penstock_server.plots.style import BLUE, ORANGE, figure
 
@@ -17,11 +18,11 @@ ONLINE = "online reservoir"
 def draw_dataset_curve(models: Mapping[str, Any], titles: Mapping[str, str], path: Path) -> Path:
     """A panel for each model of online_vs_offline.json ("models"); returns `path`."""
     with figure(path, 10.0, 6.5) as drawing:
-        axes = drawing.subplots(2, 2).flat
+        axes = list(drawing.subplots(2, 2).flat)
         for axis, (model, one) in zip(axes, models.items(), strict=False):
             _panel(axis, one["rows"])
             axis.set_title(titles[model])
-        for axis in list(axes)[len(models) :]:
+        for axis in axes[len(models) :]:
             axis.set_axis_off()
     return path
 
@@ -30,8 +31,9 @@ def _panel(axis: Axes, rows: list[dict[str, Any]]) -> None:
     offline = [r for r in rows if r["source"] == "offline"]
     sizes = sorted({r["gigabytes"] for r in offline})
     errors = [[r["validation_error"] for r in offline if r["gigabytes"] == size] for size in sizes]
+    megabytes = [1000 * size for size in sizes]
     axis.errorbar(
-        sizes,
+        megabytes,
         [np.mean(e) for e in errors],
         yerr=[[np.mean(e) - min(e) for e in errors], [max(e) - np.mean(e) for e in errors]],
         color=BLUE,
@@ -42,9 +44,11 @@ def _panel(axis: Axes, rows: list[dict[str, Any]]) -> None:
     online = [r["validation_error"] for r in rows if r["variant"] == ONLINE]
     seen = np.mean([r["gigabytes"] for r in rows if r["variant"] == ONLINE])
     axis.axhspan(min(online), max(online), color=ORANGE, alpha=0.2, linewidth=0)
-    axis.axhline(float(np.mean(online)), color=ORANGE, label=f"online, {seen:.2g} GB streamed, none stored")
+    axis.axhline(float(np.mean(online)), color=ORANGE, label=f"online, {1000 * seen:.3g} MB streamed, none stored")
     axis.set_xscale("log")
     axis.set_yscale("log")
-    axis.set_xlabel("dataset (GB)")
+    axis.set_xticks(megabytes, [f"{size:.3g}" for size in megabytes], minor=False)
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xlabel("dataset (MB)")
     axis.set_ylabel("held-out relative L2 error")
     axis.legend()
