@@ -29,13 +29,14 @@ COMMON = {
 }
 FNO = {
     "solver.simulations": 4000,
-    "solver.options": {"points": 64, "steps": 50, "viscosity": 1e-3, "initial_scale": 4.304},
+    "solver.options": {"points": 64, "begin": 10.0, "steps": 41, "viscosity": 1e-3, "initial_scale": 4.304},
     "buffer.capacity": 2000,
     "model.width": 20,
     "model.modes": 12,
     "model.projection": 32,
-    "training.max_batches": 2000,
+    "training.max_batches": 3000,
     "training.validate_every": 500,
+    "training.scheduler": {"name": "onecyclelr", "max_lr": 3e-3, "total_steps": 3000},
 }
 MP_PDE = {
     "solver.simulations": 4000,

@@ -56,17 +56,15 @@ class Outcome:
 
 
 def overrides(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as the command line's `--set table.key=value`, values in TOML."""
-    out: list[str] = []
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            out += overrides({f"{key}.{name}": inner for name, inner in value.items()})
-        else:
-            out += [
-                "--set",
-                f"{key}={json.dumps(value)}",
-            ]  # text, numbers, booleans and lists are written alike in TOML
-    return out
+    """Settings as the command line's `--set table.key=value`; a table replaces the one in the study file."""
+    return [text for key, value in settings.items() for text in ("--set", f"{key}={_toml(value)}")]
+
+
+def _toml(value: Any) -> str:
+    """On one line, as only inline tables are."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(name)} = {_toml(inner)}" for name, inner in value.items()) + "}"
+    return json.dumps(value)  # text, numbers, booleans and lists are written alike in both
 
 
 def penstock(arguments: Iterable[str], log: Path) -> None:

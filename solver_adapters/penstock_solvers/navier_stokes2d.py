@@ -22,14 +22,15 @@ COURANT = 1.5  # largest step times advection's largest frequency; the scheme is
 
 
 class NavierStokes2D:
-    """Streams `vorticity` (points, points), float32: first the initial condition at time 0, then one each `interval`.
+    """Streams `vorticity` (points, points), float32: first the state at time `begin`, then one each `interval`.
 
     Parameters of a simulation: `initial`, the seed of the initial vorticity; optionally `viscosity` and `forcing` (A above).
 
     Args:
         points: grid points N along each side, (x, y) = (i, j) / N with x along the first axis; wave numbers below N/3 are kept.
-        steps: streamed time steps of one simulation, the initial condition among them.
+        steps: streamed time steps of one simulation, the first one among them.
         interval: time between two of them.
+        begin: when the first one is streamed; at 0 it is the initial condition.
         dt: largest internal time step; without it, what the CFL condition asks for is taken. It holds in any case.
         viscosity: ν where it is not a parameter.
         forcing: A where it is not a parameter.
@@ -46,6 +47,7 @@ class NavierStokes2D:
         points: int = 64,
         steps: int = 50,
         interval: float = 1.0,
+        begin: float = 0.0,
         dt: float | None = None,
         viscosity: float = 1e-3,
         forcing: float = 0.1,
@@ -57,7 +59,9 @@ class NavierStokes2D:
             raise ValueError(f"steps = {steps}: expected at least 1, the initial condition")
         if interval <= 0 or (dt is not None and dt <= 0):
             raise ValueError(f"interval = {interval}, dt = {dt}: expected times above 0")
-        self.points, self.steps, self.interval = points, steps, interval
+        if begin < 0:
+            raise ValueError(f"begin = {begin}: expected 0 or more")
+        self.points, self.steps, self.interval, self.begin = points, steps, interval, begin
         self.dt = math.inf if dt is None else dt
         self.viscosity, self.forcing, self.initial_scale = viscosity, forcing, initial_scale
         self.fields = {"vorticity": Field(shape=(points, points), dtype="float32")}
@@ -109,10 +113,12 @@ class NavierStokes2D:
 
         stepper = ExponentialRungeKutta(viscosity * self._laplacian, advection_and_forcing, self._largest_step)
         modes: Modes = rfft2(initial, workers=1) * self._kept
+        if self.begin > 0:
+            modes = stepper.advance(0.0, modes, self.begin)
         for step in range(self.steps):
             if step > 0:
-                modes = stepper.advance((step - 1) * self.interval, modes, self.interval)
-            yield step * self.interval, irfft2(modes, s=(n, n), workers=1)
+                modes = stepper.advance(self.begin + (step - 1) * self.interval, modes, self.interval)
+            yield self.begin + step * self.interval, irfft2(modes, s=(n, n), workers=1)
 
     def _velocities(self, modes: Modes) -> NDArray[np.float64]:
         """(2, points, points): along the first and the second axis."""

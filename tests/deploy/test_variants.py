@@ -19,13 +19,6 @@ values = st.recursive(
 ).filter(lambda v: not isinstance(v, list) or not any(isinstance(x, dict | list) for x in v))
 
 
-def flat(settings: dict[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in settings.items():
-        out |= flat({f"{key}.{k}": v for k, v in value.items()}) if isinstance(value, dict) else {key: value}
-    return out
-
-
 def plain(value: Any) -> bool:
     if isinstance(value, dict):
         return all(map(plain, value.values()))
@@ -36,7 +29,7 @@ def plain(value: Any) -> bool:
 def test_settings_survive_the_command_line(settings: dict[str, Any]) -> None:
     arguments = overrides(settings)
     assert arguments[::2] == ["--set"] * (len(arguments) // 2)
-    assert settings_of(arguments[1::2]) == flat(settings)
+    assert settings_of(arguments[1::2]) == settings
     for text in arguments[1::2]:
         tomllib.loads(text)
 

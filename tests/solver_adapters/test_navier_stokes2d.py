@@ -157,6 +157,15 @@ def test_parameters_go_before_options() -> None:
     assert np.abs(default[2][1]["vorticity"] - by_option[2][1]["vorticity"]).max() > 0.01
 
 
+def test_a_later_begin_leaves_out_the_first_steps_and_nothing_else() -> None:
+    whole = list(NavierStokes2D(16, 6, interval=0.5, dt=0.02).run({"initial": 3.0}))
+    late = list(NavierStokes2D(16, 3, interval=0.5, begin=1.5, dt=0.02).run({"initial": 3.0}))
+    assert [time for time, _ in late] == [1.5, 2.0, 2.5]
+    for (_, expected), (_, got) in zip(whole[3:], late, strict=True):
+        # Not bit for bit: the internal steps are cut at other times.
+        np.testing.assert_allclose(got["vorticity"], expected["vorticity"], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -173,7 +182,13 @@ def test_wrong_parameters_are_named(parameters: dict[str, float], message: str) 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"points": 4}, "points = 4"), ({"steps": 0}, "steps = 0"), ({"interval": 0.0}, "interval"), ({"dt": -1.0}, "dt")],
+    [
+        ({"points": 4}, "points = 4"),
+        ({"steps": 0}, "steps = 0"),
+        ({"interval": 0.0}, "interval"),
+        ({"dt": -1.0}, "dt"),
+        ({"begin": -1.0}, "begin = -1"),
+    ],
 )
 def test_wrong_options_are_named(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
