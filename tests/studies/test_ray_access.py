@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from command import EXAMPLES, events, started, wait_for
 
 STRANGER = """
