@@ -25,7 +25,6 @@ from penstock_server.ledger import MAX_STEPS
 
 MAX_REFUSAL_EVENTS = 1000  # lines of events.jsonl, which a client that repeats itself must not fill the disk with
 
-Frame = bytes | memoryview
 Message = tuple[bytes, list[bytes]]
 """A peer and the frames that go to it."""
 
@@ -206,7 +205,7 @@ class Coordinator:
 
     # What arrives --------------------------------------------------------------------------------------------------
 
-    def handle(self, peer: bytes, frames: Sequence[Frame], now: float = 0.0) -> list[Message]:
+    def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0) -> list[Message]:
         """Deal with one message; the messages to send follow. Never raises for what a peer sent."""
         header = Header(Kind.REFUSE)
         try:
@@ -227,7 +226,7 @@ class Coordinator:
         except WireError as error:
             return [(peer, self._refusal(header, Reason.MALFORMED, str(error)))]
 
-    def _dispatch(self, peer: bytes, header: Header, payload: Frame, now: float) -> list[Message]:
+    def _dispatch(self, peer: bytes, header: Header, payload: bytes, now: float) -> list[Message]:
         if header.kind is Kind.HELLO:
             hello = Hello.unpack(payload)
             earlier = self._peers.get(peer)
@@ -272,8 +271,8 @@ class Coordinator:
             return [(peer, answer), *self._finish(header, finish)]
         raise WireError(f"{header.kind.name} is not for the coordinator")
 
-    def _heartbeat(self, header: Header, payload: Frame, now: float) -> list[bytes]:
-        client = self._clients.get(bytes(payload))  # what is large comes as a view, which no dict takes
+    def _heartbeat(self, header: Header, payload: bytes, now: float) -> list[bytes]:
+        client = self._clients.get(payload)
         if client is None:
             raise Refused(Reason.INCARNATION, "the server does not know this client any more: connect again with HELLO")
         client.heard = now

@@ -19,7 +19,7 @@ from penstock_server.config import Study
 from penstock_server.coordinator import Coordinator, Point
 from penstock_server.engine import StudyStatus
 from penstock_server.events import EventLog
-from penstock_server.ingest import Frame, Ingest, Message
+from penstock_server.ingest import Ingest, Message
 from penstock_server.keys import open_keys
 from penstock_server.ledger import Ledger
 from penstock_server.metrics import Metrics
@@ -75,7 +75,7 @@ class Recorder:
             on_static=self._take_static,
         )
 
-    def handle(self, peer: bytes, frames: Sequence[Frame], now: float) -> list[Message]:
+    def handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
         """One message of the data socket; see `Ingest.handle`."""
         if self._ingest is None:
             refuse = Refuse(Reason.NO_BEGIN, "the study's fields are not known yet: ANNOUNCE to the coordinator first")

@@ -318,8 +318,6 @@ def test_what_repeats_itself_does_not_fill_the_disk(talk: Talk, tmp_path: Path) 
 
 
 def test_a_large_heartbeat_is_refused(talk: Talk) -> None:
-    ((_, (header, payload)),) = talk.coordinator.handle(
-        b"a", [Header(Kind.HEARTBEAT, 7).pack(), memoryview(bytearray(2**17))], 0.0
-    )
+    ((_, (header, payload)),) = talk.coordinator.handle(b"a", [Header(Kind.HEARTBEAT, 7).pack(), bytes(2**17)], 0.0)
     assert unpack(header).kind is Kind.REFUSE
     assert Refuse.unpack(payload).reason is Reason.INCARNATION

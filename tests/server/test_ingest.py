@@ -403,10 +403,3 @@ def test_a_number_of_solver_ranks_that_cannot_be_is_refused(ranks: int) -> None:
     assert rig.refusal(Header(Kind.BEGIN, 7, 0, 1).pack(), begin).reason is Reason.MALFORMED
     rig.begin(ranks=2)
     assert rig.refusal(Header(Kind.END, 7, 0, 1, rank=2).pack()).reason is Reason.MALFORMED
-
-
-def test_frames_may_be_memory_that_somebody_else_owns() -> None:
-    rig = Rig()
-    rig.begin()
-    rig.say(*(memoryview(bytearray(frame)) for frame in rig.step(0)))
-    assert rig.trained.total() == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from penstock_server.plan import make_plan, make_welcome, write_connect_file
 from penstock_server.rank import TrainerRank
 from penstock_server.rank_status import RankStatus
 from penstock_server.restore import CHECKPOINTS
-from penstock_server.router_loop import Frame, Message, RouterLoop
+from penstock_server.router_loop import Message, RouterLoop
 
 
 class CoordinatorActor:
@@ -112,7 +111,7 @@ class CoordinatorActor:
         self._events.write(status, message=message)
         self._events.close()
 
-    def _handle(self, peer: bytes, frames: Sequence[Frame], now: float) -> list[Message]:
+    def _handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
         return self._after(self._coordinator.handle(peer, frames, now))
 
     def _tick(self, now: float) -> list[Message]:
