@@ -151,8 +151,9 @@ class RankActor:
         keys: StudyKeys,
         coordinator: Any,
         threads: int,
+        own_cores: tuple[int, ...],
     ) -> None:
-        self._threads = threads
+        self._threads, self._own_cores = threads, own_cores
         restore = load_latest(directory / CHECKPOINTS) if (directory / CHECKPOINTS).exists() else None
         self._restored = restore
         self._rank = TrainerRank(
@@ -195,7 +196,9 @@ class RankActor:
 
     def train(self) -> None:
         """Train until the study's end."""
-
+        if self._own_cores:
+            # This thread's, and those that torch starts from it; receiving stays on the other cores.
+            os.sched_setaffinity(0, self._own_cores)
         torch.set_num_threads(self._threads)
         try:
             self._rank.train()
