@@ -44,14 +44,18 @@ def solver_description(study: Study) -> dict[str, Any]:
     }
 
 
-def make_welcome(study: Study, endpoints: tuple[str, ...], *, heartbeats: bool = True) -> Welcome:
-    """What every client of the study is told."""
+def make_welcome(study: Study, endpoints: tuple[str, ...], *, in_process: bool = False) -> Welcome:
+    """What every client of the study is told.
+
+    in_process: clients and server share one thread. Then nobody falls silent, and nothing waits for company, which would make the
+    order of arrivals a matter of milliseconds.
+    """
     server = study.server
     return Welcome(
-        heartbeat_ms=int(server.heartbeat * 1000) if heartbeats else 0,
+        heartbeat_ms=int(server.heartbeat * 1000) if not in_process else 0,
         server_timeout_ms=int(server.server_timeout * 1000),
         credit_bytes=study.buffer.credit,
-        coalesce_bytes=COALESCE_BYTES,
+        coalesce_bytes=COALESCE_BYTES if not in_process else 0,
         coalesce_ms=COALESCE_MS,
         pin_simulations=study.samples.window > 1,
         rank_endpoints=endpoints,

@@ -124,12 +124,14 @@ class TrainerRank(TrainingLoop):
             self.buffer.end_production(drain=self.trainer.batches >= self.study.training.min_batches)
 
     def state(self) -> dict[str, Any]:
-        return {
+        state = {
             "coordinator": self._coordinator_state(),
             # The ledgers before the buffer: what ingest adds in between is in the buffer, and `_load_ledgers` marks it.
             "ledger": {"trained": self.trained.state_dict(), "validated": self.validated.state_dict()},
             **super().state(),
         }
+        state["counts"]["incomplete"] += self.ingest.incomplete()  # their missing pieces will not come any more
+        return state
 
     def _load_ledgers(self, ledger: dict[str, Any], buffer: Buffer) -> None:
         self.trained.load_state_dict(ledger["trained"])
