@@ -70,7 +70,7 @@ class Ingest:
 
     Args:
         schema: what clients send. samples: what they are made into. simulations: ids run from 0 to this; held_out: those from here
-            on are validation simulations.
+            on are validation simulations; redraws: so many ids more may come after them, of training simulations.
         buffer: for training samples (None where all simulations are held out); put: commits a filled slot, however long that takes,
             False when the study is over.
         trained, validated: the ledgers of training samples and of held-out time steps.
@@ -94,12 +94,13 @@ class Ingest:
         validated: Ledger,
         metrics: Metrics,
         on_static: Callable[[str, NDArray[np.float64]], None],
+        redraws: int = 0,
     ) -> None:
         self._schema = schema
         self._samples = samples
         self._incarnation = incarnation
-        self._total = simulations
-        self._held_out = held_out
+        self._total = simulations + redraws
+        self._held_out = range(held_out, simulations)
         self._credit = credit
         self._buffer = buffer
         self._put = put
@@ -233,7 +234,7 @@ class Ingest:
         columns = self._columns.get(header.field)
         if columns is None:
             raise Refused(Reason.UNKNOWN_FIELD, f"field id {header.field}: the study has {sorted(self._columns)}")
-        held_out = header.simulation >= self._held_out
+        held_out = header.simulation in self._held_out
         if self._samples.window == 1 or held_out:
             if header.step < simulation.again:
                 return True

@@ -28,7 +28,7 @@ from penstock_server.coordinator import Coordinator
 from penstock_server.engine import StudyStatus
 from penstock_server.events import EventLog
 from penstock_server.metrics import Metrics, write_targets
-from penstock_server.plan import make_plan, make_welcome, next_incarnation, write_connect_file
+from penstock_server.plan import make_plan, make_spares, make_welcome, next_incarnation, write_connect_file
 from penstock_server.production import Production
 from penstock_server.rank import TrainerRank
 from penstock_server.report import build_report, study_outcome, study_status, write_report
@@ -113,6 +113,7 @@ class InlineEngine:
             on_refused=self._metrics.refused,
             events=self._events,
             schema=schema,
+            spares=make_spares(study),
         )
         if restore is not None and schema is not None:
             self._rank.configure(schema)

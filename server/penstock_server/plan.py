@@ -33,6 +33,18 @@ def make_plan(study: Study) -> list[Point]:
     return plan
 
 
+def make_spares(study: Study) -> list[Point]:
+    """The points that may replace training simulations which have failed for good, in this order.
+
+    Raises PenstockError or ValueError as `make_plan`, and where the sampler has no further points.
+    """
+    training, redraws = study.solver.simulations, study.solver.redraws
+    if not redraws:
+        return []
+    points = ParameterSpace(study.parameters, study.directory).further(redraws, study.study.seed, training=training)
+    return [Point(tuple(map(float, row)), validation=False) for row in points]
+
+
 def solver_description(study: Study) -> dict[str, Any]:
     """What a worker must know to run the study's solver: its [solver] section, and the names it refers to."""
     return {

@@ -29,7 +29,13 @@ class Rig:
     """An ingest with everything it feeds, two fields U (3 components) and p; simulations 0..3, of which 3 is held out."""
 
     def __init__(
-        self, window: int = 1, stride: int = 1, time: str = "step", capacity: int = 50, credit: int = 1000
+        self,
+        window: int = 1,
+        stride: int = 1,
+        time: str = "step",
+        capacity: int = 50,
+        credit: int = 1000,
+        redraws: int = 0,
     ) -> None:
         wanted = {"U": FieldSection(components=3), "p": FieldSection()}
         announced = [
@@ -57,6 +63,7 @@ class Rig:
             validated=self.validated,
             metrics=self.metrics,
             on_static=self.static.__setitem__,
+            redraws=redraws,
         )
 
     def say(self, *frames: bytes, peer: bytes = PEER):

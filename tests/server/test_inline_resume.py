@@ -58,6 +58,7 @@ STUDIES: dict[str, dict[str, Any]] = {
         },
     },
     "min_batches": {"training": {"min_batches": 130}},
+    "redrawn": {"solver": {"retries": 0, "on_failure": "redraw"}},
     "no retries": {"solver": {"retries": 0, "concurrency": 3, "every": 2}},
 }
 
@@ -99,7 +100,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Study, st
             directory = tmp_path_factory.mktemp("undisturbed") / "run"
             done[name] = directory, run(study, directory)
             assert done[name][1]["status"] == "finished", done[name][1]["message"]
-            assert done[name][1]["simulations"]["failed"] > 0
+            assert done[name][1]["failures"]
+            assert done[name][1]["simulations"]["redrawn"] == (name == "redrawn")
         return done[name]
 
     return get
