@@ -240,6 +240,23 @@ def test_another_incarnation_is_refused_and_counted(talk: Talk) -> None:
     assert talk.refused == [Reason.INCARNATION]
 
 
+def test_late_words_of_an_older_attempt_are_refused_counted_and_change_nothing(talk: Talk) -> None:
+    talk.hello(b"a")
+    talk.hello(b"b")
+    simulation, attempt = talk.assigned(b"a")
+    talk.finish(b"a", simulation, attempt, Outcome.RETURNED)
+    assert talk.assigned(b"b") == (simulation, attempt + 1)
+    for outcome in (Outcome.FINISHED, Outcome.FAILED, Outcome.RETURNED):
+        ((_, header, payload),) = talk.finish(b"a", simulation, attempt, outcome)
+        assert header.kind is Kind.REFUSE
+        assert Refuse.unpack(payload).reason is Reason.STALE_ATTEMPT
+    ((_, header, payload),) = talk.say(b"a", Kind.ANNOUNCE, Announce((T_FIELD,)).pack(), simulation, attempt)
+    assert Refuse.unpack(payload).reason is Reason.STALE_ATTEMPT
+    assert talk.refused == [Reason.STALE_ATTEMPT] * 4
+    counts = talk.coordinator.counts()
+    assert (counts.running, counts.finished, counts.failed) == (1, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("name", "frames"),
     [
