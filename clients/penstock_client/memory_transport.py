@@ -29,7 +29,7 @@ class MemoryConnection:
             raise WireError("waiting for a message that the handler has not sent")
         return self._replies.popleft() if self._replies else None
 
-    def close(self) -> None:
+    def close(self, *, deliver: bool = True) -> None:  # noqa: ARG002 - a Connection
         self._replies.clear()
 
 
@@ -46,5 +46,5 @@ class MemoryTransport:
         self._made += 1
         return MemoryConnection(f"memory-{self._made}".encode(), self._handlers[endpoint])
 
-    def close(self) -> None:
+    def close(self, *, deliver: bool = True) -> None:
         """Nothing to give back."""

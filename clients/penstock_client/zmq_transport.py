@@ -12,6 +12,10 @@ from penstock_client.transport import Connection, Frame
 
 COPY_BELOW = 64 * 1024  # bytes; above, handing ZeroMQ the memory itself is cheaper than a copy
 LINGER_MS = 5000
+# ZeroMQ's own heartbeats let either side notice that the other is cut off; shorter interruptions are left to TCP, which loses nothing.
+HEARTBEAT_MS = 10_000
+CUT_OFF_MS = 60_000
+RECONNECT_MS, RECONNECT_MAX_MS = 100, 2000
 
 
 class ZmqConnection:
@@ -32,8 +36,8 @@ class ZmqConnection:
             return self._socket.recv_multipart()
         return None
 
-    def close(self) -> None:
-        self._socket.close(linger=LINGER_MS)
+    def close(self, *, deliver: bool = True) -> None:
+        self._socket.close(linger=LINGER_MS if deliver else 0)
 
 
 class ZmqTransport:
@@ -47,11 +51,15 @@ class ZmqTransport:
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.SNDHWM, 0)  # credit bounds what is on the way, not message counts
         socket.setsockopt(zmq.RCVHWM, 0)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, CUT_OFF_MS)
+        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
         socket.setsockopt(zmq.CURVE_SERVERKEY, self._info.server_public_key.encode())
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self._info.client_public_key.encode())
         socket.setsockopt(zmq.CURVE_SECRETKEY, self._info.client_secret_key.encode())
         socket.connect(endpoint)
         return ZmqConnection(socket)
 
-    def close(self) -> None:
-        self._context.destroy(linger=LINGER_MS)
+    def close(self, *, deliver: bool = True) -> None:
+        self._context.destroy(linger=LINGER_MS if deliver else 0)

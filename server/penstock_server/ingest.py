@@ -149,6 +149,11 @@ class Ingest:
             if header.kind is Kind.BEGIN:
                 self._begin(state, header, Begin.unpack(payload))
                 return [self._grant(state)]
+            if (
+                header.kind is Kind.CREDIT
+            ):  # a client that has waited long asks whether its connection still is the one it was
+                self._stream_of(state, header)
+                return [self._grant(state)]
             if header.kind is Kind.END:
                 simulation = self._stream_of(state, header)
                 simulation.ended.add(header.rank)
@@ -351,8 +356,9 @@ class Ingest:
         return self._answer(state.header._replace(count=state.granted), Kind.CREDIT, b"")
 
     def _refuse(self, state: _Peer, header: Header, reason: Reason, text: str) -> list[bytes]:
-        s = state.streamed
-        state.streamed = Streamed(s.accepted, s.duplicates, s.refused + 1)
+        if header.kind is Kind.PIECE:
+            s = state.streamed
+            state.streamed = Streamed(s.accepted, s.duplicates, s.refused + 1)
         return self._refusal(header, reason, text)
 
     def _refusal(self, header: Header, reason: Reason, text: str) -> list[bytes]:

@@ -8,6 +8,7 @@ takes a piece, and when the buffer has no room for a sample, or its limiter hold
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -100,6 +101,7 @@ class InlineEngine:
             seeds=len(study.parameters.seeds),
             retries=study.solver.retries,
             client_timeout=study.server.client_timeout,
+            wall_time=study.solver.wall_time,
             on_schema=self._configure,
             on_refused=self._metrics.refused,
             events=self._events,
@@ -136,6 +138,7 @@ class InlineEngine:
             production_over=self._coordinator.production_over,
             error=self._error,
             stopped=self._stopped,
+            given_up=self._coordinator.given_up(socket.gethostname()),
         )
 
     def worker_exited(self, pid: int, code: int | None, message: str) -> None:

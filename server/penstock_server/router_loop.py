@@ -13,6 +13,10 @@ from penstock_server.auth import StudyKeys, secure_context
 
 Message = tuple[bytes, list[bytes]]
 BACKLOG = 8192  # ZeroMQ's default of 100 loses simultaneous connects without a word
+HEARTBEAT_MS, CUT_OFF_MS = (
+    10_000,
+    60_000,
+)  # ZeroMQ's own: a client cut off without a word is noticed and its connection dropped
 MAX_MESSAGE_BYTES = 2**31  # refused by ZeroMQ before anything is allocated for it
 
 
@@ -51,6 +55,8 @@ class RouterLoop:
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.SNDHWM, 0)  # credit bounds what is on the way, not message counts
         self._socket.setsockopt(zmq.RCVHWM, 0)
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, CUT_OFF_MS)
         self._socket.setsockopt(zmq.BACKLOG, BACKLOG)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         self._socket.setsockopt(zmq.CURVE_SERVER, 1)

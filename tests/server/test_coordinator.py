@@ -34,6 +34,7 @@ class Talk:
         self.schemas: list[Schema] = []
         self.ready = True
         self.refused: list[Reason] = []
+        self.numbers: dict[bytes, int] = {}
         self.coordinator = Coordinator(
             [Point((float(i),) * 5, validation=i >= 3) for i in range(4)],
             make_welcome(study, ("data",)),
@@ -43,6 +44,7 @@ class Talk:
                 "samples": SamplesSection(),
                 "retries": 1,
                 "client_timeout": 10.0,
+                "wall_time": 100.0,
                 "on_schema": lambda schema: self.schemas.append(schema) or self.ready,
                 "on_refused": self.refused.append,
                 "events": events,
@@ -51,8 +53,9 @@ class Talk:
         )
 
     def say(self, peer: bytes, kind: Kind, payload: bytes = b"", simulation: int = 0, attempt: int = 0, **header):
-        """Send one message; returns [(peer, header, payload)]."""
-        base = {"incarnation": 7, "simulation": simulation, "attempt": attempt, **header}
+        """Send one message, as the peer's next request; returns [(peer, header, payload)]."""
+        self.numbers[peer] = self.numbers.get(peer, 0) + 1
+        base = {"incarnation": 7, "simulation": simulation, "attempt": attempt, "offset": self.numbers[peer], **header}
         now = base.pop("now", 0.0)
         replies = self.coordinator.handle(peer, [Header(kind, **base).pack(), payload], now)
         return [(p, unpack(f[0]), f[1]) for p, f in replies]
@@ -62,6 +65,13 @@ class Talk:
             peer, Kind.HELLO, Hello(peer.ljust(16, b"."), pid, "host").pack(), ANY_SIMULATION, now=now
         )
         assert header.kind is Kind.WELCOME
+
+    @staticmethod
+    def refusal(replies) -> tuple[Reason, str]:
+        ((_, header, payload),) = replies
+        assert header.kind is Kind.REFUSE
+        refuse = Refuse.unpack(payload)
+        return refuse.reason, refuse.text
 
     def assigned(self, peer: bytes, now: float = 0.0) -> tuple[int, int]:
         ((_, header, _),) = self.say(peer, Kind.NEXT, simulation=ANY_SIMULATION, now=now)
@@ -93,27 +103,26 @@ def test_held_out_simulations_come_first_then_the_rest_in_order(talk: Talk) -> N
 
 
 def test_a_worker_without_work_waits_until_the_last_simulation_is_safe(talk: Talk) -> None:
-    for name in (b"a", b"b"):
+    for name in (b"a", b"b", b"c", b"d", b"e"):
         talk.hello(name)
-    held = [talk.assigned(b"a") for _ in range(4)]
-    assert talk.say(b"b", Kind.NEXT, simulation=ANY_SIMULATION) == []
-    for simulation, attempt in held[:-1]:
-        talk.finish(b"a", simulation, attempt)
-    replies = talk.finish(b"a", *held[-1], Outcome.FAILED, "diverged")
-    assert [(p, h.kind) for p, h, _ in replies] == [(b"a", Kind.FINISHED), (b"b", Kind.ASSIGN)]
-    assert Assign.unpack(replies[1][2]).parameters == (float(held[-1][0]),) * 5
+    held = [(name, *talk.assigned(name)) for name in (b"a", b"b", b"c", b"d")]
+    assert talk.say(b"e", Kind.NEXT, simulation=ANY_SIMULATION) == []
+    for name, simulation, attempt in held[:-1]:
+        talk.finish(name, simulation, attempt)
+    replies = talk.finish(*held[-1], Outcome.FAILED, "diverged")
+    assert [(p, h.kind) for p, h, _ in replies] == [(b"d", Kind.FINISHED), (b"e", Kind.ASSIGN)]
+    assert Assign.unpack(replies[1][2]).parameters == (float(held[-1][1]),) * 5
 
 
 def test_a_failing_simulation_is_tried_again_and_then_given_up_with_its_last_words(talk: Talk) -> None:
     talk.hello(b"a")
     first = talk.assigned(b"a")
     talk.finish(b"a", *first, Outcome.FAILED, "boom")
-    others = [talk.assigned(b"a") for _ in range(3)]
+    for _ in range(3):
+        talk.finish(b"a", *talk.assigned(b"a"))
     again = talk.assigned(b"a")
     assert again == (first[0], first[1] + 1)
     talk.finish(b"a", *again, Outcome.FAILED, "boom again")
-    for simulation, attempt in others:
-        talk.finish(b"a", simulation, attempt)
     counts = talk.coordinator.counts()
     assert (counts.finished, counts.failed, counts.restarted) == (3, 1, 1)
     assert talk.coordinator.failures() == {first[0]: "boom again"}
@@ -136,20 +145,28 @@ def test_a_silent_client_loses_what_it_held(talk: Talk) -> None:
     held = talk.assigned(b"a")
     assert talk.coordinator.tick(10.5) == []
     assert talk.coordinator.counts().running == 0
-    given = [talk.assigned(b"b", now=11.0) for _ in range(4)]
+    given = []
+    for _ in range(4):
+        given.append(talk.assigned(b"b", now=11.0))
+        talk.finish(b"b", *given[-1])
     assert (held[0], held[1] + 1) in given
-    ((_, header, payload),) = talk.say(b"a", Kind.NEXT, simulation=ANY_SIMULATION)
-    assert header.kind is Kind.REFUSE
-    assert "connect again" in Refuse.unpack(payload).text
+    # On the connection it had, and on another one: what it held may be somebody else's.
+    assert talk.refusal(talk.say(b"a", Kind.FINISH, simulation=held[0], attempt=held[1]))[0] is Reason.NO_HELLO
+    for peer in (b"a", b"a2"):
+        reason, text = talk.refusal(talk.say(peer, Kind.HELLO, Hello(b"a".ljust(16, b"."), 1, "host").pack()))
+        assert (reason, "connect anew" in text) == (Reason.GIVEN_UP, True)
 
 
 def test_a_dead_worker_process_loses_what_it_held(talk: Talk) -> None:
     talk.hello(b"a", pid=4321)
     talk.hello(b"b", pid=77)
     talk.assigned(b"a")
-    talk.coordinator.worker_exited(4321, "exit code -9")
+    talk.coordinator.worker_exited("another host", 4321, "exit code -9")
+    assert talk.coordinator.counts().running == 1
+    talk.coordinator.worker_exited("host", 4321, "exit code -9")
     assert talk.coordinator.counts().running == 0
-    talk.coordinator.worker_exited(4321, "again")  # told twice: nothing more to lose
+    talk.coordinator.worker_exited("host", 4321, "again")  # told twice: nothing more to lose
+    assert talk.coordinator.given_up("host") == ()
 
 
 def test_heartbeats_tell_an_outdated_attempt_to_abandon(talk: Talk) -> None:
@@ -250,11 +267,10 @@ def test_a_solver_that_ends_without_streaming_has_failed(talk: Talk) -> None:
     talk.hello(b"a")
     simulation, attempt = talk.assigned(b"a")
     talk.finish(b"a", simulation, attempt, Outcome.EXITED)
-    others = [talk.assigned(b"a") for _ in range(3)]
-    again = talk.assigned(b"a")
-    talk.finish(b"a", *again, Outcome.EXITED)
+    for _ in range(3):
+        talk.finish(b"a", *talk.assigned(b"a"))
+    talk.finish(b"a", *talk.assigned(b"a"), Outcome.EXITED)
     assert "without finishing its stream" in talk.coordinator.failures()[simulation]
-    assert len(others) == 3
 
 
 def test_what_had_finished_is_taken_up_by_a_later_incarnation_only_with_all_its_samples(
@@ -267,4 +283,5 @@ def test_what_had_finished_is_taken_up_by_a_later_incarnation_only_with_all_its_
     later = Talk(events, heat_study())
     later.coordinator.load_state_dict(state, {3: 5, 0: 5, 1: 4}.__getitem__)
     later.hello(b"a")
-    assert [later.assigned(b"a") for _ in range(2)] == [(1, 2), (2, 1)]
+    later.hello(b"b")
+    assert [later.assigned(name) for name in (b"a", b"b")] == [(1, 2), (2, 1)]
