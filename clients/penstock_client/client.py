@@ -45,8 +45,12 @@ class Client:
         rank, ranks: this process's MPI rank and their number, where each sends its own piece.
         transport, control, incarnation: for the inline engine and tests, in place of `connect`.
 
+    Attributes:
+        welcome: what the server has told. incarnation: which of the server's lives this client belongs to.
+
     Raises:
         ConnectError: no usable connect.json, or nobody answers within `timeout`.
+        ServerLost: connect.json has been written anew meanwhile, by a server that was restarted.
         Refused: the connect.json belongs to an earlier incarnation of the server.
     """
 
@@ -61,14 +65,15 @@ class Client:
         control: str = "control",
         incarnation: int = 1,
     ) -> None:
+        self._connect, self._watches = connect, transport is None
         if transport is None:
             info = read_connect_file(connect)
             transport, control, incarnation = ZmqTransport(info), info.control, info.incarnation
         self._transport = transport
         self._ranks = ranks
+        self.incarnation = incarnation
         self._base = Header(Kind.HELLO, incarnation, ANY_SIMULATION, rank=rank)
         self._id = secrets.token_bytes(16)
-        self._connect = connect
         self._looked = 0.0
         self._lost = False  # nothing can be delivered any more
         self._streams: list[Stream] = []
@@ -76,7 +81,7 @@ class Client:
         hello = Hello(self._id, os.getpid(), socket.gethostname())
         self._control = Control(transport.connect(control), self._base, hello)
         try:
-            self.welcome = self._control.hello(control, timeout)
+            self.welcome = self._control.hello(control, timeout, self._look_for_another_server)
             if self.welcome.heartbeat_ms:
                 self._heartbeat = Heartbeat(
                     transport.connect(control),
@@ -198,7 +203,7 @@ class Client:
     def _look_for_another_server(self) -> None:
         """A server that has been restarted has written connect.json anew; the one before will not answer any more."""
         now = time.monotonic()
-        if now - self._looked < LOOK:
+        if not self._watches or now - self._looked < LOOK:
             return
         self._looked = now
         try:

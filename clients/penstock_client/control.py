@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 
-from penstock_client.errors import ConnectError, Refused, ServerLost, WireError
+from penstock_client.errors import ConnectError, Refused, WireError
 from penstock_client.payloads import Hello, Refuse, Welcome
 from penstock_client.reasons import Reason
 from penstock_client.transport import Connection
@@ -33,25 +33,23 @@ class Control:
         self._hello = [header._replace(kind=Kind.HELLO, offset=HELLO_NUMBER).pack(), hello.pack()]
         self._number = HELLO_NUMBER
 
-    def hello(self, endpoint: str, timeout: float) -> Welcome:
-        """Say who this is.
+    def hello(self, endpoint: str, timeout: float, check: Callable[[], None]) -> Welcome:
+        """Say who this is; `check` as for `ask`.
 
         Raises:
             ConnectError: no answer within `timeout` seconds. Refused: the server does not want this client.
         """
         deadline = time.monotonic() + timeout
 
-        def check() -> None:
+        def check_time() -> None:
+            check()
             if time.monotonic() > deadline:
-                raise ServerLost("no answer")
+                raise ConnectError(
+                    f"no answer from {endpoint} within {timeout:.0f} s: is the study running, and is its connect.json "
+                    "the current one (address and keys)?"
+                )
 
-        try:
-            header, payload = self._until_answered(self._hello, HELLO_NUMBER, check, min(WAIT, timeout))
-        except ServerLost as error:
-            raise ConnectError(
-                f"no answer from {endpoint} within {timeout:.0f} s: is the study running, and is its connect.json "
-                "the current one (address and keys)?"
-            ) from error
+        header, payload = self._until_answered(self._hello, HELLO_NUMBER, check_time, min(WAIT, timeout))
         if header.kind is not Kind.WELCOME:
             raise WireError(f"{header.kind.name} in answer to HELLO")
         return Welcome.unpack(payload)

@@ -38,7 +38,7 @@ class Point:
 WALL_TIME_MARGIN = (
     1.25  # a worker ends a solver at its wall time by itself; the coordinator is there for one that does not
 )
-WALL_TIME_MARGIN_SECONDS = 5.0
+WALL_TIME_MARGIN_SECONDS = 30.0  # a worker may have to prepare something first
 
 
 @dataclass(slots=True)
