@@ -30,7 +30,7 @@ static void hear(pnsk_heartbeat *beat, pnsk_message *message)
     penstock_status trouble = PENSTOCK_OK;
     bool abandon = false;
     if (message->header.kind == PNSK_REFUSE)
-        trouble = pnsk_refused(message, &error);
+        trouble = pnsk_refused(message, NULL, &error);
     else {
         if (message->header.kind != PNSK_ALIVE) {
             trouble = PENSTOCK_BAD_MESSAGE;

@@ -32,12 +32,17 @@ penstock_status pnsk_link_open(pnsk_link *link, void *context, const pnsk_connec
     if (link->socket == NULL || link->monitor == NULL)
         return unusable(link, error);
     const int unlimited = 0; /* credit bounds what is on the way, not message counts */
+    /* libzmq's own heartbeats tell either side that the other is cut off; shorter interruptions are left to TCP. */
+    const int heartbeat_ms = 10000, cut_off_ms = 60000, reconnect_max_ms = 2000;
     char events[64];
     snprintf(events, sizeof events, "inproc://penstock-%p", link->socket);
     const int watched = ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
                         ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
     if (zmq_setsockopt(link->socket, ZMQ_SNDHWM, &unlimited, sizeof unlimited) != 0 ||
         zmq_setsockopt(link->socket, ZMQ_RCVHWM, &unlimited, sizeof unlimited) != 0 ||
+        zmq_setsockopt(link->socket, ZMQ_HEARTBEAT_IVL, &heartbeat_ms, sizeof heartbeat_ms) != 0 ||
+        zmq_setsockopt(link->socket, ZMQ_HEARTBEAT_TIMEOUT, &cut_off_ms, sizeof cut_off_ms) != 0 ||
+        zmq_setsockopt(link->socket, ZMQ_RECONNECT_IVL_MAX, &reconnect_max_ms, sizeof reconnect_max_ms) != 0 ||
         zmq_setsockopt(link->socket, ZMQ_CURVE_SERVERKEY, server->server_public_key, PNSK_Z85_KEY) != 0 ||
         zmq_setsockopt(link->socket, ZMQ_CURVE_PUBLICKEY, server->client_public_key, PNSK_Z85_KEY) != 0 ||
         zmq_setsockopt(link->socket, ZMQ_CURVE_SECRETKEY, server->client_secret_key, PNSK_Z85_KEY) != 0 ||
@@ -106,6 +111,14 @@ static void read_events(pnsk_link *link)
     zmq_msg_close(&frame);
 }
 
+bool pnsk_link_was_cut(pnsk_link *link)
+{
+    read_events(link);
+    const bool cut = link->cut;
+    link->cut = false;
+    return cut;
+}
+
 static penstock_status malformed(const pnsk_link *link, const char *what, pnsk_error *error)
 {
     snprintf(error->text, sizeof error->text, "%s sent a message that cannot be read: %.500s", link->peer, what);
@@ -164,12 +177,14 @@ void pnsk_link_close(pnsk_link *link, int linger_ms)
     link->socket = link->monitor = NULL;
 }
 
-penstock_status pnsk_refused(pnsk_message *message, pnsk_error *error)
+penstock_status pnsk_refused(pnsk_message *message, uint32_t *reason, pnsk_error *error)
 {
     pnsk_refuse refuse;
     penstock_status status = PENSTOCK_REFUSED;
     if (pnsk_refuse_unpack(zmq_msg_data(&message->payload), zmq_msg_size(&message->payload), &refuse, error)) {
         snprintf(error->text, sizeof error->text, "%.1900s (refused: %s)", refuse.text, pnsk_reason_name(refuse.reason));
+        if (reason != NULL)
+            *reason = refuse.reason;
         pnsk_refuse_free(&refuse);
     } else
         status = PENSTOCK_BAD_MESSAGE;

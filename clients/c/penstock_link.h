@@ -41,7 +41,10 @@ penstock_status pnsk_link_receive(pnsk_link *link, int timeout_ms, bool *got, pn
 
 void pnsk_link_close(pnsk_link *link, int linger_ms);
 
-/* Put a REFUSE message into words. Closes its payload. */
-penstock_status pnsk_refused(pnsk_message *message, pnsk_error *error);
+/* Put a REFUSE message into words, and its reason into `reason` unless that is NULL. Closes its payload. */
+penstock_status pnsk_refused(pnsk_message *message, uint32_t *reason, pnsk_error *error);
+
+/* Whether the connection has broken since this was last asked; libzmq makes it anew by itself. */
+bool pnsk_link_was_cut(pnsk_link *link);
 
 #endif
