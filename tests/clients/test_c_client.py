@@ -614,7 +614,7 @@ def test_a_network_that_breaks_costs_an_attempt_at_most(programs: Path, tmp_path
                 assert output.splitlines()[-1] == "finished"
                 simulation.exited()
         report = server.report()
-    assert report["simulations"] == {"requested": 1, "finished": 1, "failed": 0, "restarted": 1}
+    assert report["simulations"] == {"requested": 1, "finished": 1, "failed": 0, "restarted": 1, "redrawn": 0}
     assert report["samples"]["unique"] == report["samples"]["expected"] == 100
     assert report["samples"]["duplicates_dropped"] >= 9
     assert control.connections >= 6

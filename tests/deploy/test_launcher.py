@@ -117,7 +117,7 @@ def test_a_frozen_worker_is_killed_and_replaced_however_often(tmp_path: Path) ->
         assert [(pid, code) for pid, code, _ in r.exits] == [(pid, -signal.SIGKILL) for pid in frozen]
         report = r.close()
     assert report["status"] == "finished"
-    assert report["simulations"] == {"requested": 3, "finished": 3, "failed": 0, "restarted": len(frozen)}
+    assert report["simulations"] == {"requested": 3, "finished": 3, "failed": 0, "restarted": len(frozen), "redrawn": 0}
     assert report["samples"]["unique"] == report["samples"]["expected"] == 36
     assert not any(psutil.pid_exists(pid) for pid in frozen)
 
