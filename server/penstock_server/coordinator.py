@@ -35,9 +35,9 @@ class Point:
     validation: bool
 
 
-WALL_TIME_MARGIN = (
-    1.25  # a worker ends a solver at its wall time by itself; the coordinator is there for one that does not
-)
+STOPPED_SECONDS = 5.0  # without a message or a tick: the server itself stood still, since ticks come every second
+# A worker ends a solver at its wall time by itself; the coordinator is there for one that does not.
+WALL_TIME_MARGIN = 1.25
 WALL_TIME_MARGIN_SECONDS = 30.0  # a worker may have to prepare something first
 
 
@@ -233,7 +233,7 @@ class Coordinator:
 
     def tick(self, now: float) -> list[Message]:
         """Give up clients that have been silent for too long, or serve something else than they should; end what runs too long."""
-        self._now = now
+        self._advance(now)
         lost: dict[KnownClient, str] = {}
         for client in self._clients:
             if now - client.heard > self._client_timeout:
@@ -260,7 +260,7 @@ class Coordinator:
 
     def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0) -> list[Message]:
         """Deal with one message; the messages to send follow. Never raises for what a peer sent."""
-        self._now = now
+        self._advance(now)
         header = Header(Kind.REFUSE)
         client: KnownClient | None = None
         try:
@@ -291,6 +291,19 @@ class Coordinator:
         if client is not None:
             client.answer = refusal
         return [(peer, refusal)]
+
+    def _advance(self, now: float) -> None:
+        """The clock goes on. Time in which this process was stopped is nobody's silence: what was sent then has yet to be read."""
+        stood_still = now - self._now
+        self._now = now
+        if stood_still < STOPPED_SECONDS:
+            return
+        for client in self._clients:
+            client.heard += stood_still
+            if client.adrift is not None:
+                client.adrift += stood_still
+        for run in self._running.values():
+            run.begun += stood_still
 
     def _hello(self, peer: bytes, header: Header, hello: Hello) -> list[bytes]:
         client, new = self._clients.hello(peer, hello, self._now)

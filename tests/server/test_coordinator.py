@@ -37,6 +37,7 @@ class Talk:
         self.ready = True
         self.refused: list[Reason] = []
         self.numbers: dict[bytes, int] = {}
+        self.now = 0.0
         self.coordinator = Coordinator(
             [Point((float(i),) * 5, validation=i >= 3) for i in range(4)],
             make_welcome(study, ("data",)),
@@ -65,7 +66,8 @@ class Talk:
             "offset": self.numbers.get(peer),
             **header,
         }
-        now = base.pop("now", 0.0)
+        now = base.pop("now", self.now)
+        self.tick(now)
         replies = self.coordinator.handle(peer, [Header(kind, **base).pack(), payload], now)
         return [(p, unpack(f[0]), f[1]) for p, f in replies]
 
@@ -74,6 +76,14 @@ class Talk:
             peer, Kind.HELLO, Hello(peer.ljust(16, b"."), pid, "host").pack(), ANY_SIMULATION, now=now
         )
         assert header.kind is Kind.WELCOME
+
+    def tick(self, now: float) -> list:
+        """Let time pass until then, a tick every second as the control socket's thread does."""
+        out = []
+        while self.now < now:
+            self.now = min(self.now + 1, now)
+            out += self.coordinator.tick(self.now)
+        return out
 
     @staticmethod
     def refusal(replies) -> tuple[Reason, str]:
@@ -214,9 +224,9 @@ def test_a_simulation_handed_back_is_not_a_failure(talk: Talk) -> None:
 
 def test_a_silent_client_loses_what_it_held(talk: Talk) -> None:
     talk.hello(b"a")
-    talk.hello(b"b", now=9.0)
     held = talk.assigned(b"a")
-    assert talk.coordinator.tick(10.5) == []
+    talk.hello(b"b", now=9.0)
+    assert talk.tick(10.5) == []
     assert talk.coordinator.counts().running == 0
     given = []
     for _ in range(4):
@@ -456,10 +466,10 @@ def test_a_client_whose_heartbeats_name_another_simulation_than_it_holds_is_give
     says = before if named == "the one before" else (ANY_SIMULATION, 0)
     for now in (2.0, 7.0, 11.0):
         heartbeat(talk, b"a", *says, now)
-        talk.coordinator.tick(now)
+        talk.tick(now)
         assert talk.coordinator.counts().running == 1
     heartbeat(talk, b"a", *says, 12.5)
-    talk.coordinator.tick(12.5)
+    talk.tick(12.5)
     assert talk.coordinator.counts().running == 0
     assert talk.coordinator.given_up("host") == (31,)
     assert talk.refusal(heartbeat(talk, b"a", *says, 13.0))[0] is Reason.GIVEN_UP
@@ -470,15 +480,29 @@ def test_a_heartbeat_that_was_on_its_way_does_not_count_against_a_client(talk: T
     held = talk.assigned(b"a")
     for now in range(0, 60, 2):
         heartbeat(talk, b"a", *((ANY_SIMULATION, 0) if now % 8 == 0 else held), float(now))
-        talk.coordinator.tick(float(now))
+        talk.tick(float(now))
     assert talk.coordinator.counts().running == 1
+
+
+def test_the_time_in_which_the_server_was_stopped_is_nobodys_silence(talk: Talk) -> None:
+    talk.hello(b"a")
+    held = talk.assigned(b"a")
+    talk.tick(9.0)
+    talk.now = 500.0  # without a tick
+    talk.coordinator.tick(500.0)
+    assert talk.coordinator.counts().running == 1
+    talk.tick(500.9)
+    assert talk.coordinator.counts().running == 1
+    talk.tick(503.0)
+    assert talk.coordinator.counts().running == 0
+    assert talk.refusal(heartbeat(talk, b"a", *held, 503.0))[0] is Reason.GIVEN_UP
 
 
 def test_given_up_processes_are_named_until_they_end_or_come_back(talk: Talk) -> None:
     for name, pid in ((b"a", 11), (b"b", 12), (b"c", 13)):
         talk.hello(name, pid=pid)
         talk.assigned(name)
-    talk.coordinator.tick(11.0)
+    talk.tick(11.0)
     assert talk.coordinator.given_up("host") == (11, 12, 13)
     assert talk.coordinator.given_up("elsewhere") == ()
     talk.coordinator.worker_exited("host", 12, "killed")
@@ -492,7 +516,7 @@ def test_clients_that_fall_silent_together_are_not_given_each_others_simulations
     for name in (b"a", b"b", b"c", b"d"):
         talk.assigned(name)
     assert talk.say(b"e", Kind.NEXT, simulation=ANY_SIMULATION) == []
-    assert talk.coordinator.tick(11.0) == []
+    assert talk.tick(11.0) == []
     talk.hello(b"f", now=12.0)
     for _ in range(4):
         simulation, attempt = talk.assigned(b"f", now=12.0)
@@ -512,7 +536,7 @@ def test_the_silence_of_who_has_nothing_left_to_do_is_no_loss(talk: Talk, tmp_pa
     talk.say(b"r0", Kind.FINISH, done, simulation, attempt, rank=0)
     for name in (b"w", b"r1"):
         heartbeat(talk, name, simulation, attempt, 9.0)
-    talk.coordinator.tick(11.0)
+    talk.tick(11.0)
     assert talk.coordinator.counts().running == 1
     talk.say(b"r1", Kind.FINISH, done, simulation, attempt, rank=1, now=11.0)
     assert talk.coordinator.counts().finished == 1
@@ -520,7 +544,7 @@ def test_the_silence_of_who_has_nothing_left_to_do_is_no_loss(talk: Talk, tmp_pa
         talk.finish(b"w", *talk.assigned(b"w", now=11.0))
     ((_, header, _),) = talk.say(b"w", Kind.NEXT, simulation=ANY_SIMULATION, now=11.0)
     assert header.kind is Kind.NO_MORE
-    talk.coordinator.tick(100.0)
+    talk.tick(100.0)
     assert talk.coordinator.given_up("host") == ()
     assert '"client_lost"' not in (tmp_path / "events.jsonl").read_text()
 
@@ -528,20 +552,19 @@ def test_the_silence_of_who_has_nothing_left_to_do_is_no_loss(talk: Talk, tmp_pa
 def test_a_simulation_that_runs_too_long_has_failed_and_is_abandoned(talk: Talk) -> None:
     talk.hello(b"a", now=0.0)
     held = talk.assigned(b"a")
-    for now in (50.0, 100.0, 150.0):  # the wall time is 100 s; a worker has some time to enforce it by itself
-        heartbeat(talk, b"a", *held, now)
-        talk.coordinator.tick(now)
+    for now in range(0, 155, 5):  # the wall time is 100 s; a worker has some time to enforce it by itself
+        heartbeat(talk, b"a", *held, float(now))
         assert talk.coordinator.counts().running == 1
     heartbeat(talk, b"a", *held, 156.0)
-    talk.coordinator.tick(156.0)
+    talk.tick(156.0)
     assert talk.coordinator.counts().running == 0
     ((_, _, payload),) = heartbeat(talk, b"a", *held, 157.0)
     assert Alive.unpack(payload).abandon
-    talk.coordinator.tick(160.0)
+    talk.tick(160.0)
     assert talk.coordinator.given_up("host") == ()
     for now in (163.0, 168.0):  # it does not abandon it: it is stuck
         heartbeat(talk, b"a", *held, now)
-        talk.coordinator.tick(now)
+        talk.tick(now)
     assert talk.coordinator.given_up("host") == (1,)
 
 
@@ -551,7 +574,7 @@ def test_what_an_attempt_says_that_has_been_given_up_is_refused_and_counted(talk
     simulation, attempt = talk.assigned(b"w")
     talk.say(b"rank", Kind.NEXT, simulation=simulation, attempt=attempt)
     heartbeat(talk, b"w", simulation, attempt, 9.0)
-    talk.coordinator.tick(11.0)  # the solver rank is silent: the attempt has failed
+    talk.tick(11.0)  # the solver rank is silent: the attempt has failed
     talk.hello(b"other", now=11.0)
     for _ in range(3):
         talk.finish(b"other", *talk.assigned(b"other", now=11.0))
@@ -602,7 +625,7 @@ def test_what_a_message_costs_does_not_grow_with_the_number_of_simulations(event
             talk.finish(b"a", *held)
             assert not talk.coordinator.production_over
             assert talk.coordinator.counts().finished + talk.coordinator.wanted_workers == number
-            talk.coordinator.tick(0.0)
+            talk.tick(0.0)
             talk.coordinator.worker_exited("host", 4321, "")
             took.append(time.perf_counter() - begun)
         medians.append(statistics.median(took))
