@@ -84,6 +84,7 @@ def live_server(
     client_timeout: float = 20.0,
     solver: Mapping[str, Any] | None = None,
     files: Path = Path(),
+    max_message: int | str = "16 MiB",
 ) -> Iterator[LiveServer]:
     """Run a study with these fields and one parameter `a` in [2, 3]; its run directory is `directory`.
 
@@ -103,7 +104,12 @@ def live_server(
             "buffer": {"capacity": 500, "credit": credit},
             "model": {"name": "mlp", "hidden": [8]},
             "training": {"batch_size": 4, "device": "cpu", "threads": 1},
-            "server": {"heartbeat": 0.2, "server_timeout": server_timeout, "client_timeout": client_timeout},
+            "server": {
+                "heartbeat": 0.2,
+                "server_timeout": server_timeout,
+                "client_timeout": client_timeout,
+                "max_message": max_message,
+            },
             "directory": str(files),
         }
     )

@@ -270,7 +270,7 @@ static penstock_status connect_to(penstock *p, const char *path, uint32_t rank, 
         return no_memory(p);
     p->ranks = ranks;
     p->base = (pnsk_header){.incarnation = p->server.incarnation, .simulation = -1, .rank = rank};
-    status = pnsk_link_open(&p->control, p->context, &p->server, p->server.control, "the coordinator", &p->error);
+    status = pnsk_link_open(&p->control, p->context, &p->server, p->server.control, "the coordinator", true, &p->error);
     if (status == PENSTOCK_OK)
         status = say_hello(p, seconds);
     return status == PENSTOCK_OK ? open_streams(p) : status;

@@ -128,7 +128,7 @@ pnsk_heartbeat *pnsk_heartbeat_start(void *context, const pnsk_connect_file *ser
     beat->heard_ms = pnsk_now_ms();
     pthread_mutex_init(&beat->lock, NULL);
     int failed = 0;
-    if (pnsk_link_open(&beat->link, context, server, server->control, "the coordinator", error) == PENSTOCK_OK) {
+    if (pnsk_link_open(&beat->link, context, server, server->control, "the coordinator", true, error) == PENSTOCK_OK) {
         failed = start_thread(beat);
         if (failed == 0)
             return beat;

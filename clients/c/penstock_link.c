@@ -21,8 +21,23 @@ static penstock_status unusable(const pnsk_link *link, pnsk_error *error)
     return PENSTOCK_NO_CONNECTION;
 }
 
+static bool set(void *socket, int option, int value)
+{
+    return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
+}
+
+/* Who is cut off is noticed by TCP, and on control connections, whose messages are dealt with at once, by libzmq's own heartbeats:
+ * on a data connection they would fail while a trainer rank leaves messages unread. Shorter interruptions cost nothing. */
+static bool notices_a_cut(void *socket, bool control)
+{
+    const bool kept_alive = set(socket, ZMQ_TCP_KEEPALIVE, 1) && set(socket, ZMQ_TCP_KEEPALIVE_IDLE, 30) &&
+                            set(socket, ZMQ_TCP_KEEPALIVE_INTVL, 10) && set(socket, ZMQ_TCP_KEEPALIVE_CNT, 3);
+    return kept_alive && (!control || (set(socket, ZMQ_HEARTBEAT_IVL, 10000) && set(socket, ZMQ_HEARTBEAT_TIMEOUT, 60000) &&
+                                       set(socket, ZMQ_HEARTBEAT_TTL, 60000)));
+}
+
 penstock_status pnsk_link_open(pnsk_link *link, void *context, const pnsk_connect_file *server, const char *endpoint,
-                               const char *peer, pnsk_error *error)
+                               const char *peer, bool control, pnsk_error *error)
 {
     memset(link, 0, sizeof *link);
     link->peer = peer;
@@ -32,16 +47,14 @@ penstock_status pnsk_link_open(pnsk_link *link, void *context, const pnsk_connec
     if (link->socket == NULL || link->monitor == NULL)
         return unusable(link, error);
     const int unlimited = 0; /* credit bounds what is on the way, not message counts */
-    /* libzmq's own heartbeats tell either side that the other is cut off; shorter interruptions are left to TCP. */
-    const int heartbeat_ms = 10000, cut_off_ms = 60000, reconnect_max_ms = 2000;
+    const int reconnect_max_ms = 2000;
     char events[64];
     snprintf(events, sizeof events, "inproc://penstock-%p", link->socket);
     const int watched = ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
                         ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
     if (zmq_setsockopt(link->socket, ZMQ_SNDHWM, &unlimited, sizeof unlimited) != 0 ||
         zmq_setsockopt(link->socket, ZMQ_RCVHWM, &unlimited, sizeof unlimited) != 0 ||
-        zmq_setsockopt(link->socket, ZMQ_HEARTBEAT_IVL, &heartbeat_ms, sizeof heartbeat_ms) != 0 ||
-        zmq_setsockopt(link->socket, ZMQ_HEARTBEAT_TIMEOUT, &cut_off_ms, sizeof cut_off_ms) != 0 ||
+        !notices_a_cut(link->socket, control) ||
         zmq_setsockopt(link->socket, ZMQ_RECONNECT_IVL_MAX, &reconnect_max_ms, sizeof reconnect_max_ms) != 0 ||
         zmq_setsockopt(link->socket, ZMQ_CURVE_SERVERKEY, server->server_public_key, PNSK_Z85_KEY) != 0 ||
         zmq_setsockopt(link->socket, ZMQ_CURVE_PUBLICKEY, server->client_public_key, PNSK_Z85_KEY) != 0 ||

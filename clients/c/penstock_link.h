@@ -27,7 +27,7 @@ typedef struct {
 int64_t pnsk_now_ms(void);
 
 penstock_status pnsk_link_open(pnsk_link *link, void *context, const pnsk_connect_file *server, const char *endpoint,
-                               const char *peer, pnsk_error *error);
+                               const char *peer, bool control, pnsk_error *error);
 
 /* Send one message: header, and the payload unless it is NULL. Never blocks. */
 penstock_status pnsk_link_send(pnsk_link *link, const pnsk_header *header, const pnsk_buffer *payload,

@@ -11,7 +11,7 @@ penstock_status pnsk_stream_open(pnsk_stream *stream, void *context, const pnsk_
     memset(stream, 0, sizeof *stream);
     stream->welcome = welcome;
     stream->beat = beat;
-    return pnsk_link_open(&stream->link, context, server, welcome->rank_endpoints[trainer_rank], "a trainer rank", error);
+    return pnsk_link_open(&stream->link, context, server, welcome->rank_endpoints[trainer_rank], "a trainer rank", false, error);
 }
 
 /* Take in every message that is there, waiting for the first one up to timeout_ms. */

@@ -79,12 +79,12 @@ class Client:
         self._streams: list[Stream] = []
         self._heartbeat: Heartbeat | None = None
         hello = Hello(self._id, os.getpid(), socket.gethostname())
-        self._control = Control(transport.connect(control), self._base, hello)
+        self._control = Control(transport.connect(control, control=True), self._base, hello)
         try:
             self.welcome = self._control.hello(control, timeout, self._look_for_another_server)
             if self.welcome.heartbeat_ms:
                 self._heartbeat = Heartbeat(
-                    transport.connect(control),
+                    transport.connect(control, control=True),
                     self._id,
                     incarnation,
                     self.welcome.heartbeat_ms / 1000,

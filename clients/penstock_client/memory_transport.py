@@ -40,7 +40,7 @@ class MemoryTransport:
         self._handlers = handlers
         self._made = 0
 
-    def connect(self, endpoint: str) -> Connection:
+    def connect(self, endpoint: str, *, control: bool = False) -> Connection:  # noqa: ARG002 - a Transport
         if endpoint not in self._handlers:
             raise ConnectError(f"no handler for {endpoint!r}, only for {', '.join(self._handlers)}")
         self._made += 1

@@ -26,8 +26,8 @@ class Connection(Protocol):
 class Transport(Protocol):
     """Makes connections."""
 
-    def connect(self, endpoint: str) -> Connection:
-        """A connection to a server socket."""
+    def connect(self, endpoint: str, *, control: bool = False) -> Connection:
+        """A connection to a server socket. control: to the coordinator, which reads at once."""
 
     def close(self, *, deliver: bool = True) -> None:
         """Close everything this transport made; see `Connection.close`."""

@@ -12,9 +12,10 @@ from penstock_client.transport import Connection, Frame
 
 COPY_BELOW = 64 * 1024  # bytes; above, handing ZeroMQ the memory itself is cheaper than a copy
 LINGER_MS = 5000
-# ZeroMQ's own heartbeats let either side notice that the other is cut off; shorter interruptions are left to TCP, which loses nothing.
-HEARTBEAT_MS = 10_000
-CUT_OFF_MS = 60_000
+# Who is cut off is noticed by TCP, and on control connections, whose messages are dealt with at once, by ZeroMQ's own heartbeats:
+# on a data connection they would fail while a trainer rank leaves messages unread. Shorter interruptions cost nothing.
+KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 3}
+HEARTBEATS = {zmq.HEARTBEAT_IVL: 10_000, zmq.HEARTBEAT_TIMEOUT: 60_000, zmq.HEARTBEAT_TTL: 60_000}
 RECONNECT_MS, RECONNECT_MAX_MS = 100, 2000
 
 
@@ -47,12 +48,12 @@ class ZmqTransport:
         self._info = info
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
 
-    def connect(self, endpoint: str) -> Connection:
+    def connect(self, endpoint: str, *, control: bool = False) -> Connection:
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.SNDHWM, 0)  # credit bounds what is on the way, not message counts
         socket.setsockopt(zmq.RCVHWM, 0)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, CUT_OFF_MS)
+        for option, value in (KEEPALIVE | HEARTBEATS if control else KEEPALIVE).items():
+            socket.setsockopt(option, value)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
         socket.setsockopt(zmq.CURVE_SERVERKEY, self._info.server_public_key.encode())

@@ -7,6 +7,7 @@ depend on how many simulations the study has.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,11 @@ from penstock_server.config import FieldSection, SamplesSection
 from penstock_server.engine import SimulationCounts
 from penstock_server.events import EventLog
 from penstock_server.known_clients import KnownClient, KnownClients
+from penstock_server.ledger import MAX_STEPS
 
+MAX_REFUSAL_EVENTS = 1000  # lines of events.jsonl, which a client that repeats itself must not fill the disk with
+
+Frame = bytes | memoryview
 Message = tuple[bytes, list[bytes]]
 """A peer and the frames that go to it."""
 
@@ -74,6 +79,7 @@ class Coordinator:
         client_timeout: seconds of silence after which a client is given up. wall_time: seconds that one attempt may take.
         on_schema: called once, when the fields' shapes are known, to make the trainer ranks ready. True: they are. False: it has begun
             elsewhere, since it may take longer than clients wait for a heartbeat's answer, and `configured` will be called.
+        max_message: bytes that a trainer rank takes in one message.
         on_refused: called with the reason of every refusal, to count it.
     """
 
@@ -92,6 +98,7 @@ class Coordinator:
         on_refused: Callable[[Reason], None],
         events: EventLog,
         seeds: int = 0,
+        max_message: int = 2**63,
         schema: Schema | None = None,
         spares: Sequence[Point] = (),
     ) -> None:
@@ -101,6 +108,7 @@ class Coordinator:
         self._fields = fields
         self._samples = samples
         self._seeds = seeds
+        self._max_message = max_message
         self._retries = retries
         self._client_timeout = client_timeout
         self._wall_time = wall_time
@@ -109,8 +117,8 @@ class Coordinator:
         self._events = events
         self._schema = schema
         self._configured = schema is not None
-        # ANNOUNCEs that wait for the trainer ranks to be ready
-        self._announced: list[tuple[KnownClient, Header, Accept]] = []
+        # ANNOUNCEs that wait for the trainer ranks to be ready, by client
+        self._announced: dict[bytes, tuple[Header, Accept]] = {}
         self._static_arrived: set[str] = set()
         self._simulations = [_Simulation() for _ in plan]
         self._waiting = deque(self._in_turn())
@@ -121,6 +129,7 @@ class Coordinator:
         self._now = 0.0
         self._restarted = 0
         self._redrawn: list[int] = []  # failed simulations that a spare point has replaced
+        self._refusals = 0
         self._stopping = False
         self.blocked_seconds = 0.0  # time that clients spent waiting for credit, as they report it
 
@@ -258,7 +267,7 @@ class Coordinator:
 
     # What arrives --------------------------------------------------------------------------------------------------
 
-    def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0) -> list[Message]:
+    def handle(self, peer: bytes, frames: Sequence[Frame], now: float = 0.0) -> list[Message]:
         """Deal with one message; the messages to send follow. Never raises for what a peer sent."""
         self._advance(now)
         header = Header(Kind.REFUSE)
@@ -274,7 +283,7 @@ class Coordinator:
                     "read connect.json again",
                 )
             if header.kind is Kind.HELLO:
-                return [(peer, self._hello(peer, header, Hello.unpack(frames[1])))]
+                return self._hello(peer, header, Hello.unpack(frames[1]))
             if header.kind is Kind.HEARTBEAT:
                 return [(peer, self._heartbeat(header, frames[1]))]
             asking = self._clients.at(peer, now)
@@ -305,28 +314,38 @@ class Coordinator:
         for run in self._running.values():
             run.begun += stood_still
 
-    def _hello(self, peer: bytes, header: Header, hello: Hello) -> list[bytes]:
+    def _hello(self, peer: bytes, header: Header, hello: Hello) -> list[Message]:
+        earlier = self._clients.over(peer)
+        out: list[Message] = []
+        if earlier is not None and earlier.id != hello.client:
+            out = self._lose({earlier: "its connection now belongs to another client"}, given_up=False)
         client, new = self._clients.hello(peer, hello, self._now)
         if new:
             self._events.write("client", pid=client.pid, host=client.host)
-        return self._frames(header, Kind.WELCOME, self._welcome.pack())
+        return [(peer, self._frames(header, Kind.WELCOME, self._welcome.pack())), *out]
 
-    def _dispatch(self, client: KnownClient, header: Header, payload: bytes) -> list[Message]:
+    def _dispatch(self, client: KnownClient, header: Header, payload: Frame) -> list[Message]:
         """Deal with a request that is not a repetition."""
         if header.kind is Kind.NEXT:
             return self._next(client, header)
         if header.kind is Kind.ANNOUNCE:
             self._current(header)
-            self._announced.append((client, header, self._announce(Announce.unpack(payload))))
+            self._announced[client.id] = header, self._announce(Announce.unpack(payload))
             return self._serve_announced()
         if header.kind is Kind.FINISH:
             self._current(header)
             finish = Finish.unpack(payload)
+            if finish.steps > MAX_STEPS or not 0 <= finish.blocked_seconds < math.inf:
+                raise Refused(
+                    Reason.MALFORMED,
+                    f"FINISH after {finish.steps} time steps and {finish.blocked_seconds} s of waiting: expected at most {MAX_STEPS} "
+                    "and a finite time",
+                )
             return [self._answer(client, header, Kind.FINISHED, b""), *self._finish(client, header, finish)]
         raise WireError(f"{header.kind.name} is not for the coordinator")
 
-    def _heartbeat(self, header: Header, payload: bytes) -> list[bytes]:
-        client = self._clients.named(payload, self._now)
+    def _heartbeat(self, header: Header, payload: Frame) -> list[bytes]:
+        client = self._clients.named(bytes(payload), self._now)  # what is large comes as a view, which no dict takes
         abandon, agrees = False, client.holds is None
         if 0 <= header.simulation < len(self._simulations):
             simulation = self._simulations[header.simulation]
@@ -386,8 +405,8 @@ class Coordinator:
         while self._parked and (self.production_over or self._waiting):
             key = next(iter(self._parked))
             header, client = self._parked.pop(key), self._clients.get(key)
-            if client is None:
-                continue  # it was given up while it waited
+            if client is None or client.number != header.offset:
+                continue  # it was given up while it waited, or has asked for something else
             if self.production_over:
                 client.may_leave = True
                 out.append(self._answer(client, header, Kind.NO_MORE, b""))
@@ -412,7 +431,13 @@ class Coordinator:
         if self._stopping:
             raise Refused(Reason.STUDY_OVER, "the study is stopping and wants no more data")
         schema = agree(
-            announce.fields, self._fields, self._welcome.parameters, self._samples, self._schema, seeds=self._seeds
+            announce.fields,
+            self._fields,
+            self._welcome.parameters,
+            self._samples,
+            self._schema,
+            seeds=self._seeds,
+            max_message=self._max_message,
         )
         if self._schema is None:
             self._events.write("schema", fields={f.name: [*f.shape, f.components] for f in schema.spec.fields})
@@ -429,12 +454,13 @@ class Coordinator:
     def _serve_announced(self) -> list[Message]:
         if not self._configured:
             return []
-        waiting, self._announced = self._announced, []
-        return [
-            self._answer(client, header, Kind.ACCEPT, accept.pack())
-            for client, header, accept in waiting
-            if client.number == header.offset  # it may have been answered otherwise, or been given up, meanwhile
-        ]
+        waiting, self._announced = self._announced, {}
+        out: list[Message] = []
+        for key, (header, accept) in waiting.items():
+            client = self._clients.get(key)
+            if client is not None and client.number == header.offset:  # it has asked for nothing else meanwhile
+                out.append(self._answer(client, header, Kind.ACCEPT, accept.pack()))
+        return out
 
     def static_arrived(self, name: str) -> None:
         """A static field is in; later clients need not send it."""
@@ -533,5 +559,7 @@ class Coordinator:
 
     def _refusal(self, header: Header, reason: Reason, text: str) -> list[bytes]:
         self._on_refused(reason)
-        self._events.write("refused", reason=reason.name.lower(), kind=header.kind.name, text=text)
+        self._refusals += 1
+        if self._refusals <= MAX_REFUSAL_EVENTS:  # the metric counts on
+            self._events.write("refused", reason=reason.name.lower(), kind=header.kind.name, text=text)
         return self._frames(header, Kind.REFUSE, Refuse(reason, text).pack())

@@ -88,6 +88,10 @@ class KnownClients:
         client.peer, client.heard = peer, now
         return client, new
 
+    def over(self, peer: bytes) -> KnownClient | None:
+        """Whose control connection this is."""
+        return self._peers.get(peer)
+
     def at(self, peer: bytes, now: float) -> KnownClient:
         """Who speaks over this control connection.
 

@@ -632,3 +632,59 @@ def test_what_a_message_costs_does_not_grow_with_the_number_of_simulations(event
         looks.append(simulations.looks)
     assert looks[0] == looks[1]
     assert medians[1] < 3 * medians[0]
+
+
+def test_a_connection_stands_for_one_client_at_a_time(talk: Talk) -> None:
+    for number in range(100):
+        talk.say(b"p", Kind.HELLO, Hello(number.to_bytes(16, "little"), 1, "host").pack(), ANY_SIMULATION)
+    assert len(list(talk.coordinator._clients)) == 1
+    held = talk.assigned(b"p")
+    talk.hello(b"p")  # what the one before held is handed out again
+    given = []
+    for _ in range(4):
+        given.append(talk.assigned(b"p"))
+        talk.finish(b"p", *given[-1])
+    assert (held[0], held[1] + 1) in given
+
+
+def test_a_later_request_takes_the_place_of_one_that_waits_for_its_answer(talk: Talk) -> None:
+    talk.ready = False
+    talk.hello(b"a")
+    held = talk.assigned(b"a")
+    announce = Announce((T_FIELD,)).pack()
+    for _ in range(100):
+        assert talk.say(b"a", Kind.ANNOUNCE, announce, *held) == []
+    ((_, header, _),) = talk.finish(b"a", *held, Outcome.RETURNED)
+    assert header.kind is Kind.FINISHED
+    assert talk.coordinator.configured() == []
+    assert repeated(talk, b"a", Kind.FINISH, b"", *held)[0][1].kind is Kind.FINISHED
+
+
+@pytest.mark.parametrize(("steps", "blocked"), [(2**63, 0.0), (5, float("nan")), (5, float("inf")), (5, -1.0)])
+def test_an_end_that_cannot_be_is_refused(talk: Talk, steps: int, blocked: float) -> None:
+    talk.hello(b"a")
+    simulation, attempt = talk.assigned(b"a")
+    finish = Finish(Outcome.FINISHED, 1, steps, "", blocked).pack()
+    ((_, header, payload),) = talk.say(b"a", Kind.FINISH, finish, simulation, attempt)
+    assert header.kind is Kind.REFUSE
+    assert Refuse.unpack(payload).reason is Reason.MALFORMED
+    assert talk.coordinator.counts().running == 1
+    assert talk.coordinator.blocked_seconds == 0.0
+
+
+def test_what_repeats_itself_does_not_fill_the_disk(talk: Talk, tmp_path: Path) -> None:
+    for _ in range(3000):
+        talk.coordinator.handle(b"a", [b"x" * 64, b""], 0.0)
+    talk.hello(b"a")
+    simulation, attempt = talk.assigned(b"a")
+    talk.finish(b"a", simulation, attempt, Outcome.FAILED, "x" * 2**20)
+    assert len(talk.refused) == 3000
+    assert (tmp_path / "events.jsonl").stat().st_size < 400_000
+
+
+def test_a_large_heartbeat_is_refused(talk: Talk) -> None:
+    ((_, (header, payload)),) = talk.coordinator.handle(
+        b"a", [Header(Kind.HEARTBEAT, 7).pack(), memoryview(bytearray(2**17))], 0.0
+    )
+    assert unpack(header).kind is Kind.REFUSE
+    assert Refuse.unpack(payload).reason is Reason.NO_HELLO
