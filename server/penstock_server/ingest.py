@@ -192,6 +192,11 @@ class Ingest:
             if header.kind is Kind.BEGIN:
                 self._begin(state, header, Begin.unpack(payload))
                 return [self._grant(state)]
+            if (
+                header.kind is Kind.CREDIT
+            ):  # a client that has waited long asks whether its connection still is the one it was
+                self._stream_of(state, header)
+                return [self._grant(state)]
             if header.kind is Kind.END:
                 simulation = self._stream_of(state, header)
                 if header.rank >= simulation.ranks:
@@ -421,7 +426,8 @@ class Ingest:
 
     def _refuse(self, state: _Peer, header: Header, reason: Reason, text: str) -> list[list[bytes]]:
         s = state.streamed
-        state.streamed = Streamed(s.accepted, s.duplicates, s.refused + 1)
+        if header.kind is Kind.PIECE:
+            state.streamed = Streamed(s.accepted, s.duplicates, s.refused + 1)
         refusal = self._refusal(header, reason, text)
         # Whoever sends on regardless must not fill the server with answers that nobody reads.
         return [] if header.kind is Kind.PIECE and s.refused >= MAX_REFUSALS else [refusal]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -126,6 +127,7 @@ class RecordEngine:
             seeds=len(study.parameters.seeds),
             retries=study.solver.retries,
             client_timeout=study.server.client_timeout,
+            wall_time=study.solver.wall_time,
             max_message=study.server.max_message,
             on_schema=self._sockets.configure,
             on_refused=self._recorder.metrics.refused,
@@ -152,6 +154,7 @@ class RecordEngine:
             simulations=self._coordinator.counts(),
             received=self._recorder.arrived.total(),
             wanted_workers=self._coordinator.wanted_workers,
+            given_up=self._coordinator.given_up(socket.gethostname()),
             message=message,
         )
 

@@ -15,6 +15,8 @@ from penstock_server.metrics import Metrics
 
 Message = tuple[bytes, list[bytes]]
 BACKLOG = 8192  # ZeroMQ's default of 100 loses simultaneous connects without a word
+# Clients that are cut off are noticed by TCP. ZeroMQ's own heartbeats would take one whose messages nobody has looked at yet for dead.
+KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 3}
 MAX_CONTROL_MESSAGE = 2 * 2**20  # a string of the wire format is at most half of it
 MAX_WAITING = 64  # messages of one connection that nobody has looked at yet; then TCP stops their sender
 MAX_UNREAD = 10_000  # answers that wait for one client to read them; further ones are dropped
@@ -66,6 +68,8 @@ class RouterLoop:
         self._socket.setsockopt(zmq.SNDHWM, MAX_UNREAD)
         self._socket.setsockopt(zmq.RCVHWM, MAX_WAITING)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # what cannot be sent is told, to be counted
+        for option, value in KEEPALIVE.items():
+            self._socket.setsockopt(option, value)
         self._socket.setsockopt(zmq.BACKLOG, BACKLOG)
         self._socket.setsockopt(zmq.MAXMSGSIZE, max_message + CURVE_OVERHEAD)
         self._socket.setsockopt(zmq.CURVE_SERVER, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Protocol
 
@@ -77,7 +78,7 @@ class StudySockets:
 
     def worker_exited(self, pid: int, text: str) -> None:
         """A worker process on this machine has ended."""
-        self._control.post(lambda: self._after(self._coordinator.worker_exited(pid, text)))
+        self._control.post(lambda: self._after(self._coordinator.worker_exited(socket.gethostname(), pid, text)))
 
     def stop(self) -> None:
         """Hand out nothing more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class CoordinatorActor:
             seeds=len(study.parameters.seeds),
             retries=study.solver.retries,
             client_timeout=study.server.client_timeout,
+            wall_time=study.solver.wall_time,
             max_message=study.server.max_message,
             on_schema=self._configure,
             on_refused=self._metrics.refused,
@@ -80,6 +82,10 @@ class CoordinatorActor:
         c = self._coordinator
         return c.counts(), c.wanted_workers, c.production_over, self._error
 
+    def given_up(self) -> tuple[int, ...]:
+        """Process ids on this machine whose clients were given up."""
+        return self._coordinator.given_up(socket.gethostname())
+
     def state_dict(self) -> dict[str, Any]:
         return self._coordinator.state_dict()
 
@@ -91,7 +97,7 @@ class CoordinatorActor:
         self._loop.post(note)
 
     def worker_exited(self, pid: int, message: str) -> None:
-        self._loop.post(lambda: self._after(self._coordinator.worker_exited(pid, message)))
+        self._loop.post(lambda: self._after(self._coordinator.worker_exited(socket.gethostname(), pid, message)))
 
     def stop(self) -> None:
         """Hand out nothing more; clients are told to abandon what they do."""
