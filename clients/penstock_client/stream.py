@@ -115,6 +115,9 @@ class Stream:
     def _wait_for_credit(self, size: int) -> None:
         begun = time.monotonic()
         self._listen(0)
+        if size > self._window // 8:
+            # The rank grants more only when an eighth of the window has been used; this piece may need it before.
+            self._ask(Kind.CREDIT)
         self._wait_until(lambda: self.may_send(size), Kind.CREDIT)
         self.blocked_seconds += time.monotonic() - begun
 
