@@ -139,12 +139,16 @@ class Client:
             return None
         if answer.kind is not Kind.ASSIGN:
             raise WireError(f"{answer.kind.name} in answer to NEXT")
-        assign = Assign.unpack(payload)
+        assign, names = Assign.unpack(payload), self.welcome.parameters
+        if len(assign.parameters) != len(names) or answer.simulation < 0:
+            raise WireError(
+                f"ASSIGN of simulation {answer.simulation} has {len(assign.parameters)} parameters, WELCOME named {len(names)}"
+            )
         if self._heartbeat is not None:
             self._heartbeat.serve(answer.simulation, answer.attempt)
         return Simulation(
             self._base._replace(simulation=answer.simulation, attempt=answer.attempt),
-            dict(zip(self.welcome.parameters, assign.parameters, strict=True)),
+            dict(zip(names, assign.parameters, strict=True)),
             validation=assign.validation,
             ranks=self._ranks,
             welcome=self.welcome,
@@ -166,7 +170,10 @@ class Client:
             ) from error
         if header.kind is not Kind.WELCOME:
             raise WireError(f"{header.kind.name} in answer to HELLO")
-        return Welcome.unpack(payload)
+        welcome = Welcome.unpack(payload)
+        if not welcome.rank_endpoints:
+            raise WireError("WELCOME names no trainer rank")
+        return welcome
 
     def _request(self, header: Header, payload: bytes, expected: Kind) -> bytes:
         self._control.send([header.pack(), payload])

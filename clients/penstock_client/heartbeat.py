@@ -30,7 +30,7 @@ class Heartbeat:
         self._server_timeout = server_timeout
         self._current = (ANY_SIMULATION, 0)
         self._abandoned: tuple[int, int] | None = None
-        self._refused: Refused | None = None
+        self._trouble: Refused | WireError | None = None
         self._heard = time.monotonic()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="penstock-heartbeat", daemon=True)
@@ -46,10 +46,11 @@ class Heartbeat:
         Raises:
             ServerLost: no answer for longer than the server's time-out.
             Refused: the server belongs to another incarnation or does not know this client.
+            WireError: it answered with something that is no answer to a heartbeat.
             Abandoned: the server no longer wants the current simulation.
         """
-        if self._refused is not None:
-            raise self._refused
+        if self._trouble is not None:
+            raise self._trouble
         silent = time.monotonic() - self._heard
         if silent > self._server_timeout:
             raise ServerLost(
@@ -70,18 +71,21 @@ class Heartbeat:
                 header = Header(Kind.HEARTBEAT, self._incarnation, simulation, attempt)
                 self._connection.send([header.pack(), self._client])
                 while (frames := self._connection.receive(0)) is not None:
-                    self._hear(frames)
+                    try:
+                        self._hear(frames)
+                    except WireError as error:  # for whoever waits: this thread has nobody to tell
+                        self._trouble = self._trouble or error
                 self._closing.wait(self._interval)
         finally:
             self._connection.close()
 
     def _hear(self, frames: list[bytes]) -> None:
-        header = unpack(frames[0])
+        header, payload = unpack(frames[0]), b"".join(frames[1:2])
         self._heard = time.monotonic()
-        if header.kind is Kind.ALIVE and Alive.unpack(frames[1]).abandon:
+        if header.kind is Kind.ALIVE and Alive.unpack(payload).abandon:
             self._abandoned = (header.simulation, header.attempt)
         elif header.kind is Kind.REFUSE:
-            refuse = Refuse.unpack(frames[1])
-            self._refused = Refused(refuse.reason, refuse.text)
+            refuse = Refuse.unpack(payload)
+            self._trouble = Refused(refuse.reason, refuse.text)
         elif header.kind is not Kind.ALIVE:
             raise WireError(f"{header.kind.name} in answer to a heartbeat")

@@ -108,13 +108,13 @@ class Stream:
     def _listen(self, timeout: float) -> None:
         while (frames := self._connection.receive(timeout)) is not None:
             timeout = 0
-            header = unpack(frames[0])
+            header, payload = unpack(frames[0]), b"".join(frames[1:2])  # which CREDIT does without
             if header.kind is Kind.CREDIT:
                 self._limit = max(self._limit, header.count)
             elif header.kind is Kind.STREAMED:
-                self._streamed = Streamed.unpack(frames[1])
+                self._streamed = Streamed.unpack(payload)
             elif header.kind is Kind.REFUSE:
-                refuse = Refuse.unpack(frames[1])
+                refuse = Refuse.unpack(payload)
                 self._refusal = Refused(refuse.reason, refuse.text)
             else:
                 raise WireError(f"{header.kind.name} on a data connection")

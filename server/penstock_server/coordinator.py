@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any
 
 from penstock_client.errors import Refused, WireError
@@ -20,9 +21,16 @@ from penstock_server.assembly import windows_in
 from penstock_server.config import FieldSection, SamplesSection
 from penstock_server.engine import SimulationCounts
 from penstock_server.events import EventLog
+from penstock_server.ledger import MAX_STEPS
 
 Message = tuple[bytes, list[bytes]]
 """A peer and the frames that go to it."""
+
+MAX_RANKS = 2**16  # solver ranks of one simulation
+MAX_TEXT = 1000  # characters that are kept of a client's text, or sent of a refusal's, which may quote what was sent
+REFUSALS_LOGGED = (
+    100  # of each reason one by one, then the 128th, the 256th, ...: a client that repeats itself fills no disk
+)
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,7 @@ class Coordinator:
         self._peers: dict[bytes, bytes] = {}  # peer of a control connection -> client
         self._parked: deque[tuple[bytes, Header]] = deque()  # NEXT without an answer yet
         self._restarted = 0
+        self._refusals: Counter[Reason] = Counter()
         self._stopping = False
         self.blocked_seconds = 0.0  # time that clients spent waiting for credit, as they report it
 
@@ -221,9 +230,9 @@ class Coordinator:
     def _dispatch(self, peer: bytes, header: Header, payload: bytes, now: float) -> list[Message]:
         if header.kind is Kind.HELLO:
             hello = Hello.unpack(payload)
-            self._clients[hello.client] = _Client(hello.pid, hello.host, now)
+            self._clients[hello.client] = _Client(hello.pid, hello.host[:MAX_TEXT], now)
             self._peers[peer] = hello.client
-            self._events.write("client", pid=hello.pid, host=hello.host)
+            self._events.write("client", pid=hello.pid, host=hello.host[:MAX_TEXT])
             return [(peer, self._answer(header, Kind.WELCOME, self._welcome.pack()))]
         if header.kind is Kind.HEARTBEAT:
             return [(peer, self._heartbeat(header, payload, now))]
@@ -234,16 +243,21 @@ class Coordinator:
         if header.kind is Kind.NEXT:
             if header.simulation != ANY_SIMULATION:
                 return [(peer, self._join(key, header))]
+            # One question a client: asked twice, it is answered once.
+            self._parked = deque(asked for asked in self._parked if asked[0] != peer)
             self._parked.append((peer, header))
             return self._serve_parked()
         simulation = self._current(header)
         if header.kind is Kind.ANNOUNCE:
-            self._announced.append((peer, header, self._announce(Announce.unpack(payload))))
+            accept = self._announce(Announce.unpack(payload))
+            self._announced = [asked for asked in self._announced if asked[0] != peer]
+            self._announced.append((peer, header, accept))
             return self._serve_announced()
         if header.kind is Kind.FINISH:
+            finish = _plausible(header, Finish.unpack(payload))
             simulation.clients.add(key)
             answer = self._answer(header, Kind.FINISHED, b"")
-            return [(peer, answer), *self._finish(header, Finish.unpack(payload))]
+            return [(peer, answer), *self._finish(header, finish)]
         raise WireError(f"{header.kind.name} is not for the coordinator")
 
     def _heartbeat(self, header: Header, payload: bytes, now: float) -> list[bytes]:
@@ -393,6 +407,23 @@ class Coordinator:
         return [header._replace(kind=kind, incarnation=self._incarnation).pack(), payload]
 
     def _refusal(self, header: Header, reason: Reason, text: str) -> list[bytes]:
+        text = text[:MAX_TEXT]
         self._on_refused(reason)
-        self._events.write("refused", reason=reason.name.lower(), kind=header.kind.name, text=text)
+        self._refusals[reason] += 1
+        number = self._refusals[reason]
+        if number <= REFUSALS_LOGGED or number & (number - 1) == 0:
+            self._events.write("refused", reason=reason.name.lower(), kind=header.kind.name, text=text, number=number)
         return self._answer(header, Kind.REFUSE, Refuse(reason, text).pack())
+
+
+def _plausible(header: Header, finish: Finish) -> Finish:
+    """A client's FINISH with its text cut to what is kept. WireError for figures that no client can have, which would spoil the study's."""
+    if not (isfinite(finish.blocked_seconds) and finish.blocked_seconds >= 0):
+        raise WireError(f"FINISH after {finish.blocked_seconds} s of waiting: expected a finite number, 0 or more")
+    if not header.rank < finish.ranks <= MAX_RANKS:
+        raise WireError(
+            f"FINISH of solver rank {header.rank} of {finish.ranks}: expected 0 <= rank < ranks <= {MAX_RANKS}"
+        )
+    if finish.steps > MAX_STEPS:
+        raise WireError(f"FINISH after {finish.steps} time steps: at most {MAX_STEPS} are allowed")
+    return replace(finish, message=finish.message[:MAX_TEXT])
