@@ -43,7 +43,7 @@ bench: env  ## figures that the documentation quotes
 
 fuzz: env system  ## a million mutated messages at every parser of server and client, and a million at those of libpenstock: docs/fuzzing.md
 	$(BIN)/python tests/fuzz/run.py --messages 1000000
-	$(MAKE) -C clients/c fuzz
+	$(BIN)/python tests/fuzz/c_parsers.py --inputs 1000000
 
 results: env  ## the tables and figures of docs/results.md: about an hour on 2 cores
 	$(BIN)/python benchmarks/laptop_protocol

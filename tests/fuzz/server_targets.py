@@ -6,6 +6,7 @@ that name the valid client's simulation are therefore given to another one; all 
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import json
 import warnings
@@ -279,6 +280,7 @@ class _Nowhere(EventLog):
 
 
 _EVENTS = _Nowhere()
+atexit.register(_EVENTS.close)
 
 
 class CoordinatorRig:
