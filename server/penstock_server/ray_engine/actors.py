@@ -19,7 +19,7 @@ from penstock_server.coordinator import Coordinator
 from penstock_server.engine import SimulationCounts
 from penstock_server.events import EventLog
 from penstock_server.metrics import Metrics, write_targets
-from penstock_server.plan import make_plan, make_welcome, write_connect_file
+from penstock_server.plan import make_plan, make_spares, make_welcome, write_connect_file
 from penstock_server.rank import TrainerRank
 from penstock_server.rank_status import RankStatus
 from penstock_server.restore import CHECKPOINTS
@@ -55,6 +55,7 @@ class CoordinatorActor:
             on_refused=self._metrics.refused,
             events=self._events,
             schema=None if restored is None else restored["schema"],
+            spares=make_spares(study),
         )
         if restored is not None:
             self._coordinator.load_state_dict(restored["coordinator"], restored["arrived"].__getitem__)
@@ -151,8 +152,9 @@ class RankActor:
         keys: StudyKeys,
         coordinator: Any,
         threads: int,
+        own_cores: tuple[int, ...],
     ) -> None:
-        self._threads = threads
+        self._threads, self._own_cores = threads, own_cores
         restore = load_latest(directory / CHECKPOINTS) if (directory / CHECKPOINTS).exists() else None
         self._restored = restore
         self._rank = TrainerRank(
@@ -195,7 +197,9 @@ class RankActor:
 
     def train(self) -> None:
         """Train until the study's end."""
-
+        if self._own_cores:
+            # This thread's, and those that torch starts from it; receiving stays on the other cores.
+            os.sched_setaffinity(0, self._own_cores)
         torch.set_num_threads(self._threads)
         try:
             self._rank.train()

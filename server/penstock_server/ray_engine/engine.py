@@ -37,10 +37,12 @@ class RayEngine:
 
     Args:
         study, directory: what runs, and where its run directory is. threads: CPU threads of each trainer rank.
+        own_cores: the cores, by number, that the training threads alone run on; empty: wherever this process may.
     """
 
-    def __init__(self, study: Study, directory: Path, *, threads: int) -> None:
+    def __init__(self, study: Study, directory: Path, *, threads: int, own_cores: tuple[int, ...] = ()) -> None:
         self._study, self._directory, self._threads = study, directory.absolute(), threads
+        self._own_cores = own_cores
         self._begun = time.monotonic()
         self._stopped = ""
         self._error = ""
@@ -92,7 +94,7 @@ class RayEngine:
         self._ranks = [
             ray.remote(RankActor)
             .options(**options(1 + rank), num_gpus=gpu)
-            .remote(study, self._directory, rank, incarnation, keys, coordinator, self._threads)
+            .remote(study, self._directory, rank, incarnation, keys, coordinator, self._threads, self._own_cores)
             for rank in range(study.training.ranks)
         ]
         try:
