@@ -64,6 +64,8 @@ def live_server(
     retries: int = 0,
     credit: int | str = "8 MiB",
     server_timeout: float = 30.0,
+    client_timeout: float = 20.0,
+    max_message: int | str = "16 MiB",
 ) -> Iterator[LiveServer]:
     """Run a study with these fields and one parameter `a` in [2, 3]; its run directory is `directory`."""
     study = Study.model_validate(
@@ -80,7 +82,12 @@ def live_server(
             "buffer": {"capacity": 500, "credit": credit},
             "model": {"name": "mlp", "hidden": [8]},
             "training": {"batch_size": 4, "device": "cpu", "threads": 1},
-            "server": {"heartbeat": 0.2, "server_timeout": server_timeout, "client_timeout": 20},
+            "server": {
+                "heartbeat": 0.2,
+                "server_timeout": server_timeout,
+                "client_timeout": client_timeout,
+                "max_message": max_message,
+            },
         }
     )
     directory.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from penstock_client import PenstockError
+
 QUICK_SECONDS = 20.0  # a worker that dies sooner than this after its start has died quickly
 QUICK_DEATHS = 3  # so many in a row, and the launcher gives up
 BACKOFF_SECONDS = 0.5
@@ -25,7 +27,7 @@ class LocalLauncher:
     One thread waits for each process; nothing polls.
 
     Args:
-        connect: connect.json. logs: folder for worker-<n>.log.
+        connect: connect.json, or the file of each worker by its number. logs: folder for worker-<n>.log.
         environment: laid over this process's.
         wanted: how many workers have something to do now.
         on_exit: told pid, exit code and last words of every worker that ended with an error.
@@ -34,7 +36,7 @@ class LocalLauncher:
 
     def __init__(
         self,
-        connect: Path,
+        connect: Path | Callable[[int], Path],
         logs: Path,
         *,
         workers: int,
@@ -43,9 +45,7 @@ class LocalLauncher:
         on_exit: Callable[[int, int, str], None],
         on_failure: Callable[[str], None],
     ) -> None:
-        self._command = [
-            *(sys.executable, "-m", "penstock_solvers.worker", "--connect", str(connect), "--parent", str(os.getpid()))
-        ]
+        self._connect = connect if callable(connect) else lambda _number: connect
         self._logs = logs
         self._environment = {**os.environ, **environment}
         self._wanted, self._on_exit, self._on_failure = wanted, on_exit, on_failure
@@ -91,12 +91,18 @@ class LocalLauncher:
         """Run worker `number` again and again while it dies and there is work."""
         log = self._logs / f"worker-{number}.log"
         while not self._stopping.is_set() and self._wanted() > number:
+            try:
+                command = _command(self._connect(number))
+            except (PenstockError, OSError) as error:
+                self._stopping.set()
+                self._on_failure(f"worker {number} cannot be started: {error}")
+                return
             begun = time.monotonic()
             with log.open("ab") as output, self._lock:
                 if self._stopping.is_set():
                     return
                 process = subprocess.Popen(
-                    self._command,
+                    command,
                     env=self._environment,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -124,6 +130,10 @@ class LocalLauncher:
                 )
                 return
             self._stopping.wait(BACKOFF_SECONDS * 2**deaths)
+
+
+def _command(connect: Path) -> list[str]:
+    return [sys.executable, "-m", "penstock_solvers.worker", "--connect", str(connect), "--parent", str(os.getpid())]
 
 
 def _tail(log: Path) -> str:

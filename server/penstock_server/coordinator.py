@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
@@ -23,14 +23,14 @@ from penstock_server.engine import SimulationCounts
 from penstock_server.events import EventLog
 from penstock_server.ledger import MAX_STEPS
 
+MAX_REFUSAL_EVENTS = 1000  # lines of events.jsonl, which a client that repeats itself must not fill the disk with
+
+Frame = bytes | memoryview
 Message = tuple[bytes, list[bytes]]
 """A peer and the frames that go to it."""
 
 MAX_RANKS = 2**16  # solver ranks of one simulation
 MAX_TEXT = 1000  # characters that are kept of a client's text, or sent of a refusal's, which may quote what was sent
-REFUSALS_LOGGED = (
-    100  # of each reason one by one, then the 128th, the 256th, ...: a client that repeats itself fills no disk
-)
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Coordinator:
         retries: further attempts of a simulation that failed.
         on_schema: called once, when the fields' shapes are known, to make the trainer ranks ready. True: they are. False: it has begun
             elsewhere, since it may take longer than clients wait for a heartbeat's answer, and `configured` will be called.
+        max_message: bytes that a trainer rank takes in one message.
         on_refused: called with the reason of every refusal, to count it.
     """
 
@@ -92,6 +93,7 @@ class Coordinator:
         on_refused: Callable[[Reason], None],
         events: EventLog,
         seeds: int = 0,
+        max_message: int = 2**63,
         schema: Schema | None = None,
         spares: Sequence[Point] = (),
     ) -> None:
@@ -101,6 +103,7 @@ class Coordinator:
         self._fields = fields
         self._samples = samples
         self._seeds = seeds
+        self._max_message = max_message
         self._retries = retries
         self._client_timeout = client_timeout
         self._on_schema = on_schema
@@ -118,7 +121,7 @@ class Coordinator:
         self._peers: dict[bytes, bytes] = {}  # peer of a control connection -> client
         self._parked: deque[tuple[bytes, Header]] = deque()  # NEXT without an answer yet
         self._restarted = 0
-        self._refusals: Counter[Reason] = Counter()
+        self._refusals = 0
         self._redrawn: list[int] = []  # failed simulations that a spare point has replaced
         self._stopping = False
         self.blocked_seconds = 0.0  # time that clients spent waiting for credit, as they report it
@@ -234,7 +237,7 @@ class Coordinator:
 
     # What arrives --------------------------------------------------------------------------------------------------
 
-    def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0) -> list[Message]:
+    def handle(self, peer: bytes, frames: Sequence[Frame], now: float = 0.0) -> list[Message]:
         """Deal with one message; the messages to send follow. Never raises for what a peer sent."""
         header = Header(Kind.REFUSE)
         try:
@@ -255,13 +258,17 @@ class Coordinator:
         except WireError as error:
             return [(peer, self._refusal(header, Reason.MALFORMED, str(error)))]
 
-    def _dispatch(self, peer: bytes, header: Header, payload: bytes, now: float) -> list[Message]:
+    def _dispatch(self, peer: bytes, header: Header, payload: Frame, now: float) -> list[Message]:
         if header.kind is Kind.HELLO:
             hello = Hello.unpack(payload)
+            earlier = self._peers.get(peer)
+            out: list[Message] = []
+            if earlier is not None and earlier != hello.client and earlier in self._clients:
+                out = self._lose(earlier, "its connection now belongs to another client")
             self._clients[hello.client] = _Client(hello.pid, hello.host[:MAX_TEXT], now)
             self._peers[peer] = hello.client
             self._events.write("client", pid=hello.pid, host=hello.host[:MAX_TEXT])
-            return [(peer, self._answer(header, Kind.WELCOME, self._welcome.pack()))]
+            return [(peer, self._answer(header, Kind.WELCOME, self._welcome.pack())), *out]
         if header.kind is Kind.HEARTBEAT:
             return [(peer, self._heartbeat(header, payload, now))]
         key = self._peers.get(peer)
@@ -271,15 +278,17 @@ class Coordinator:
         if header.kind is Kind.NEXT:
             if header.simulation != ANY_SIMULATION:
                 return [(peer, self._join(key, header))]
-            # One question a client: asked twice, it is answered once.
-            self._parked = deque(asked for asked in self._parked if asked[0] != peer)
+            if any(waiting == peer for waiting, _ in self._parked):
+                raise Refused(Reason.MALFORMED, "NEXT while the one before waits for its answer: one request at a time")
             self._parked.append((peer, header))
             return self._serve_parked()
         simulation = self._current(header)
         if header.kind is Kind.ANNOUNCE:
-            accept = self._announce(Announce.unpack(payload))
-            self._announced = [asked for asked in self._announced if asked[0] != peer]
-            self._announced.append((peer, header, accept))
+            if any(waiting == peer for waiting, _, _ in self._announced):
+                raise Refused(
+                    Reason.MALFORMED, "ANNOUNCE while the one before waits for its answer: one request at a time"
+                )
+            self._announced.append((peer, header, self._announce(Announce.unpack(payload))))
             return self._serve_announced()
         if header.kind is Kind.FINISH:
             finish = _plausible(header, Finish.unpack(payload))
@@ -288,8 +297,8 @@ class Coordinator:
             return [(peer, answer), *self._finish(header, finish)]
         raise WireError(f"{header.kind.name} is not for the coordinator")
 
-    def _heartbeat(self, header: Header, payload: bytes, now: float) -> list[bytes]:
-        client = self._clients.get(payload)
+    def _heartbeat(self, header: Header, payload: Frame, now: float) -> list[bytes]:
+        client = self._clients.get(bytes(payload))  # what is large comes as a view, which no dict takes
         if client is None:
             raise Refused(Reason.INCARNATION, "the server does not know this client any more: connect again with HELLO")
         client.heard = now
@@ -359,7 +368,13 @@ class Coordinator:
         if self._stopping:
             raise Refused(Reason.STUDY_OVER, "the study is stopping and wants no more data")
         schema = agree(
-            announce.fields, self._fields, self._welcome.parameters, self._samples, self._schema, seeds=self._seeds
+            announce.fields,
+            self._fields,
+            self._welcome.parameters,
+            self._samples,
+            self._schema,
+            seeds=self._seeds,
+            max_message=self._max_message,
         )
         if self._schema is None:
             self._events.write("schema", fields={f.name: [*f.shape, f.components] for f in schema.spec.fields})
@@ -452,10 +467,9 @@ class Coordinator:
     def _refusal(self, header: Header, reason: Reason, text: str) -> list[bytes]:
         text = text[:MAX_TEXT]
         self._on_refused(reason)
-        self._refusals[reason] += 1
-        number = self._refusals[reason]
-        if number <= REFUSALS_LOGGED or number & (number - 1) == 0:
-            self._events.write("refused", reason=reason.name.lower(), kind=header.kind.name, text=text, number=number)
+        self._refusals += 1
+        if self._refusals <= MAX_REFUSAL_EVENTS:  # the metric counts on
+            self._events.write("refused", reason=reason.name.lower(), kind=header.kind.name, text=text)
         return self._answer(header, Kind.REFUSE, Refuse(reason, text).pack())
 
 

@@ -6,7 +6,8 @@ that message, which is refused and counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,9 +26,13 @@ from penstock_server.ledger import MAX_STEPS, Ledger
 from penstock_server.metrics import Metrics
 from penstock_server.normalisation import Normaliser
 
+Frame = bytes | memoryview
 Message = tuple[bytes, list[bytes]]
 NOTHING_STREAMED = Streamed(0, 0, 0)
+MAX_PEERS = 2**14  # connections remembered: more than a process may have open; nothing says when one has gone
 MAX_RANKS = 2**16  # solver ranks of one simulation
+UNFINISHED = 16  # time steps that a simulation may always have unfinished; more while their bytes are few
+MAX_REFUSALS = 100  # answered one by one in a stream; STREAMED counts all
 MAX_REFUSAL = 1000  # characters of a refusal's text, which may quote what was sent
 
 
@@ -45,6 +50,7 @@ class TimeSteps(Protocol):
 class _Peer:
     """One data connection: the stream that is open on it, and its credit."""
 
+    name: bytes = b""
     header: Header | None = None
     parameters: tuple[float, ...] = ()
     streamed: Streamed = NOTHING_STREAMED
@@ -67,6 +73,7 @@ class _Simulation:
     ranks: int = 1
     again: int = 0
     counted: int = 0
+    senders: set[bytes] = field(default_factory=set)  # connections that have begun its current attempt
 
 
 class Ingest:
@@ -116,13 +123,13 @@ class Ingest:
         self._on_static = on_static
         self._columns = {schema.ids[name]: columns for name, columns in schema.spec.columns().items()}
         self._first_field = min(self._columns)
-        self._peers: dict[bytes, _Peer] = {}
+        self._peers: OrderedDict[bytes, _Peer] = OrderedDict()  # the one that has been silent longest comes first
         self._simulations: dict[int, _Simulation] = {}
         self._static: dict[str, PartialStep] = {}
 
-    def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0) -> list[Message]:  # noqa: ARG002 - a Handler
+    def handle(self, peer: bytes, frames: Sequence[Frame], now: float = 0.0) -> list[Message]:  # noqa: ARG002 - a Handler
         """Deal with one message. Blocks while the buffer has no room."""
-        state = self._peers.setdefault(peer, _Peer())
+        state = self._peer(peer)
         out: list[list[bytes]] = []
         if frames and len(frames) % 2 and len(frames) > 1:
             out.append(
@@ -155,7 +162,17 @@ class Ingest:
         for simulation in list(self._simulations):
             self._drop_partial(simulation)
 
-    def _one(self, state: _Peer, frames: list[bytes]) -> list[list[bytes]]:
+    def _peer(self, name: bytes) -> _Peer:
+        state = self._peers.get(name)
+        if state is None:
+            state = self._peers[name] = _Peer(name)
+            if len(self._peers) > MAX_PEERS:
+                self._peers.popitem(last=False)
+        else:
+            self._peers.move_to_end(name)
+        return state
+
+    def _one(self, state: _Peer, frames: Sequence[Frame]) -> list[list[bytes]]:
         header = Header(Kind.PIECE)
         try:
             if not frames:
@@ -192,11 +209,11 @@ class Ingest:
                 return [self._answer(header, Kind.STREAMED, state.streamed.pack())]
             raise WireError(f"{header.kind.name} is not for a trainer rank")
         except Refused as refused:
-            return [self._refuse(state, header, refused.reason, refused.text)]
+            return self._refuse(state, header, refused.reason, refused.text)
         except VersionMismatch as error:
-            return [self._refuse(state, header, Reason.VERSION, str(error))]
+            return self._refuse(state, header, Reason.VERSION, str(error))
         except WireError as error:
-            return [self._refuse(state, header, Reason.MALFORMED, str(error))]
+            return self._refuse(state, header, Reason.MALFORMED, str(error))
 
     def _begin(self, state: _Peer, header: Header, begin: Begin) -> None:
         if not 0 <= header.simulation < self._total:
@@ -226,6 +243,7 @@ class Ingest:
             simulation.again = simulation.counted = 0
             if self._samples.window > 1:
                 simulation.windows = WindowBuilder(self._samples.window, self._samples.stride)
+        simulation.senders.add(state.name)
         state.header, state.parameters, state.streamed = header, parameters, NOTHING_STREAMED
 
     def _stream_of(self, state: _Peer, header: Header) -> _Simulation:
@@ -241,7 +259,7 @@ class Ingest:
             )
         return simulation
 
-    def _piece(self, state: _Peer, header: Header, payload: bytes) -> bool:
+    def _piece(self, state: _Peer, header: Header, payload: Frame) -> bool:
         """Take one piece; False when it is a duplicate."""
         simulation = self._stream_of(state, header)
         size, values = self._values(header, payload)
@@ -268,7 +286,7 @@ class Ingest:
             self._take(simulation, header, partial, slot, held_out)
         return new
 
-    def _values(self, header: Header, payload: bytes) -> tuple[int, NDArray]:  # type: ignore[type-arg]
+    def _values(self, header: Header, payload: Frame) -> tuple[int, NDArray]:  # type: ignore[type-arg]
         """The field's size and the piece's elements, once they have been found to fit it."""
         expected = self._schema.dtypes.get(header.field)
         static = self._schema.static(header.field)
@@ -315,6 +333,19 @@ class Ingest:
     ) -> tuple[PartialStep, Slot | None]:
         """Room for a time step of which the first piece has come."""
         spec = self._schema.spec
+        # A solver rank may be ahead of another by what credit lets it have on the way.
+        unfinished = len(simulation.partial)
+        if unfinished >= UNFINISHED and unfinished * 4 * spec.width > 2 * self._credit * len(simulation.senders):
+            raise Refused(
+                Reason.MALFORMED,
+                f"time step {header.step} while {unfinished} others of simulation {header.simulation} are unfinished: send all fields "
+                "of a time step before the next",
+            )
+        if self._samples.time == "physical" and not abs(header.time) <= _LARGEST:
+            raise Refused(
+                Reason.SCHEMA,
+                f'time step {header.step} has the physical time {header.time}: send(step, time, ...) or samples.time = "step"',
+            )
         slot = None
         if self._samples.window == 1 and not held_out:
             slot = self._reserve()
@@ -322,14 +353,7 @@ class Ingest:
         else:
             inputs, targets = np.empty(spec.n_inputs, np.float32), np.empty(spec.width, np.float32)
         inputs[:-1] = state.parameters
-        inputs[-1] = header.step
-        if self._samples.time == "physical":
-            if not abs(header.time) <= _LARGEST:
-                raise Refused(
-                    Reason.SCHEMA,
-                    f'time step {header.step} has the physical time {header.time}: send(step, time, ...) or samples.time = "step"',
-                )
-            inputs[-1] = header.time
+        inputs[-1] = header.time if self._samples.time == "physical" else header.step
         simulation.partial[header.step] = (PartialStep(inputs, targets), slot)
         return simulation.partial[header.step]
 
@@ -397,16 +421,19 @@ class Ingest:
             if slot is not None and self._buffer is not None:
                 self._buffer.discard(slot)
         state.partial.clear()
+        state.senders.clear()
 
     def _grant(self, state: _Peer) -> list[bytes]:
         assert state.header is not None
         state.granted = state.consumed + self._credit
         return self._answer(state.header._replace(count=state.granted), Kind.CREDIT, b"")
 
-    def _refuse(self, state: _Peer, header: Header, reason: Reason, text: str) -> list[bytes]:
+    def _refuse(self, state: _Peer, header: Header, reason: Reason, text: str) -> list[list[bytes]]:
         s = state.streamed
         state.streamed = Streamed(s.accepted, s.duplicates, s.refused + 1)
-        return self._refusal(header, reason, text)
+        refusal = self._refusal(header, reason, text)
+        # Whoever sends on regardless must not fill the server with answers that nobody reads.
+        return [] if header.kind is Kind.PIECE and s.refused >= MAX_REFUSALS else [refusal]
 
     def _refusal(self, header: Header, reason: Reason, text: str) -> list[bytes]:
         self._metrics.refused(reason)

@@ -15,12 +15,12 @@ from penstock_client.payloads import Refuse
 from penstock_client.reasons import Reason
 from penstock_client.wire import Header, Kind
 from penstock_server.agreement import Schema
-from penstock_server.auth import StudyKeys
 from penstock_server.config import Study
 from penstock_server.coordinator import Coordinator, Point
 from penstock_server.engine import StudyStatus
 from penstock_server.events import EventLog
-from penstock_server.ingest import Ingest, Message
+from penstock_server.ingest import Frame, Ingest, Message
+from penstock_server.keys import open_keys
 from penstock_server.ledger import Ledger
 from penstock_server.metrics import Metrics
 from penstock_server.normalisation import Normaliser
@@ -75,7 +75,7 @@ class Recorder:
             on_static=self._take_static,
         )
 
-    def handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
+    def handle(self, peer: bytes, frames: Sequence[Frame], now: float) -> list[Message]:
         """One message of the data socket; see `Ingest.handle`."""
         if self._ingest is None:
             refuse = Refuse(Reason.NO_BEGIN, "the study's fields are not known yet: ANNOUNCE to the coordinator first")
@@ -99,7 +99,7 @@ class RecordEngine:
         self._study, self._directory, self._path = study, directory, path
         self._incarnation = next_incarnation(directory)
         self._events = EventLog(directory / "events.jsonl")
-        self._keys = StudyKeys.make()
+        self._keys = open_keys(directory)
         plan = make_plan(study)
         self._recorder = Recorder(
             study,
@@ -109,7 +109,13 @@ class RecordEngine:
             on_static=lambda name: self._coordinator.static_arrived(name),
         )
         self._sockets = StudySockets(
-            study.server.host, self._keys, self._recorder, on_production_over=self._conclude, on_error=self._broken
+            study.server.host,
+            self._keys,
+            self._recorder,
+            metrics=self._recorder.metrics,
+            max_message=study.server.max_message,
+            on_production_over=self._conclude,
+            on_error=self._broken,
         )
         self._coordinator = Coordinator(
             plan,
@@ -120,6 +126,7 @@ class RecordEngine:
             seeds=len(study.parameters.seeds),
             retries=study.solver.retries,
             client_timeout=study.server.client_timeout,
+            max_message=study.server.max_message,
             on_schema=self._sockets.configure,
             on_refused=self._recorder.metrics.refused,
             events=self._events,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from penstock_server.agreement import Schema
-from penstock_server.auth import StudyKeys
 from penstock_server.coordinator import Coordinator
-from penstock_server.router_loop import Message, RouterLoop
+from penstock_server.keys import StudyKeys
+from penstock_server.metrics import Metrics
+from penstock_server.router_loop import Frame, Message, RouterLoop
 
 
 class DataRank(Protocol):
     """Where data go: a trainer rank, or a recorder."""
+
+    metrics: Metrics
 
     @property
     def over(self) -> str:
@@ -21,7 +24,7 @@ class DataRank(Protocol):
     def configure(self, schema: Schema) -> None:
         """The fields are known."""
 
-    def handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
+    def handle(self, peer: bytes, frames: Sequence[Frame], now: float) -> list[Message]:
         """One message of the data socket."""
 
 
@@ -29,6 +32,7 @@ class StudySockets:
     """The control thread alone touches the coordinator, the data thread alone the rank.
 
     Args:
+        metrics: of the control socket. max_message: bytes of a frame on the data socket.
         on_production_over: called once, on the data thread, when no time step will come any more.
         on_error: called when either thread has died: the server is broken.
     """
@@ -39,13 +43,19 @@ class StudySockets:
         keys: StudyKeys,
         rank: DataRank,
         *,
+        metrics: Metrics,
+        max_message: int,
         on_production_over: Callable[[], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
         self._rank, self._on_production_over = rank, on_production_over
         self._told = False
-        self._data = RouterLoop("data", host, keys, self._handle_data, on_error=on_error)
-        self._control = RouterLoop("control", host, keys, self._handle_control, tick=self._tick, on_error=on_error)
+        self._data = RouterLoop(
+            "data", host, keys, self._handle_data, metrics=rank.metrics, max_message=max_message, on_error=on_error
+        )
+        self._control = RouterLoop(
+            "control", host, keys, self._handle_control, metrics=metrics, tick=self._tick, on_error=on_error
+        )
         self.data_endpoint, self.control_endpoint = self._data.endpoint, self._control.endpoint
 
     def serve(self, coordinator: Coordinator) -> None:
@@ -78,7 +88,7 @@ class StudySockets:
         self._data.close()
         self._control.close()
 
-    def _handle_control(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
+    def _handle_control(self, peer: bytes, frames: Sequence[Frame], now: float) -> list[Message]:
         return self._after(self._coordinator.handle(peer, frames, now))
 
     def _tick(self, now: float) -> list[Message]:
@@ -94,7 +104,7 @@ class StudySockets:
         self._on_production_over()
         return []
 
-    def _handle_data(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
+    def _handle_data(self, peer: bytes, frames: Sequence[Frame], now: float) -> list[Message]:
         messages = self._rank.handle(peer, frames, now)
         if self._rank.over:
             self.stop()

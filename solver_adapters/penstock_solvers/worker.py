@@ -103,7 +103,9 @@ def _run_process(runner: Runner, simulation: Simulation, connect: Path) -> None:
         ATTEMPT_VARIABLE: str(simulation.attempt),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     }
-    logs = connect.parent / "logs"
+    # Beside connect.json; the file of a worker with a key of its own lies in workers/.
+    run = connect.parent.parent if connect.parent.name == "workers" else connect.parent
+    logs = run / "logs"
     log = logs / f"simulation-{simulation.id}.log" if logs.is_dir() else None
     try:
         summary = runner.run(

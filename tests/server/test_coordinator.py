@@ -349,3 +349,58 @@ def test_what_had_finished_is_taken_up_by_a_later_incarnation_only_with_all_its_
     later.coordinator.load_state_dict(state, {3: 5, 0: 5, 1: 4}.__getitem__)
     later.hello(b"a")
     assert [later.assigned(b"a") for _ in range(2)] == [(1, 2), (2, 1)]
+
+
+def test_a_connection_stands_for_one_client_at_a_time(talk: Talk) -> None:
+    for number in range(100):
+        talk.say(b"p", Kind.HELLO, Hello(number.to_bytes(16, "little"), 1, "host").pack(), ANY_SIMULATION)
+    assert len(talk.coordinator._clients) == 1
+    held = talk.assigned(b"p")
+    talk.hello(b"p")  # what the one before held is handed out again
+    assert (held[0], held[1] + 1) in [talk.assigned(b"p") for _ in range(4)]
+
+
+def test_a_second_request_before_the_answer_is_refused(talk: Talk) -> None:
+    talk.ready = False
+    for name in (b"a", b"b"):
+        talk.hello(name)
+    held = [talk.assigned(b"a") for _ in range(4)]
+    announce = Announce((T_FIELD,)).pack()
+    for first, again in [
+        (lambda: talk.say(b"b", Kind.NEXT, simulation=ANY_SIMULATION), "NEXT while the one before waits"),
+        (lambda: talk.say(b"a", Kind.ANNOUNCE, announce, *held[0]), "ANNOUNCE while the one before waits"),
+    ]:
+        assert first() == []
+        ((_, header, payload),) = first()
+        assert header.kind is Kind.REFUSE
+        assert Refuse.unpack(payload).text.startswith(again)
+
+
+@pytest.mark.parametrize(("steps", "blocked"), [(2**63, 0.0), (5, float("nan")), (5, float("inf")), (5, -1.0)])
+def test_an_end_that_cannot_be_is_refused(talk: Talk, steps: int, blocked: float) -> None:
+    talk.hello(b"a")
+    simulation, attempt = talk.assigned(b"a")
+    finish = Finish(Outcome.FINISHED, 1, steps, "", blocked).pack()
+    ((_, header, payload),) = talk.say(b"a", Kind.FINISH, finish, simulation, attempt)
+    assert header.kind is Kind.REFUSE
+    assert Refuse.unpack(payload).reason is Reason.MALFORMED
+    assert talk.coordinator.counts().running == 1
+    assert talk.coordinator.blocked_seconds == 0.0
+
+
+def test_what_repeats_itself_does_not_fill_the_disk(talk: Talk, tmp_path: Path) -> None:
+    for _ in range(3000):
+        talk.coordinator.handle(b"a", [b"x" * 64, b""], 0.0)
+    talk.hello(b"a")
+    simulation, attempt = talk.assigned(b"a")
+    talk.finish(b"a", simulation, attempt, Outcome.FAILED, "x" * 2**20)
+    assert len(talk.refused) == 3000
+    assert (tmp_path / "events.jsonl").stat().st_size < 400_000
+
+
+def test_a_large_heartbeat_is_refused(talk: Talk) -> None:
+    ((_, (header, payload)),) = talk.coordinator.handle(
+        b"a", [Header(Kind.HEARTBEAT, 7).pack(), memoryview(bytearray(2**17))], 0.0
+    )
+    assert unpack(header).kind is Kind.REFUSE
+    assert Refuse.unpack(payload).reason is Reason.INCARNATION

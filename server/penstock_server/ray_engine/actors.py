@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,18 @@ import torch
 
 from penstock_client.errors import PenstockError
 from penstock_server.agreement import Schema
-from penstock_server.auth import StudyKeys
 from penstock_server.checkpoint import load_latest
 from penstock_server.config import Study
 from penstock_server.coordinator import Coordinator
 from penstock_server.engine import SimulationCounts
 from penstock_server.events import EventLog
+from penstock_server.keys import StudyKeys
 from penstock_server.metrics import Metrics, write_targets
 from penstock_server.plan import make_plan, make_spares, make_welcome, write_connect_file
 from penstock_server.rank import TrainerRank
 from penstock_server.rank_status import RankStatus
 from penstock_server.restore import CHECKPOINTS
-from penstock_server.router_loop import Message, RouterLoop
+from penstock_server.router_loop import Frame, Message, RouterLoop
 
 
 class CoordinatorActor:
@@ -51,6 +52,7 @@ class CoordinatorActor:
             seeds=len(study.parameters.seeds),
             retries=study.solver.retries,
             client_timeout=study.server.client_timeout,
+            max_message=study.server.max_message,
             on_schema=self._configure,
             on_refused=self._metrics.refused,
             events=self._events,
@@ -60,7 +62,13 @@ class CoordinatorActor:
         if restored is not None:
             self._coordinator.load_state_dict(restored["coordinator"], restored["arrived"].__getitem__)
         self._loop = RouterLoop(
-            "coordinator", study.server.host, self._keys, self._handle, tick=self._tick, on_error=self._broken
+            "coordinator",
+            study.server.host,
+            self._keys,
+            self._handle,
+            metrics=self._metrics,
+            tick=self._tick,
+            on_error=self._broken,
         )
         self._loop.start()
         host = study.server.host
@@ -105,7 +113,7 @@ class CoordinatorActor:
         self._events.write(status, message=message)
         self._events.close()
 
-    def _handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
+    def _handle(self, peer: bytes, frames: Sequence[Frame], now: float) -> list[Message]:
         return self._after(self._coordinator.handle(peer, frames, now))
 
     def _tick(self, now: float) -> list[Message]:
@@ -173,6 +181,8 @@ class RankActor:
             study.server.host,
             keys,
             self._rank.handle,
+            metrics=self._rank.metrics,
+            max_message=study.server.max_message,
             on_error=lambda error: self._rank.fail(f"ingest: {type(error).__name__}: {error}"),
         )
         self._host = study.server.host

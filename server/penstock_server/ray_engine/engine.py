@@ -15,9 +15,9 @@ from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from penstock_client.errors import PenstockError
-from penstock_server.auth import StudyKeys
 from penstock_server.config import Study
 from penstock_server.engine import SimulationCounts, StudyStatus
+from penstock_server.keys import open_keys
 from penstock_server.plan import next_incarnation
 from penstock_server.rank_status import RankStatus
 from penstock_server.ray_engine.actors import CoordinatorActor, RankActor
@@ -84,7 +84,7 @@ class RayEngine:
                 "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle),
             }
 
-        keys = StudyKeys.make()
+        keys = open_keys(self._directory)
         incarnation = next_incarnation(self._directory)
         self._incarnation = incarnation
         coordinator = (
