@@ -95,10 +95,14 @@ class _Answers:
     def __init__(self, c: Choices, heard: list[int]) -> None:
         self._c, self._heard = c, heard
         self._waiting: list[Frames] = []
+        self._pieces = 0  # since BEGIN
 
     def send(self, frames: Sequence[Any]) -> None:
         header = unpack(bytes(frames[0]))
         kind, payload = _RIGHT[header.kind]
+        self._pieces = 0 if header.kind is Kind.BEGIN else self._pieces + len(frames) // 2
+        if header.kind is Kind.END:
+            payload = Streamed(self._pieces, 0, 0).pack()
         answer = [
             header._replace(kind=kind, simulation=max(0, header.simulation), attempt=1, count=500).pack(),
             payload,
@@ -123,7 +127,7 @@ class _Answers:
             raise ServerLost("the server says no more")
         return None
 
-    def close(self) -> None:
+    def close(self, *, deliver: bool = True) -> None:
         self._waiting.clear()
 
 
@@ -134,7 +138,7 @@ class _Transport:
     def connect(self, _endpoint: str) -> _Answers:
         return _Answers(self._c, self._heard)
 
-    def close(self) -> None:
+    def close(self, *, deliver: bool = True) -> None:
         """Nothing to give back."""
 
 
@@ -178,7 +182,7 @@ class _Beats:
         self.heard.set()
         return None
 
-    def close(self) -> None:
+    def close(self, *, deliver: bool = True) -> None:
         self.heard.set()
 
 

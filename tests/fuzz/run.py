@@ -7,6 +7,7 @@ and the input kept (build/fuzz/TARGET-crash-...); `--replay FILE` runs such an i
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -38,14 +39,18 @@ def fuzz(name: str, messages: int, seed: int) -> None:
     done = inputs = settled = 0
     begun = time.monotonic()
 
+    def held() -> int:
+        gc.collect()  # rigs are cycles
+        return process.memory_info().rss
+
     def one(data: bytes) -> None:
         nonlocal done, inputs, settled
         inputs += 1
         done += measured(target, data) if inputs % MEASURED == 0 else target(data)
         if not settled and done >= WARM * messages:
-            settled = process.memory_info().rss
+            settled = held()
         if done >= messages:
-            rss = process.memory_info().rss
+            rss = held()
             figures = {
                 "target": name,
                 "messages": done,

@@ -205,7 +205,7 @@ class Scripted:
         connection.send = send  # type: ignore[method-assign]
         return connection
 
-    def close(self) -> None:
+    def close(self, *, deliver: bool = True) -> None:
         """Nothing to give back."""
 
 
