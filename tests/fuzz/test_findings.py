@@ -34,6 +34,7 @@ from penstock_client.simulation import Field
 from penstock_client.wire import Header, Kind, unpack
 from penstock_client.zmq_transport import ZmqTransport
 from penstock_server.checkpoint import CheckpointError, load_latest, write_checkpoint
+from penstock_server.plan import next_incarnation
 
 # --- ingest -------------------------------------------------------------------------------------------------------------
 
@@ -285,6 +286,13 @@ def test_a_connect_file_that_cannot_be_used_is_refused_when_it_is_read(tmp_path:
     path.write_text(text)
     with pytest.raises(ConnectError, match=r"connect\.json"):
         read_connect_file(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"incarnation": null}', "{}", '{"incarnation": 1'])
+def test_a_damaged_connect_file_in_a_run_directory_is_a_clear_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "connect.json").write_text(text)
+    with pytest.raises(ConnectError, match=r"connect\.json is not a connect\.json of this version"):
+        next_incarnation(tmp_path)
 
 
 @pytest.mark.parametrize("endpoint", ["", "tcp://", "nonsense", "tcp://127.0.0.1:port", "tcp://127.0.0.1:9\ud800"])
