@@ -222,6 +222,8 @@ class Ingest:
             )
         if not 1 <= begin.ranks <= MAX_RANKS:
             raise Refused(Reason.MALFORMED, f"a simulation of {begin.ranks} solver ranks: expected 1 to {MAX_RANKS}")
+        if header.rank >= begin.ranks:
+            raise Refused(Reason.MALFORMED, f"BEGIN of solver rank {header.rank} of {begin.ranks}")
         if not header.attempt:
             raise Refused(Reason.STALE_ATTEMPT, f"attempt 0 of simulation {header.simulation}: the first is attempt 1")
         seen, seeds = self._schema.spec.parameters, self._schema.seeds

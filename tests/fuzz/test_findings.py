@@ -96,6 +96,7 @@ def test_solver_ranks_that_a_simulation_does_not_have_are_not_remembered() -> No
     for rank in range(2, 50):
         assert refusals(rig.ingest.handle(b"a", end(0, rank=rank))) == [Reason.MALFORMED]
     assert refusals(rig.ingest.handle(b"b", begin(1, ranks=0))) == [Reason.MALFORMED]
+    assert refusals(rig.ingest.handle(b"b", begin(1, ranks=2, rank=2))) == [Reason.MALFORMED]
 
 
 # --- coordinator --------------------------------------------------------------------------------------------------------
