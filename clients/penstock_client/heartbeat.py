@@ -40,23 +40,28 @@ class Heartbeat:
         """From now on beat for this simulation; ANY_SIMULATION when idle."""
         self._current = (simulation, attempt)
 
-    def check(self) -> None:
-        """Raise what the server's answers, or their absence, mean for the caller.
+    def silent(self) -> float:
+        """Seconds since the server's last answer."""
+        return time.monotonic() - self._heard
+
+    def check_server(self) -> None:
+        """Raise what the server's answers, or their absence, say about this client.
 
         Raises:
             ServerLost: no answer for longer than the server's time-out.
-            Refused: the server belongs to another incarnation or does not know this client.
-            WireError: it answered with something that is no answer to a heartbeat.
-            Abandoned: the server no longer wants the current simulation.
+            Refused: the server belongs to another incarnation, or has given this client up.
         """
         if self._trouble is not None:
             raise self._trouble
-        silent = time.monotonic() - self._heard
+        silent = self.silent()
         if silent > self._server_timeout:
             raise ServerLost(
                 f"the server has not answered for {silent:.0f} s (time-out {self._server_timeout:.0f} s): "
                 "is the study still running? `penstock status` in its run directory tells"
             )
+
+    def check_wanted(self) -> None:
+        """Raise Abandoned when the server no longer wants the current simulation."""
         if self._abandoned == self._current and self._current[0] != ANY_SIMULATION:
             raise Abandoned(f"the server no longer wants simulation {self._current[0]}, attempt {self._current[1]}")
 
@@ -77,7 +82,7 @@ class Heartbeat:
                         self._trouble = self._trouble or error
                 self._closing.wait(self._interval)
         finally:
-            self._connection.close()
+            self._connection.close(deliver=False)
 
     def _hear(self, frames: list[bytes]) -> None:
         header, payload = unpack(frames[0]), b"".join(frames[1:2])

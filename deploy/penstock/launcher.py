@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,6 +52,7 @@ class LocalLauncher:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._killed: set[int] = set()  # by `kill`
         self._quick_deaths = 0
         self._threads = [
             threading.Thread(target=self._keep, args=(number,), name=f"penstock-worker-{number}", daemon=True)
@@ -67,6 +68,21 @@ class LocalLauncher:
         """Process ids of the workers that run now."""
         with self._lock:
             return [process.pid for process in self._processes.values()]
+
+    def kill(self, pids: Collection[int]) -> list[int]:
+        """Kill those of our workers that are among `pids`: the server has given them up, frozen or stuck as they are.
+
+        Each is replaced, as one that has died. Returns those that were killed.
+        """
+        if not pids:
+            return []
+        with self._lock:
+            killed = [p.pid for p in self._processes.values() if p.pid in pids and p.pid not in self._killed]
+            self._killed.update(killed)
+        for pid in killed:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)  # a stopped process ends by nothing less
+        return killed
 
     def stop(self) -> None:
         """Ask every worker to go, and kill those that do not; returns when none is left."""
@@ -113,12 +129,16 @@ class LocalLauncher:
             code = process.wait()
             with self._lock:
                 del self._processes[number]
+                killed = process.pid in self._killed
+                self._killed.discard(process.pid)
             if code == 0:
                 return
             last_words = _tail(log)
             self._on_exit(process.pid, code, last_words)
             if self._stopping.is_set():
                 return
+            if killed:  # which says nothing about whether workers can live here
+                continue
             with self._lock:
                 self._quick_deaths = self._quick_deaths + 1 if time.monotonic() - begun < QUICK_SECONDS else 0
                 deaths = self._quick_deaths

@@ -143,6 +143,8 @@ def serve(
     def show(status: StudyStatus) -> None:
         nonlocal latest
         latest = status
+        for pid in launcher.kill(status.given_up):
+            display.log(f"a worker (pid {pid}) has been silent or stuck for too long and is replaced")
         display.update(status)
 
     launcher = LocalLauncher(

@@ -7,7 +7,7 @@ that message, which is refused and counted.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,7 +26,6 @@ from penstock_server.ledger import MAX_STEPS, Ledger
 from penstock_server.metrics import Metrics
 from penstock_server.normalisation import Normaliser
 
-Frame = bytes | memoryview
 Message = tuple[bytes, list[bytes]]
 NOTHING_STREAMED = Streamed(0, 0, 0)
 MAX_PEERS = 2**14  # connections remembered: more than a process may have open; nothing says when one has gone
@@ -127,7 +126,7 @@ class Ingest:
         self._simulations: dict[int, _Simulation] = {}
         self._static: dict[str, PartialStep] = {}
 
-    def handle(self, peer: bytes, frames: Sequence[Frame], now: float = 0.0) -> list[Message]:  # noqa: ARG002 - a Handler
+    def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0) -> list[Message]:  # noqa: ARG002 - a Handler
         """Deal with one message. Blocks while the buffer has no room."""
         state = self._peer(peer)
         out: list[list[bytes]] = []
@@ -172,7 +171,7 @@ class Ingest:
             self._peers.move_to_end(name)
         return state
 
-    def _one(self, state: _Peer, frames: Sequence[Frame]) -> list[list[bytes]]:
+    def _one(self, state: _Peer, frames: list[bytes]) -> list[list[bytes]]:
         header = Header(Kind.PIECE)
         try:
             if not frames:
@@ -195,6 +194,11 @@ class Ingest:
                 return []
             if header.kind is Kind.BEGIN:
                 self._begin(state, header, Begin.unpack(payload))
+                return [self._grant(state)]
+            if (
+                header.kind is Kind.CREDIT
+            ):  # a client that has waited long asks whether its connection still is the one it was
+                self._stream_of(state, header)
                 return [self._grant(state)]
             if header.kind is Kind.END:
                 simulation = self._stream_of(state, header)
@@ -261,7 +265,7 @@ class Ingest:
             )
         return simulation
 
-    def _piece(self, state: _Peer, header: Header, payload: Frame) -> bool:
+    def _piece(self, state: _Peer, header: Header, payload: bytes) -> bool:
         """Take one piece; False when it is a duplicate."""
         simulation = self._stream_of(state, header)
         size, values = self._values(header, payload)
@@ -288,7 +292,7 @@ class Ingest:
             self._take(simulation, header, partial, slot, held_out)
         return new
 
-    def _values(self, header: Header, payload: Frame) -> tuple[int, NDArray]:  # type: ignore[type-arg]
+    def _values(self, header: Header, payload: bytes) -> tuple[int, NDArray]:  # type: ignore[type-arg]
         """The field's size and the piece's elements, once they have been found to fit it."""
         expected = self._schema.dtypes.get(header.field)
         static = self._schema.static(header.field)
@@ -432,7 +436,8 @@ class Ingest:
 
     def _refuse(self, state: _Peer, header: Header, reason: Reason, text: str) -> list[list[bytes]]:
         s = state.streamed
-        state.streamed = Streamed(s.accepted, s.duplicates, s.refused + 1)
+        if header.kind is Kind.PIECE:
+            state.streamed = Streamed(s.accepted, s.duplicates, s.refused + 1)
         refusal = self._refusal(header, reason, text)
         # Whoever sends on regardless must not fill the server with answers that nobody reads.
         return [] if header.kind is Kind.PIECE and s.refused >= MAX_REFUSALS else [refusal]

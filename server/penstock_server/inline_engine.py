@@ -10,6 +10,7 @@ same order, the same weights bit for bit.
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from pathlib import Path
@@ -111,6 +112,7 @@ class InlineEngine:
             seeds=len(study.parameters.seeds),
             retries=study.solver.retries,
             client_timeout=study.server.client_timeout,
+            wall_time=study.solver.wall_time,
             max_message=study.server.max_message,
             on_schema=self._configure,
             on_refused=self._metrics.refused,
@@ -152,6 +154,7 @@ class InlineEngine:
             production_over=self._coordinator.production_over,
             error=self._error,
             stopped=self._stopped,
+            given_up=self._coordinator.given_up(socket.gethostname()),
         )
 
     def worker_exited(self, pid: int, code: int | None, message: str) -> None:

@@ -6,7 +6,7 @@ calls `handle` and `train_batch` itself, in a fixed order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from penstock_server.agreement import Schema
 from penstock_server.buffer import Buffer, Slot, capacity_in_samples
 from penstock_server.checkpoint import Checkpoint
 from penstock_server.config import Study
-from penstock_server.ingest import Frame, Ingest, Message
+from penstock_server.ingest import Ingest, Message
 from penstock_server.ledger import Ledger
 from penstock_server.schema import Batch
 from penstock_server.training_loop import TrainingLoop
@@ -100,7 +100,7 @@ class TrainerRank(TrainingLoop):
             self.end_production()
         self.begin(buffer)
 
-    def handle(self, peer: bytes, frames: Sequence[Frame], now: float) -> list[Message]:
+    def handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
         """One message of the data socket; see `Ingest.handle`."""
         if self.buffer is None:
             self.metrics.refused(Reason.NO_BEGIN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from penstock_server.config import Study
 from penstock_server.coordinator import Coordinator, Point
 from penstock_server.engine import StudyStatus
 from penstock_server.events import EventLog
-from penstock_server.ingest import Frame, Ingest, Message
+from penstock_server.ingest import Ingest, Message
 from penstock_server.keys import open_keys
 from penstock_server.ledger import Ledger
 from penstock_server.metrics import Metrics
@@ -75,7 +76,7 @@ class Recorder:
             on_static=self._take_static,
         )
 
-    def handle(self, peer: bytes, frames: Sequence[Frame], now: float) -> list[Message]:
+    def handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
         """One message of the data socket; see `Ingest.handle`."""
         if self._ingest is None:
             refuse = Refuse(Reason.NO_BEGIN, "the study's fields are not known yet: ANNOUNCE to the coordinator first")
@@ -126,6 +127,7 @@ class RecordEngine:
             seeds=len(study.parameters.seeds),
             retries=study.solver.retries,
             client_timeout=study.server.client_timeout,
+            wall_time=study.solver.wall_time,
             max_message=study.server.max_message,
             on_schema=self._sockets.configure,
             on_refused=self._recorder.metrics.refused,
@@ -152,6 +154,7 @@ class RecordEngine:
             simulations=self._coordinator.counts(),
             received=self._recorder.arrived.total(),
             wanted_workers=self._coordinator.wanted_workers,
+            given_up=self._coordinator.given_up(socket.gethostname()),
             message=message,
         )
 

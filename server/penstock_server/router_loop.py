@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import zmq
@@ -13,25 +13,22 @@ from penstock_server.auth import AllowList, secure_context
 from penstock_server.keys import StudyKeys
 from penstock_server.metrics import Metrics
 
-Frame = bytes | memoryview
 Message = tuple[bytes, list[bytes]]
 BACKLOG = 8192  # ZeroMQ's default of 100 loses simultaneous connects without a word
+# Clients that are cut off are noticed by TCP. ZeroMQ's own heartbeats would take one whose messages nobody has looked at yet for dead.
+KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 3}
 MAX_CONTROL_MESSAGE = 2 * 2**20  # a string of the wire format is at most half of it
 MAX_WAITING = 64  # messages of one connection that nobody has looked at yet; then TCP stops their sender
 MAX_UNREAD = 10_000  # answers that wait for one client to read them; further ones are dropped
 CURVE_OVERHEAD = 64  # bytes that encryption adds to a frame, and some
-LENT_FROM = 64 * 1024  # frames of so many bytes are handed on as ZeroMQ's own memory; below, a copy is cheaper
 
 _FAILED_HANDSHAKES = zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
 
 
 class Handler(Protocol):
-    """What is done with one message, at time `now` (seconds, monotonic); the messages to send follow.
+    """What is done with one message, at time `now` (seconds, monotonic); the messages to send follow."""
 
-    A large frame is a memoryview, valid as long as it is held.
-    """
-
-    def __call__(self, peer: bytes, frames: Sequence[Frame], now: float) -> list[Message]: ...
+    def __call__(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]: ...
 
 
 class RouterLoop:
@@ -71,6 +68,8 @@ class RouterLoop:
         self._socket.setsockopt(zmq.SNDHWM, MAX_UNREAD)
         self._socket.setsockopt(zmq.RCVHWM, MAX_WAITING)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # what cannot be sent is told, to be counted
+        for option, value in KEEPALIVE.items():
+            self._socket.setsockopt(option, value)
         self._socket.setsockopt(zmq.BACKLOG, BACKLOG)
         self._socket.setsockopt(zmq.MAXMSGSIZE, max_message + CURVE_OVERHEAD)
         self._socket.setsockopt(zmq.CURVE_SERVER, 1)
@@ -148,12 +147,12 @@ class RouterLoop:
                 self._receive()
 
     def _receive(self) -> None:
-        peer, *frames = self._socket.recv_multipart(copy=False)
+        peer = self._socket.recv(copy=False)  # a Frame, which knows its sender
+        frames = self._socket.recv_multipart()  # a ROUTER hands out whole messages: all of the rest is there
         if not self._allow.still_allows(peer):
             self._metrics.revoked_messages.inc()
             return
-        lent = [frame.bytes if len(frame) < LENT_FROM else frame.buffer for frame in frames]
-        self._send(self._handler(peer.bytes, lent, time.monotonic()))
+        self._send(self._handler(peer.bytes, frames, time.monotonic()))
 
     def _send(self, messages: list[Message]) -> None:
         for peer, frames in messages:

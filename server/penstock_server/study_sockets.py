@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import Callable
 from typing import Protocol
 
 from penstock_server.agreement import Schema
 from penstock_server.coordinator import Coordinator
 from penstock_server.keys import StudyKeys
 from penstock_server.metrics import Metrics
-from penstock_server.router_loop import Frame, Message, RouterLoop
+from penstock_server.router_loop import Message, RouterLoop
 
 
 class DataRank(Protocol):
@@ -24,7 +25,7 @@ class DataRank(Protocol):
     def configure(self, schema: Schema) -> None:
         """The fields are known."""
 
-    def handle(self, peer: bytes, frames: Sequence[Frame], now: float) -> list[Message]:
+    def handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
         """One message of the data socket."""
 
 
@@ -77,7 +78,7 @@ class StudySockets:
 
     def worker_exited(self, pid: int, text: str) -> None:
         """A worker process on this machine has ended."""
-        self._control.post(lambda: self._after(self._coordinator.worker_exited(pid, text)))
+        self._control.post(lambda: self._after(self._coordinator.worker_exited(socket.gethostname(), pid, text)))
 
     def stop(self) -> None:
         """Hand out nothing more."""
@@ -88,7 +89,7 @@ class StudySockets:
         self._data.close()
         self._control.close()
 
-    def _handle_control(self, peer: bytes, frames: Sequence[Frame], now: float) -> list[Message]:
+    def _handle_control(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
         return self._after(self._coordinator.handle(peer, frames, now))
 
     def _tick(self, now: float) -> list[Message]:
@@ -104,7 +105,7 @@ class StudySockets:
         self._on_production_over()
         return []
 
-    def _handle_data(self, peer: bytes, frames: Sequence[Frame], now: float) -> list[Message]:
+    def _handle_data(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
         messages = self._rank.handle(peer, frames, now)
         if self._rank.over:
             self.stop()

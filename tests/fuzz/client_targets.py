@@ -135,7 +135,7 @@ class _Transport:
     def __init__(self, c: Choices, heard: list[int]) -> None:
         self._c, self._heard = c, heard
 
-    def connect(self, _endpoint: str) -> _Answers:
+    def connect(self, _endpoint: str, *, control: bool = False) -> _Answers:
         return _Answers(self._c, self._heard)
 
     def close(self, *, deliver: bool = True) -> None:
@@ -200,7 +200,8 @@ def heartbeat(data: bytes) -> int:
         beat.serve(0, 1)
         assert connection.heard.wait(10)
         assert not answers, "the heartbeat's thread has died"
-        beat.check()
+        beat.check_server()
+        beat.check_wanted()
     except PenstockError:
         pass
     finally:

@@ -299,6 +299,7 @@ class CoordinatorRig:
             samples=SamplesSection(),
             retries=1000,
             client_timeout=1e9,
+            wall_time=3600.0,
             on_schema=lambda schema: self.agreed(schema) or ready,
             on_refused=self.count,
             events=self.events,

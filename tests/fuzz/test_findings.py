@@ -193,14 +193,16 @@ class Scripted:
     def __init__(self, **script: list[bytes]) -> None:
         self._script = script
 
-    def connect(self, _endpoint: str) -> _Answers:
+    def connect(self, _endpoint: str, *, control: bool = False) -> _Answers:
         connection = _Answers(Choices(b"\x02" * 100), [0])
         say = connection.send
 
         def send(frames: list[bytes]) -> None:
-            kind = unpack(bytes(frames[0])).kind.name
-            if kind in self._script:
-                connection._waiting.append(self._script[kind])
+            asked = unpack(bytes(frames[0]))
+            if asked.kind.name in self._script:
+                header, *payload = self._script[asked.kind.name]
+                # An answer repeats the number of its request.
+                connection._waiting.append([unpack(header)._replace(offset=asked.offset).pack(), *payload])
             else:
                 say(frames)
 
@@ -250,7 +252,7 @@ def test_a_wrong_answer_to_a_heartbeat_reaches_the_caller_and_the_thread_lives(a
     beat = Heartbeat(connection, b"c" * 16, LIFE, 60.0, 60.0)
     assert connection.heard.wait(10)  # the answer after it was taken too
     with pytest.raises(WireError):
-        beat.check()
+        beat.check_server()
     beat.close()
     assert heartbeat(b"\x01" * 50) > 0
 

@@ -369,6 +369,30 @@ def test_a_header_with_any_byte_changed_never_raises(position: int, value: int) 
     assert rig.trained.has(0, 1)
 
 
+def test_a_client_that_asks_for_its_credit_is_told_where_it_stands() -> None:
+    rig = Rig(credit=10_000)
+    rig.begin()
+    rig.say(*rig.step(0))
+    question = Header(Kind.CREDIT, 7, 0, 1).pack()
+    ((header, _),) = rig.say(question)
+    assert (header.kind, header.count) == (Kind.CREDIT, 10_000 + sum(values.nbytes for values in values_of(0)))
+    assert rig.say(question) == rig.say(question)
+    # Over a connection made anew, and about a stream that is another one's by now.
+    assert rig.refusal(question, peer=b"anew").reason is Reason.NO_BEGIN
+    rig.begin(attempt=2, peer=b"other")
+    assert rig.refusal(question).reason is Reason.STALE_ATTEMPT
+
+
+def test_only_pieces_count_as_pieces_in_what_end_is_answered() -> None:
+    rig = Rig()
+    rig.begin()
+    rig.say(*rig.step(0))
+    rig.say(*rig.step(0))
+    rig.refusal(*rig.piece("p", np.full(POINTS, np.nan, "<f4"), 1))
+    rig.refusal(Header(Kind.END, 7, 2, 1).pack())
+    assert rig.end() == rig.end() == Streamed(2, 2, 1)
+
+
 def test_pieces_that_overlap_are_refused_and_leave_no_gap_uncounted() -> None:
     rig = Rig()
     rig.begin()
@@ -477,10 +501,3 @@ def test_a_number_of_solver_ranks_that_cannot_be_is_refused(ranks: int) -> None:
     assert rig.refusal(Header(Kind.BEGIN, 7, 0, 1).pack(), begin).reason is Reason.MALFORMED
     rig.begin(ranks=2)
     assert rig.refusal(Header(Kind.END, 7, 0, 1, rank=2).pack()).reason is Reason.MALFORMED
-
-
-def test_frames_may_be_memory_that_somebody_else_owns() -> None:
-    rig = Rig()
-    rig.begin()
-    rig.say(*(memoryview(bytearray(frame)) for frame in rig.step(0)))
-    assert rig.trained.total() == 1

@@ -26,7 +26,7 @@ from penstock_client.wire import ANY_SIMULATION, Header, Kind
 from penstock_server.keys import DEFAULT, add_worker, open_keys, revoke_worker
 from penstock_server.metrics import Metrics
 from penstock_server.plan import hand_out
-from penstock_server.router_loop import MAX_CONTROL_MESSAGE, MAX_WAITING, Frame, RouterLoop
+from penstock_server.router_loop import MAX_CONTROL_MESSAGE, MAX_WAITING, RouterLoop
 
 pytestmark = pytest.mark.usefixtures("quick_linger")
 
@@ -187,10 +187,13 @@ socket.curve_serverkey = info.server_public_key.encode()
 socket.curve_publickey = info.client_public_key.encode()
 socket.curve_secretkey = info.client_secret_key.encode()
 socket.connect(endpoint)
+closed = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
 frame = bytes(size)
 for _ in range(number):
     socket.send(frame)
 print("sent", flush=True)
+closed.recv_multipart()
+print("closed", flush=True)
 time.sleep(60)
 """
 
@@ -267,11 +270,15 @@ def test_a_client_that_ignores_credit_is_stopped_by_tcp_and_not_by_memory(gate: 
 def test_a_message_above_the_bound_ends_its_connection_and_takes_no_memory(gate: Callable[..., Gate]) -> None:
     open_gate = gate(max_message=MIB)
     open_gate.open.set()
-    before = resident()
-    with open_gate.flooded(1, 300 * MIB):
-        for _ in range(20):
-            time.sleep(0.05)
-            assert resident() - before < 40 * MIB
+    most = before = resident()
+    with open_gate.flooded(1, 200 * MIB) as sender:
+        assert sender.stdout is not None
+        closed = threading.Thread(target=sender.stdout.readline)
+        closed.start()
+        while closed.is_alive():  # until the connection has been closed
+            closed.join(0.02)
+            most = max(most, resident())
+    assert most - before < 40 * MIB
     assert open_gate.taken == 0
     with open_gate.flooded(3, MIB):
         eventually(lambda: open_gate.taken == 3)
@@ -308,7 +315,7 @@ def test_the_sender_of_a_message_is_known_by_its_key(tmp_path: Path) -> None:
     """What the check for revoked keys rests on."""
     keys = open_keys(tmp_path)
     add_worker(tmp_path, "other", "x")
-    seen: list[Frame] = []
+    seen: list[Any] = []
     errors: list[BaseException] = []
     loop = RouterLoop("who", "127.0.0.1", keys, lambda *_: [], metrics=Metrics("who", "test"), on_error=errors.append)
     still_allows = loop._allow.still_allows

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from penstock_server.plan import make_plan, make_spares, make_welcome, write_con
 from penstock_server.rank import TrainerRank
 from penstock_server.rank_status import RankStatus
 from penstock_server.restore import CHECKPOINTS
-from penstock_server.router_loop import Frame, Message, RouterLoop
+from penstock_server.router_loop import Message, RouterLoop
 
 
 class CoordinatorActor:
@@ -52,6 +52,7 @@ class CoordinatorActor:
             seeds=len(study.parameters.seeds),
             retries=study.solver.retries,
             client_timeout=study.server.client_timeout,
+            wall_time=study.solver.wall_time,
             max_message=study.server.max_message,
             on_schema=self._configure,
             on_refused=self._metrics.refused,
@@ -81,6 +82,10 @@ class CoordinatorActor:
         c = self._coordinator
         return c.counts(), c.wanted_workers, c.production_over, self._error
 
+    def given_up(self) -> tuple[int, ...]:
+        """Process ids on this machine whose clients were given up."""
+        return self._coordinator.given_up(socket.gethostname())
+
     def state_dict(self) -> dict[str, Any]:
         return self._coordinator.state_dict()
 
@@ -92,7 +97,7 @@ class CoordinatorActor:
         self._loop.post(note)
 
     def worker_exited(self, pid: int, message: str) -> None:
-        self._loop.post(lambda: self._after(self._coordinator.worker_exited(pid, message)))
+        self._loop.post(lambda: self._after(self._coordinator.worker_exited(socket.gethostname(), pid, message)))
 
     def stop(self) -> None:
         """Hand out nothing more; clients are told to abandon what they do."""
@@ -113,7 +118,7 @@ class CoordinatorActor:
         self._events.write(status, message=message)
         self._events.close()
 
-    def _handle(self, peer: bytes, frames: Sequence[Frame], now: float) -> list[Message]:
+    def _handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
         return self._after(self._coordinator.handle(peer, frames, now))
 
     def _tick(self, now: float) -> list[Message]:

@@ -110,6 +110,7 @@ class RayEngine:
     def status(self) -> StudyStatus:
         try:
             counts, wanted, over, error = ray.get(self._coordinator.status.remote())
+            given_up = ray.get(self._coordinator.given_up.remote())
             ranks = ray.get([rank.status.remote() for rank in self._ranks])
         except ray.exceptions.RayActorError as error:
             self._error = self._error or f"a server process died: {error}"
@@ -122,6 +123,7 @@ class RayEngine:
             production_over=over,
             error=self._error or error,
             stopped=self._stopped,
+            given_up=given_up,
         )
 
     def worker_exited(self, pid: int, code: int | None, message: str) -> None:
