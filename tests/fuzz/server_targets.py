@@ -329,7 +329,10 @@ class CoordinatorRig:
         before = self.refused
         answers = self.coordinator.handle(peer, frames, 0.0)
         check_answers(answers, CONTROL_ANSWERS, None, 2 * len(PEERS) + N_SIMULATIONS)
-        assert sum(unpack(f[0]).kind is Kind.REFUSE for _, f in answers) == self.refused - before
+        refusals = sum(unpack(f[0]).kind is Kind.REFUSE for _, f in answers)
+        assert 0 <= refusals - (self.refused - before) <= 1, (
+            "a refusal was not sent, or not counted; a repeated request gets its own again"
+        )
         for to, f in answers:
             header = unpack(f[0])
             assert to != b"valid", f"{header.kind.name} to a client that had not asked"
