@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import structlog
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -28,6 +29,9 @@ from penstock_client.errors import PenstockError
 _FORMAT = 3
 _PART_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _NUMBER = re.compile(r"[0-9]{8,}")
+_MAX_MANIFEST = 2**20  # bytes; one line a file, of which there are two a part
+# What reading files raises that are not what was written. RecursionError: JSON nested too deep.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError, SafetensorError)
 _log = structlog.get_logger("penstock.checkpoint")
 
 
@@ -36,7 +40,10 @@ class CheckpointError(PenstockError):
 
 
 class Parts(Mapping[str, Any]):
-    """The parts of a checkpoint by name, each read from the disk when it is asked for and not kept."""
+    """The parts of a checkpoint by name, each read from the disk when it is asked for and not kept.
+
+    Asking for one raises KeyError where there is none of that name, CheckpointError where it cannot be read.
+    """
 
     def __init__(self, path: Path, names: tuple[str, ...]) -> None:
         self._path, self._names = path, names
@@ -44,8 +51,14 @@ class Parts(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in self._names:
             raise KeyError(f"checkpoint {self._path} has no part {name!r}; it has {', '.join(self._names)}")
-        tensors = load_file(self._path / f"{name}.safetensors")
-        return _unflatten(json.loads((self._path / f"{name}.json").read_text()), tensors)
+        try:
+            tensors = load_file(self._path / f"{name}.safetensors")
+            return _unflatten(json.loads((self._path / f"{name}.json").read_text()), tensors)
+        except _DAMAGE as error:
+            raise CheckpointError(
+                f"part {name!r} of checkpoint {self._path} cannot be read ({type(error).__name__}: {error}); remove this checkpoint "
+                "to go on from the one before"
+            ) from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -124,19 +137,32 @@ def _numbered(directory: Path) -> list[Path]:
 def _verify(path: Path) -> tuple[str, dict[str, Any] | None]:
     """("", manifest) of a whole checkpoint, else (what is wrong, None)."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        with (path / "manifest.json").open("rb") as opened:
+            text = opened.read(_MAX_MANIFEST + 1)
+        if len(text) > _MAX_MANIFEST:
+            return f"manifest.json has more than {_MAX_MANIFEST} bytes", None
+        manifest = json.loads(text)
         if manifest["format"] != _FORMAT:
             return f"format {manifest['format']}, expected {_FORMAT}", None
-        for name, want in manifest["files"].items():
+        if manifest["number"] != int(path.name):
+            return f"manifest.json is that of checkpoint {manifest['number']}", None
+        files = manifest["files"]
+        for name in manifest["parts"]:
+            if not _PART_NAME.fullmatch(name) or not {f"{name}.json", f"{name}.safetensors"} <= files.keys():
+                return f"manifest.json names no files of part {name!r}", None
+        for name, want in files.items():
             file = path / name
-            if file.stat().st_size != want["bytes"]:
-                return f"{name} has {file.stat().st_size} bytes, expected {want['bytes']}", None
+            size = file.stat().st_size
+            if file.parent != path or not file.is_file():
+                return f"{name} is not a file of it", None
+            if size != want["bytes"]:
+                return f"{name} has {size} bytes, expected {want['bytes']}", None
             if _sha256(file) != want["sha256"]:
                 return f"{name} has another SHA-256 than its manifest says", None
     except OSError as error:
         return f"{Path(error.filename or path).name}: {error.strerror}", None
-    except (ValueError, KeyError, TypeError) as error:
-        return f"manifest.json is not readable: {error}", None
+    except _DAMAGE as error:
+        return f"manifest.json is not readable: {type(error).__name__}: {error}", None
     return "", manifest
 
 
@@ -188,6 +214,8 @@ def _unflatten(node: Any, tensors: dict[str, Tensor]) -> Any:
         return [_unflatten(v, tensors) for v in content]
     if kind == "tuple":
         return tuple(_unflatten(v, tensors) for v in content)
+    if kind not in ("tensor", "array"):
+        raise ValueError(f"unknown kind {kind!r}")
     # Copied into memory of its own: aligned, so that sums come out the same to the last bit as before, and writable.
     own = tensors.pop(content).clone()
     return own if kind == "tensor" else own.numpy()
