@@ -179,7 +179,6 @@ class InlineEngine:
         )
         write_report(self._directory, report)
         self._events.write(status, message=message)
-        self._events.close()
         return report
 
     # One thread does all of what follows ---------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from penstock_server.config import Study
 from penstock_server.engine import SimulationCounts, StudyStatus
 from penstock_server.events import EventLog
 from penstock_server.file_source import FileSource
+from penstock_server.jsonl import read_lines
 from penstock_server.metrics import write_targets
 from penstock_server.plan import CONNECT_FILE
 from penstock_server.recording import Recording, RecordingReader
@@ -113,7 +113,6 @@ class OfflineEngine:
         )
         write_report(self._directory, report)
         self._events.write(status, message=message)
-        self._events.close()
         return report
 
     def _run(self) -> None:
@@ -167,6 +166,4 @@ class OfflineEngine:
 
 def _starts(events: Path) -> int:
     """How often a study has been started in this run directory."""
-    if not events.exists():
-        return 0
-    return sum(json.loads(line)["event"] == "started" for line in events.read_text().splitlines() if line.endswith("}"))
+    return sum(event["event"] == "started" for event in read_lines(events))

@@ -3,6 +3,7 @@
 Fields travel over ZeroMQ straight to the rank they are for; the object store would copy them.
 """
 
-from penstock_server.ray_engine.engine import EngineError, RayEngine
+from penstock_server.ray_engine.engine import RayEngine
+from penstock_server.ray_engine.local_ray import EngineError
 
 __all__ = ["EngineError", "RayEngine"]
