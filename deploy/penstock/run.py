@@ -14,7 +14,7 @@ from penstock.display import Display
 from penstock.launcher import LocalLauncher
 from penstock.run_directory import LOGS, hold, prepare
 from penstock.study_file import make_importable
-from penstock.threads import SOLVER_ENVIRONMENT, plan_threads, quiet_waiting
+from penstock.threads import SOLVER_ENVIRONMENT, ThreadBudget, cores_for_the_rest, plan_threads, quiet_waiting
 from penstock_server.config import Study
 from penstock_server.engine import Engine, StudyStatus
 
@@ -71,9 +71,9 @@ def run_study(study: Study, out: Path, display: Display, *, resume: bool = False
         budget = plan_threads(study)
         display.log(str(budget))
         signals = Signals()
-        with signals.caught():
+        with signals.caught(), cores_for_the_rest(budget):
             display.log(f"starting the server (engine: {engine_name(study)})")
-            engine = _make_engine(study, out, budget.training, resume)
+            engine = _make_engine(study, out, budget, resume, display.log)
             report = serve(engine, out, display, signals, workers=_workers(study))
         display.report(report, out)
         if report["status"] == "stopped":
@@ -95,25 +95,27 @@ def _workers(study: Study) -> int:
     return 0 if study.training.source is not None or _solves_itself(study) else study.solver.concurrency
 
 
-def _make_engine(study: Study, out: Path, threads: int, resume: bool) -> Engine:
+def _make_engine(study: Study, out: Path, budget: ThreadBudget, resume: bool, log: Callable[[str], None]) -> Engine:
     # Here and not above: these import torch and ray, whose OpenMP reads its settings once.
     if engine_name(study) == "ray":
         from penstock_server.ray_engine import RayEngine
 
-        return RayEngine(study, out, threads=threads)
-    from penstock_server.checkpoint import load_latest
+        return RayEngine(study, out, threads=budget.training, own_cores=budget.own, log=log)
+    from penstock_server.checkpoint import load_latest_if_any
     from penstock_server.restore import CHECKPOINTS
 
-    restore = load_latest(out / CHECKPOINTS) if resume and (out / CHECKPOINTS).exists() else None
+    restore = load_latest_if_any(out / CHECKPOINTS) if resume else None
+    for warning in () if restore is None else restore.skipped:
+        log(f"warning: {warning}")
     if engine_name(study) == "offline":
         from penstock_server.offline_engine import OfflineEngine
 
-        return OfflineEngine(study, out, threads=threads, restore=restore)
+        return OfflineEngine(study, out, threads=budget.training, restore=restore)
     from penstock_server.inline_engine import InlineEngine
     from penstock_solvers.solver import make_solver
 
     solver = make_solver(study.solver.adapter or "", study.solver.options) if _solves_itself(study) else None
-    return InlineEngine(study, out, threads=threads, solver=solver, restore=restore)
+    return InlineEngine(study, out, threads=budget.training, solver=solver, restore=restore)
 
 
 def serve(

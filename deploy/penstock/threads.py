@@ -7,6 +7,8 @@ was seen to fall from 1,000 to 31 samples/s beside busy solvers.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from penstock_server.config import Study
@@ -18,14 +20,17 @@ TRAINING_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOM
 
 @dataclass(frozen=True)
 class ThreadBudget:
-    """cores: that this process may use. solvers: cores that solvers take. training: threads of each trainer rank."""
+    """cores: that this process may use. solvers: cores that solvers take. training: threads of each trainer rank.
+    own: the cores that training has to itself, by number; empty where all share all."""
 
     cores: int
     solvers: int
     training: int
+    own: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.cores} cores: {self.solvers} for solvers, {self.training} threads for each trainer rank"
+        own = f" on cores of its own ({', '.join(map(str, self.own))})" if self.own else ""
+        return f"{self.cores} cores: {self.solvers} for solvers, {self.training} threads for each trainer rank{own}"
 
 
 def available_cores() -> int:
@@ -34,12 +39,30 @@ def available_cores() -> int:
 
 
 def plan_threads(study: Study, cores: int | None = None) -> ThreadBudget:
-    """Share out the cores: each solver rank one, training what is left, and at least one; or what the study file says."""
+    """Share out the cores: each solver rank one, training what is left, and at least one; or what the study file says.
+
+    With [training] own_cores, the last cores are training's alone, one for each of its threads, as long as one is left for the rest.
+    """
     cores = available_cores() if cores is None else cores
     solvers = 0 if study.training.source is not None else min(cores, study.solver.concurrency * study.solver.ranks)
     asked = study.training.threads
     threads = asked if isinstance(asked, int) else max(1, (cores - solvers) // study.training.ranks)
-    return ThreadBudget(cores, solvers, threads)
+    usable = sorted(os.sched_getaffinity(0))[:cores]
+    own = tuple(usable[-threads * study.training.ranks :]) if study.training.own_cores else ()
+    if len(own) >= len(usable):
+        own = own[1:]
+    return ThreadBudget(cores, min(solvers, cores - len(own)), threads, own)
+
+
+@contextmanager
+def cores_for_the_rest(budget: ThreadBudget) -> Iterator[None]:
+    """Keep this process, and all that it starts meanwhile, off the cores that training has to itself."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, before - set(budget.own))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def quiet_waiting() -> None:

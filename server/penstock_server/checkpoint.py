@@ -134,7 +134,8 @@ def load_latest(directory: Path) -> Checkpoint:
         _log.warning("checkpoint_damaged", path=str(path), fault=fault)
     why = "; ".join(skipped) if skipped else "it holds none"
     raise CheckpointError(
-        f"no whole checkpoint in {directory}: {why}; start the study anew with `penstock run`, or move that folder away and resume from nothing"
+        f"no whole checkpoint in {directory}: {why}; "
+        "start the study anew with `penstock run`, or move that folder away and resume from nothing"
     )
 
 
@@ -228,7 +229,7 @@ def _pieces(tensor: Tensor | Rows) -> Iterator[memoryview]:
 
 
 def _bytes(array: NDArray[Any]) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _numpy_dtype(tensor: Tensor | Rows) -> np.dtype[Any]:

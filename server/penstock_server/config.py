@@ -264,8 +264,9 @@ class TrainingSection(Section):
     (validation relative L2) or wall_time. min_batches: after production has ended, go on drawing from what the buffer holds
     until so many batches are done, then drain. optimizer, scheduler: torch classes by name (any case); the scheduler steps once a batch.
     loss: "mse", "l1", "relative_l2" or "package.module:function". threads: CPU threads of training, "auto" from the
-    cores that solvers leave free. pushforward: with window > 1, at most so many of the model's own steps, without gradient, go before
-    each one that is trained on (Brandstetter et al. 2022, section 3.1).
+    cores that solvers leave free. own_cores: keep solvers and receiving off the cores of these threads. pushforward: with window > 1,
+    at most so many of the model's own steps, without gradient, go before each one that is trained on (Brandstetter et al. 2022,
+    section 3.1).
     source: an HDF5 file of `penstock record` to train on instead of a stream; epochs: passes over it (default: as many as
     max_batches takes, or one); loader_workers: processes that read it.
     """
@@ -277,6 +278,7 @@ class TrainingSection(Section):
     ranks: int = Field(1, gt=0)
     device: str = "auto"
     threads: int | Literal["auto"] = "auto"
+    own_cores: bool = False
     max_batches: int | None = Field(None, gt=0)
     min_batches: int = Field(0, ge=0)
     target_error: float | None = Field(None, gt=0)

@@ -16,7 +16,10 @@ _STUDY_EVENTS = ("started", "restarted", "finished", "stopped", "failed")
 
 @dataclass(frozen=True)
 class Outage:
-    """kind: what had died: "rank", "coordinator", "ray", or "server", all of it. seconds: from the last training step before to the first after."""
+    """kind: what had died: "rank", "coordinator", "ray", or "server", which is all of it.
+
+    seconds: from the last training step before to the first after.
+    """
 
     kind: str
     seconds: float

@@ -246,7 +246,9 @@ class TrainingLoop:
     def status(self) -> RankStatus:
         """How this rank stands; safe from any thread."""
         if self.source is None:
-            return RankStatus(over=self._over, error=self._error, refused=self.metrics.refusals(), warnings=self._all_warnings())
+            return RankStatus(
+                over=self._over, error=self._error, refused=self.metrics.refusals(), warnings=self._all_warnings()
+            )
         stats = self.source.stats()
         return RankStatus(
             over=self._over,

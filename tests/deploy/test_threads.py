@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 
-from penstock.threads import TRAINING_ENVIRONMENT, available_cores, plan_threads, quiet_waiting
+from penstock.threads import (
+    TRAINING_ENVIRONMENT,
+    ThreadBudget,
+    available_cores,
+    cores_for_the_rest,
+    plan_threads,
+    quiet_waiting,
+)
 from penstock_server.config import Study
 
 Make = Callable[..., Study]
@@ -37,6 +46,34 @@ def test_training_gets_what_solvers_leave(
 
 def test_the_study_file_has_the_last_word(heat_study: Make) -> None:
     assert plan_threads(heat_study(training={"threads": 5}), 2).training == 5
+
+
+def test_own_cores_are_the_last_ones_and_one_is_left_for_the_rest(heat_study: Make) -> None:
+    usable = sorted(os.sched_getaffinity(0))
+    assert len(usable) > 1, "needs two cores"
+
+    def budget(**training: object) -> ThreadBudget:
+        return plan_threads(heat_study(solver={"concurrency": 2}, training=training))
+
+    assert budget(threads=1).own == ()
+    one = budget(threads=1, own_cores=True)
+    assert (one.own, one.solvers) == (tuple(usable[-1:]), min(2, len(usable) - 1))
+    assert f"on cores of its own ({usable[-1]})" in str(one)
+    assert budget(threads=len(usable), own_cores=True).own == tuple(usable[1:])
+
+
+def test_what_is_started_beside_training_stays_off_its_cores(heat_study: Make) -> None:
+    budget = plan_threads(heat_study(training={"threads": 1, "own_cores": True}))
+    before = os.sched_getaffinity(0)
+    with cores_for_the_rest(budget):
+        child = subprocess.run(
+            [sys.executable, "-c", "import os; print(*sorted(os.sched_getaffinity(0)))"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert child.stdout.split() == [str(core) for core in sorted(before - set(budget.own))]
+    assert os.sched_getaffinity(0) == before
 
 
 def test_only_cores_that_this_process_may_use_count(heat_study: Make) -> None:

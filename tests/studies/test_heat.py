@@ -97,6 +97,22 @@ def test_a_frozen_worker_is_given_up_and_its_simulation_run_again(tmp_path: Path
     assert not psutil.pid_exists(held["pid"])
 
 
+def test_training_on_cores_of_its_own_is_alone_there(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = started("run", HEAT, "--out", out, *SMALL, *ENDLESS, "--set", "training.own_cores=true")
+    wait_for(lambda: len(events(out, "finished")) >= 3)
+    own = max(os.sched_getaffinity(0))
+    allowed: dict[str, set[frozenset[int]]] = {"training": set(), "worker": set()}
+    for one in psutil.Process(process.pid).children(recursive=True):
+        kind = "worker" if "penstock_solvers.worker" in one.cmdline() else "training"
+        allowed[kind] |= {frozenset(os.sched_getaffinity(thread.id)) for thread in one.threads()}
+    assert frozenset({own}) in allowed["training"]
+    assert allowed["worker"]
+    assert all(own not in cores for cores in allowed["worker"])
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_study_stops_with_a_checkpoint_and_can_be_resumed(
     number: signal.Signals, tmp_path: Path

@@ -241,8 +241,8 @@ class Buffer:
     def state_dict(self) -> BufferState:
         """All committed samples, their identifiers and seen counts, the counters and the generator's state, as of now.
 
-        Slots still being filled are left out. Samples stand in the order that random draws refer to. Inputs and targets are `Rows`, which are
-        read, once, while the buffer is used further: see `snapshot`. Whether production has ended is not part of it: whoever
+        Slots still being filled are left out. Samples stand in the order that random draws refer to. Inputs and targets are
+        read later, once, while the buffer is used further: see `snapshot`. Whether production has ended is not part of it: whoever
         resumes a study knows.
         """
         with self._lock:

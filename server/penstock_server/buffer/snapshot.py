@@ -25,12 +25,12 @@ class Snapshot:
             a piece has held it.
     """
 
-    def __init__(
-        self, lock: threading.Lock, storage: Storage, slots: Indices, locked: Callable[[float], None]
-    ) -> None:
+    def __init__(self, lock: threading.Lock, storage: Storage, slots: Indices, locked: Callable[[float], None]) -> None:
         self._lock, self._locked = lock, locked
         self._slots = slots
-        self._row: Indices = np.full(storage.slots, -1, dtype=np.int64)  # slot -> its row, as long as it holds that sample
+        self._row: Indices = np.full(
+            storage.slots, -1, dtype=np.int64
+        )  # slot -> its row, as long as it holds that sample
         self._row[slots] = np.arange(len(slots))
         self._left: dict[int, tuple[Floats, Floats]] = {}  # row -> inputs, targets of samples that have left
         self._arrays = (storage.inputs, storage.targets)
@@ -91,7 +91,7 @@ class SnapshotRows:
     def chunks(self) -> Iterator[Floats]:
         return self._snapshot.chunks(self._which)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:  # noqa: ARG002 - numpy's protocol
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         out = np.empty(self.shape, dtype=self.dtype)
         begin = 0
         for chunk in self.chunks():

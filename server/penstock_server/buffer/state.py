@@ -10,8 +10,8 @@ from penstock_server.buffer.storage import Storage
 
 
 class BufferState(TypedDict):
-    """arrays: samples in the order that random draws refer to; as taken from a buffer, inputs and targets are `SnapshotRows`, as loaded into
-    one they are arrays. meta: for JSON."""
+    """arrays: samples in the order that random draws refer to; inputs and targets are `SnapshotRows` where a buffer gives its state, arrays
+    where it takes one over. meta: for JSON."""
 
     arrays: dict[str, Any]
     meta: dict[str, Any]

@@ -161,9 +161,11 @@ class RankActor:
         keys: StudyKeys,
         coordinator: Any,
         threads: int,
+        own_cores: tuple[int, ...],
     ) -> None:
         self._study, self._directory, self._number, self._incarnation = study, directory, rank, incarnation
-        self._keys, self._coordinator, self._threads = keys, coordinator, threads
+        self._keys, self._coordinator = keys, coordinator
+        self._threads, self._own_cores = threads, own_cores
 
     def pid(self) -> int:
         return os.getpid()
@@ -208,7 +210,9 @@ class RankActor:
 
     def train(self) -> None:
         """Train until the study's end."""
-
+        if self._own_cores:
+            # This thread's, and those that torch starts from it; receiving stays on the other cores.
+            os.sched_setaffinity(0, self._own_cores)
         torch.set_num_threads(self._threads)
         try:
             self._rank.train()

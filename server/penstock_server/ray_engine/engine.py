@@ -32,13 +32,21 @@ class RayEngine:
 
     Args:
         study, directory: what runs, and where its run directory is. threads: CPU threads of each trainer rank.
+        own_cores: the cores, by number, that the training threads alone run on; empty: wherever this process may.
         log: told what the user should know.
     """
 
     def __init__(
-        self, study: Study, directory: Path, *, threads: int, log: Callable[[str], None] = lambda _line: None
+        self,
+        study: Study,
+        directory: Path,
+        *,
+        threads: int,
+        own_cores: tuple[int, ...] = (),
+        log: Callable[[str], None] = lambda _line: None,
     ) -> None:
-        self._study, self._directory, self._threads, self._log = study, directory.absolute(), threads, log
+        self._study, self._directory, self._log = study, directory.absolute(), log
+        self._threads, self._own_cores = threads, own_cores
         self._begun = time.monotonic()
         self._stopped = ""
         self._error = ""
@@ -132,6 +140,7 @@ class RayEngine:
             incarnation=self._incarnation,
             keys=self._keys,
             threads=self._threads,
+            own_cores=self._own_cores,
         )
         try:
             path, warnings = server.start()
@@ -157,12 +166,16 @@ class RayEngine:
             if self._stopped or self._error or self._restarts >= limit:
                 if not (self._stopped or self._error):
                     why += f", and the server had been restarted {limit} times ([server] max_restarts)"
-                self._error = self._error or f"{why}; `penstock resume {self._directory}` goes on from the last checkpoint"
+                self._error = (
+                    self._error or f"{why}; `penstock resume {self._directory}` goes on from the last checkpoint"
+                )
                 return
             self._restarts += 1
             self._incarnation = next_incarnation(self._directory)
             self._events.write("restarted", incarnation=self._incarnation, kind=death.kind, message=str(death))
-            self._log(f"{why}: starting again as incarnation {self._incarnation} (restart {self._restarts} of at most {limit})")
+            self._log(
+                f"{why}: starting again as incarnation {self._incarnation} (restart {self._restarts} of at most {limit})"
+            )
             try:
                 if self._ray.died() or death.kind == "ray":
                     self._ray.stop()
@@ -184,9 +197,7 @@ class RayEngine:
         outcome = self._outcome or self._last_seen()
         self._outages.note(outcome.ranks)
         simulations = outcome.coordinator["simulations"]
-        status, message = study_outcome(
-            outcome.ranks, simulations, self._error or outcome.control_error, self._stopped
-        )
+        status, message = study_outcome(outcome.ranks, simulations, self._error or outcome.control_error, self._stopped)
         report = build_report(
             self._study,
             status=status,

@@ -1,7 +1,7 @@
 """What a Ray of ours may leave behind, and the guard that leaves nothing of it.
 
-Run as `python -I -S leftovers.py FOLDER PID` in a session of its own, by the process PID that starts a Ray in FOLDER. Its standard input is a
-pipe whose other end that process alone holds: when it closes, because the process is done or has died in whatever way, every
+Run as `python -I -S leftovers.py FOLDER PID` in a session of its own, by the process PID that starts a Ray in FOLDER. Its standard input is
+a pipe whose other end that process alone holds: when it closes, because the process is done or has died in whatever way, every
 process of that Ray is killed and the folder removed. Ray sees to much of that itself, but not to all: its agents live on for a
 minute, and the folder stays. The standard library is all this file imports.
 

@@ -62,7 +62,15 @@ class Server:
     """
 
     def __init__(
-        self, study: Study, directory: Path, local: LocalRay, *, incarnation: int, keys: StudyKeys, threads: int
+        self,
+        study: Study,
+        directory: Path,
+        local: LocalRay,
+        *,
+        incarnation: int,
+        keys: StudyKeys,
+        threads: int,
+        own_cores: tuple[int, ...],
     ) -> None:
         self.incarnation = incarnation
         self._local = local
@@ -86,7 +94,7 @@ class Server:
         self._ranks: list[Any] = [
             ray.remote(RankActor)
             .options(**options(1 + rank), num_gpus=local.gpus_per_rank)
-            .remote(study, directory, rank, incarnation, keys, self._coordinator, threads)
+            .remote(study, directory, rank, incarnation, keys, self._coordinator, threads, own_cores)
             for rank in range(study.training.ranks)
         ]
         self._training: list[Any] = []
