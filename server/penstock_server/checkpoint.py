@@ -220,9 +220,10 @@ def _pieces(tensor: Tensor | Rows) -> Iterator[memoryview]:
         for chunk in tensor.chunks():
             yield _bytes(np.ascontiguousarray(chunk))
         return
-    whole = tensor.cpu().contiguous()
-    # Viewed as bytes, since numpy has no bfloat16; a dimension for those that have none.
-    flat = whole.reshape(-1).view(torch.uint8).numpy()
+    flat = tensor.cpu().contiguous().reshape(-1)
+    if flat.stride(0) != 1:  # of a single number
+        flat = flat.new_empty(flat.shape).copy_(flat)
+    flat = flat.view(torch.uint8).numpy()  # as bytes: numpy has no bfloat16
     for begin in range(0, len(flat), CHUNK_BYTES):
         # A copy: a held-out block may be filled further while this is hashed and then written.
         yield _bytes(flat[begin : begin + CHUNK_BYTES].copy())
