@@ -223,10 +223,10 @@ def _pieces(tensor: Tensor | Rows) -> Iterator[memoryview]:
     flat = tensor.cpu().contiguous().reshape(-1)
     if flat.stride(0) != 1:  # of a single number
         flat = flat.new_empty(flat.shape).copy_(flat)
-    flat = flat.view(torch.uint8).numpy()  # as bytes: numpy has no bfloat16
-    for begin in range(0, len(flat), CHUNK_BYTES):
+    content = flat.view(torch.uint8).numpy()  # as bytes: numpy has no bfloat16
+    for begin in range(0, len(content), CHUNK_BYTES):
         # A copy: a held-out block may be filled further while this is hashed and then written.
-        yield _bytes(flat[begin : begin + CHUNK_BYTES].copy())
+        yield _bytes(content[begin : begin + CHUNK_BYTES].copy())
 
 
 def _bytes(array: NDArray[Any]) -> memoryview:
