@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Real components that tests need (OpenFOAM, MPI, compilers, libzmq); installed by `make test` when root on Debian.
-DEBIAN_PACKAGES := openfoam openfoam-examples openmpi-bin libopenmpi-dev libzmq3-dev pkg-config g++ gcc make valgrind prometheus dpkg-dev
+DEBIAN_PACKAGES := openfoam openfoam-examples openmpi-bin libopenmpi-dev libzmq3-dev pkg-config g++ gcc make valgrind prometheus dpkg-dev iproute2
 
-.PHONY: env demo test lint bench results system clean
+.PHONY: env demo test lint bench results chaos system clean
 
 env: $(VENV)/.installed  ## create .venv with everything pinned
 
@@ -47,6 +47,11 @@ results: env  ## the tables and figures of docs/results.md: about an hour on 2 c
 	$(BIN)/python benchmarks/online_vs_offline.py
 	$(BIN)/python benchmarks/literature.py
 	$(BIN)/python benchmarks/results_page.py
+
+chaos: env system  ## the table of docs/reliability.md, then a thousand faults done to one study: about an hour
+	$(BIN)/python tests/chaos/rows.py
+	$(BIN)/python tests/chaos/soak.py --faults 1000 --seconds 1800 --results
+	$(BIN)/python tests/chaos/reliability_page.py
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

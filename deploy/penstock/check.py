@@ -21,6 +21,7 @@ from penstock_server.models.loader import check_options
 from penstock_server.nearest import nearest
 from penstock_server.optimizers import make_optimizer, make_scheduler
 from penstock_server.parameters import ParameterSpace
+from penstock_server.plan import make_spares
 from penstock_server.recording import Recording
 from penstock_server.recording_check import check_recording
 from penstock_server.schema import FieldSpec, SampleSpec
@@ -84,6 +85,8 @@ def _parameters(study: Study) -> Iterator[str]:
         space = ParameterSpace(section, study.directory)
         total = solver.simulations + solver.validation_simulations
         yield from _said("[parameters] ", lambda: space.draw(total, study.study.seed))
+    if solver.redraws:
+        yield from _said("[solver] ", lambda: make_spares(study))
 
 
 def _entries(study: Study) -> Iterator[str]:

@@ -134,7 +134,8 @@ class SolverSection(Section):
     adapter: "openfoam", a built-in solver ("heat2d"), or "package.module:Class". command: any program that streams
     through PENSTOCK_CONNECT; "{name}" in an argument stands for a parameter. case: OpenFOAM template case, or the
     command's working directory. options: passed to a built-in solver or class. ranks: MPI ranks per simulation. every:
-    stream each n-th time step. retries: further attempts of a simulation that failed. wall_time: of one simulation.
+    stream each n-th time step. retries: further attempts of a simulation that failed. on_failure: what becomes of one that has used
+    them up: given up, or replaced by another point of the parameter space. wall_time: of one simulation.
     mesh_commands, application: how an OpenFOAM case is meshed and run (default: blockMesh; the case's controlDict).
     """
 
@@ -147,6 +148,7 @@ class SolverSection(Section):
     ranks: int = Field(1, gt=0)
     every: int = Field(1, gt=0)
     retries: int = Field(2, ge=0)
+    on_failure: Literal["drop", "redraw"] = "drop"
     wall_time: Seconds = 3600.0
     application: str | None = None
     mesh_commands: list[list[str]] = [["blockMesh"]]
@@ -160,6 +162,11 @@ class SolverSection(Section):
         if self.adapter == "openfoam" and self.case is None:
             raise ValueError('adapter = "openfoam" needs case = "path/to/template case"')
         return self
+
+    @property
+    def redraws(self) -> int:
+        """How many simulations may be replaced at most: a tenth of them, rounded up. Their ids follow those of the held-out ones."""
+        return -(-self.simulations // 10) if self.on_failure == "redraw" else 0
 
 
 class FieldSection(Section):

@@ -59,7 +59,8 @@ class Coordinator:
     """Hands out the plan's simulations and follows them to their end.
 
     Args:
-        plan: the simulations, by id.
+        plan: the simulations, by id. spares: points that take the place of training simulations which have used up their retries, one
+            after the other, as simulations with new ids.
         welcome: what every client is told.
         fields: the study's [fields].
         samples: what time steps are made into.
@@ -84,8 +85,9 @@ class Coordinator:
         events: EventLog,
         seeds: int = 0,
         schema: Schema | None = None,
+        spares: Sequence[Point] = (),
     ) -> None:
-        self._plan = plan
+        self._plan, self._spares = list(plan), spares
         self._welcome = welcome
         self._incarnation = incarnation
         self._fields = fields
@@ -103,12 +105,12 @@ class Coordinator:
         ] = []  # ANNOUNCEs that wait for the trainer ranks to be ready
         self._static_arrived: set[str] = set()
         self._simulations = [_Simulation() for _ in plan]
-        # Held-out simulations first: there is something to validate on from the start.
-        self._waiting = deque(sorted(range(len(plan)), key=lambda i: (not plan[i].validation, i)))
+        self._waiting = deque(self._in_turn())
         self._clients: dict[bytes, _Client] = {}
         self._peers: dict[bytes, bytes] = {}  # peer of a control connection -> client
         self._parked: deque[tuple[bytes, Header]] = deque()  # NEXT without an answer yet
         self._restarted = 0
+        self._redrawn: list[int] = []  # failed simulations that a spare point has replaced
         self._stopping = False
         self.blocked_seconds = 0.0  # time that clients spent waiting for credit, as they report it
 
@@ -128,13 +130,14 @@ class Coordinator:
 
     def counts(self) -> SimulationCounts:
         """Simulations by state."""
-        states = [s.state for s in self._simulations]
+        states, redrawn = [s.state for s in self._simulations], len(self._redrawn)
         return SimulationCounts(
-            requested=len(states),
+            requested=len(states) - redrawn,
             finished=states.count("finished"),
-            failed=states.count("failed"),
+            failed=states.count("failed") - redrawn,
             running=states.count("running"),
             restarted=self._restarted,
+            redrawn=redrawn,
         )
 
     def failures(self) -> dict[int, str]:
@@ -159,26 +162,51 @@ class Coordinator:
 
     def state_dict(self) -> dict[str, Any]:
         """What a later incarnation must know, for a checkpoint."""
+        numbered = list(enumerate(self._simulations))
         return {
-            "steps": {str(i): s.steps for i, s in enumerate(self._simulations) if s.state == "finished"},
-            "attempts": {str(i): s.attempt for i, s in enumerate(self._simulations) if s.attempt},
+            "steps": {str(i): s.steps for i, s in numbered if s.state == "finished"},
+            "attempts": {str(i): s.attempt for i, s in numbered if s.attempt},
+            "failures": {str(i): [s.failures, s.message] for i, s in numbered if s.failures},
+            "failed": [i for i, s in numbered if s.state == "failed"],
+            "redrawn": list(self._redrawn),
+            "waiting": list(self._waiting),
+            "restarted": self._restarted,
             "static_arrived": sorted(self._static_arrived),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any], arrived: Callable[[int], int]) -> None:
+    def load_state_dict(
+        self, state: Mapping[str, Any], arrived: Callable[[int], int], again: Sequence[int] = ()
+    ) -> None:
         """Take up an earlier incarnation's work. What had finished stays so if all its samples had arrived by the checkpoint.
 
-        arrived: as for `expected`; for a held-out simulation, its time steps.
+        What was under way then is handed out first, as a further attempt.
+
+        arrived: as for `expected`; for a held-out simulation, its time steps. again: simulations under way that go on where they
+            were, handed out before all others in this order and as the same attempt.
         """
+        for number in state["redrawn"]:
+            self._redraw(number)
         for number, attempt in state["attempts"].items():
-            self._simulations[int(number)].attempt = attempt
+            self._simulations[int(number)].attempt = attempt - (int(number) in again)
+        for number, (failures, message) in state["failures"].items():
+            self._simulations[int(number)].failures, self._simulations[int(number)].message = failures, message
+        for number in state["failed"]:
+            self._simulations[number].state = "failed"
         for number, steps in state["steps"].items():
             i = int(number)
             window, stride = (1, 1) if self._plan[i].validation else (self._samples.window, self._samples.stride)
             if arrived(i) >= windows_in(steps, window, stride):
                 self._simulations[i].state, self._simulations[i].steps = "finished", steps
-                self._waiting.remove(i)
+        self._restarted = state["restarted"] - sum(self._simulations[i].attempt > 0 for i in again)
+        later = dict.fromkeys(state["waiting"])
+        under_way = [i for i in self._in_turn() if i not in later]
+        order = dict.fromkeys([*again, *under_way, *later])
+        self._waiting = deque(i for i in order if self._simulations[i].state == "waiting")
         self._static_arrived = set(state["static_arrived"])
+
+    def _in_turn(self) -> list[int]:
+        """All simulations, the held-out ones first: there is something to validate on from the start."""
+        return sorted(range(len(self._plan)), key=lambda i: (not self._plan[i].validation, i))
 
     def stop(self) -> list[Message]:
         """Hand out nothing more, and tell running clients to abandon what they do."""
@@ -379,7 +407,22 @@ class Coordinator:
         if again:
             self._waiting.append(number)
         self._events.write("failed", simulation=number, attempt=simulation.attempt, again=again, message=message)
+        if (
+            simulation.state == "failed"
+            and not self._plan[number].validation
+            and len(self._redrawn) < len(self._spares)
+        ):
+            replacement = self._redraw(number)
+            self._waiting.append(replacement)
+            self._events.write("redrawn", simulation=number, replacement=replacement)
         return self._serve_parked()
+
+    def _redraw(self, number: int) -> int:
+        """Give the study another simulation in place of one that has failed for good; returns its id."""
+        self._plan.append(self._spares[len(self._redrawn)])
+        self._simulations.append(_Simulation())
+        self._redrawn.append(number)
+        return len(self._plan) - 1
 
     def _lose(self, key: bytes, message: str) -> list[Message]:
         """A client is gone: every running simulation it was part of has failed."""

@@ -13,13 +13,17 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class SimulationCounts:
-    """Simulations by state. requested = finished + failed + running + waiting; restarted counts further attempts."""
+    """Simulations by state. requested = finished + failed + running + waiting; restarted counts further attempts.
+
+    redrawn: failed ones that another point of the parameter space has replaced; that one counts in their place.
+    """
 
     requested: int = 0
     finished: int = 0
     failed: int = 0
     running: int = 0
     restarted: int = 0
+    redrawn: int = 0
 
 
 @dataclass(frozen=True)

@@ -50,13 +50,19 @@ class _Peer:
 
 @dataclass
 class _Simulation:
-    """What is under way of one simulation."""
+    """What is under way of one simulation.
+
+    again: so many of its first time steps were dealt with before a checkpoint and come again. counted: so many are in the
+    checkpoint's statistics; one more than `again` where the sample of the last was waiting for room in the buffer.
+    """
 
     attempt: int = 0
     partial: dict[int, tuple[PartialStep, Slot | None]] = field(default_factory=dict)
     windows: WindowBuilder | None = None
     ended: set[int] = field(default_factory=set)  # solver ranks that have said END
     ranks: int = 1
+    again: int = 0
+    counted: int = 0
 
 
 class Ingest:
@@ -64,7 +70,7 @@ class Ingest:
 
     Args:
         schema: what clients send. samples: what they are made into. simulations: ids run from 0 to this; held_out: those from here
-            on are validation simulations.
+            on are validation simulations; redraws: so many ids more may come after them, of training simulations.
         buffer: for training samples (None where all simulations are held out); put: commits a filled slot, however long that takes,
             False when the study is over.
         trained, validated: the ledgers of training samples and of held-out time steps.
@@ -88,12 +94,13 @@ class Ingest:
         validated: Ledger,
         metrics: Metrics,
         on_static: Callable[[str, NDArray[np.float64]], None],
+        redraws: int = 0,
     ) -> None:
         self._schema = schema
         self._samples = samples
         self._incarnation = incarnation
-        self._total = simulations
-        self._held_out = held_out
+        self._total = simulations + redraws
+        self._held_out = range(held_out, simulations)
         self._credit = credit
         self._buffer = buffer
         self._put = put
@@ -126,6 +133,24 @@ class Ingest:
             out.append(self._grant(state))
         return [(peer, reply) for reply in out]
 
+    def take_up(self, simulation: int, attempt: int, steps: int, *, counted: int) -> None:
+        """Go on with an attempt that a checkpoint was made in the middle of, by a client that sends its time steps again.
+
+        The first `steps` were dealt with before: they are passed over, or only make the windows of later ones whole. The first
+        `counted` were counted before. Call it before the attempt's BEGIN.
+        """
+        windows = WindowBuilder(self._samples.window, self._samples.stride) if self._samples.window > 1 else None
+        self._simulations[simulation] = _Simulation(attempt, windows=windows, again=steps, counted=counted)
+
+    def incomplete(self) -> int:
+        """Time steps of which pieces are missing."""
+        return sum(len(simulation.partial) for simulation in list(self._simulations.values()))
+
+    def give_up_incomplete(self) -> None:
+        """Nothing more will come: drop them, counted."""
+        for simulation in list(self._simulations):
+            self._drop_partial(simulation)
+
     def _one(self, state: _Peer, frames: list[bytes]) -> list[list[bytes]]:
         header = Header(Kind.PIECE)
         try:
@@ -141,7 +166,8 @@ class Ingest:
                 )
             if header.kind is Kind.PIECE:
                 state.consumed += len(payload)
-                self._metrics.bytes_received.inc(len(payload))
+                if not self._counted(header):
+                    self._metrics.bytes_received.inc(len(payload))
                 new = self._piece(state, header, payload)
                 s = state.streamed
                 state.streamed = Streamed(s.accepted + new, s.duplicates + (not new), s.refused)
@@ -181,6 +207,7 @@ class Ingest:
         if header.attempt > simulation.attempt:
             self._drop_partial(header.simulation)
             simulation.attempt, simulation.ranks, simulation.ended = header.attempt, begin.ranks, set()
+            simulation.again = simulation.counted = 0
             if self._samples.window > 1:
                 simulation.windows = WindowBuilder(self._samples.window, self._samples.stride)
         state.header, state.parameters, state.streamed = header, begin.parameters[: len(seen)], NOTHING_STREAMED
@@ -207,8 +234,10 @@ class Ingest:
         columns = self._columns.get(header.field)
         if columns is None:
             raise Refused(Reason.UNKNOWN_FIELD, f"field id {header.field}: the study has {sorted(self._columns)}")
-        held_out = header.simulation >= self._held_out
+        held_out = header.simulation in self._held_out
         if self._samples.window == 1 or held_out:
+            if header.step < simulation.again:
+                return True
             ledger = self._validated if held_out else self._trained
             if ledger.has(header.simulation, header.step):
                 if (
@@ -296,27 +325,35 @@ class Ingest:
             self._validated.mark(header.simulation, header.step)
             self._validation.add(header.simulation, header.step, partial.inputs, partial.targets)
         elif slot is not None:
-            self._commit(slot, header.simulation, header.step)
+            self._commit(slot, header, header.step)
         elif simulation.windows is not None:
             for window in simulation.windows.add(header.step, partial.inputs, partial.targets):
+                if header.step < simulation.again:
+                    continue
                 if self._trained.has(header.simulation, window.index):
                     self._count_duplicate()
                     continue
                 slot = self._reserve()
                 slot.inputs[:], slot.targets[:] = window.inputs, window.targets
-                self._commit(slot, header.simulation, window.index)
+                self._commit(slot, header, window.index)
 
     def _reserve(self) -> Slot:
         assert self._buffer is not None  # there are training simulations
         return self._buffer.reserve()
 
-    def _commit(self, slot: Slot, simulation: int, sample: int) -> None:
-        slot.simulation, slot.sample = simulation, sample
-        self._normaliser.update(slot.inputs[None], slot.targets[None])
+    def _counted(self, header: Header) -> bool:
+        """Whether a checkpoint has counted this time step already, though it comes again."""
+        simulation = self._simulations.get(header.simulation)
+        return simulation is not None and header.attempt == simulation.attempt and 0 <= header.step < simulation.counted
+
+    def _commit(self, slot: Slot, header: Header, sample: int) -> None:
+        slot.simulation, slot.sample = header.simulation, sample
+        if not self._counted(header):
+            self._normaliser.update(slot.inputs[None], slot.targets[None])
         if not self._put(slot):
             raise Refused(Reason.STUDY_OVER, "the study is stopping and wants no more data")
         # Marked only now: what is in the ledger is in the buffer, or has been.
-        self._trained.mark(simulation, sample)
+        self._trained.mark(header.simulation, sample)
         self._metrics.samples_received.inc()
 
     def _count_duplicate(self) -> None:

@@ -57,9 +57,9 @@ class Metrics:
         )
         self.client_blocked_seconds = self._gauge("client_blocked_seconds", "Time clients have waited for credit")
 
-    def refused(self, reason: Reason) -> None:
-        """Count one refusal."""
-        self._refused.labels(**self._labels, reason=reason.name.lower()).inc()
+    def refused(self, reason: Reason, number: int = 1) -> None:
+        """Count one refusal, or several."""
+        self._refused.labels(**self._labels, reason=reason.name.lower()).inc(number)
 
     def refusals(self) -> dict[str, int]:
         """Refusals so far by reason."""

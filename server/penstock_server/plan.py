@@ -33,6 +33,18 @@ def make_plan(study: Study) -> list[Point]:
     return plan
 
 
+def make_spares(study: Study) -> list[Point]:
+    """The points that may replace training simulations which have failed for good, in this order.
+
+    Raises PenstockError or ValueError as `make_plan`, and where the sampler has no further points.
+    """
+    training, redraws = study.solver.simulations, study.solver.redraws
+    if not redraws:
+        return []
+    points = ParameterSpace(study.parameters, study.directory).further(redraws, study.study.seed, training=training)
+    return [Point(tuple(map(float, row)), validation=False) for row in points]
+
+
 def solver_description(study: Study) -> dict[str, Any]:
     """What a worker must know to run the study's solver: its [solver] section, and the names it refers to."""
     return {
@@ -44,14 +56,18 @@ def solver_description(study: Study) -> dict[str, Any]:
     }
 
 
-def make_welcome(study: Study, endpoints: tuple[str, ...], *, heartbeats: bool = True) -> Welcome:
-    """What every client of the study is told."""
+def make_welcome(study: Study, endpoints: tuple[str, ...], *, in_process: bool = False) -> Welcome:
+    """What every client of the study is told.
+
+    in_process: clients and server share one thread. Then nobody falls silent, and nothing waits for company, which would make the
+    order of arrivals a matter of milliseconds.
+    """
     server = study.server
     return Welcome(
-        heartbeat_ms=int(server.heartbeat * 1000) if heartbeats else 0,
+        heartbeat_ms=int(server.heartbeat * 1000) if not in_process else 0,
         server_timeout_ms=int(server.server_timeout * 1000),
         credit_bytes=study.buffer.credit,
-        coalesce_bytes=COALESCE_BYTES,
+        coalesce_bytes=COALESCE_BYTES if not in_process else 0,
         coalesce_ms=COALESCE_MS,
         pin_simulations=study.samples.window > 1,
         rank_endpoints=endpoints,

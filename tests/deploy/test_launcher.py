@@ -93,7 +93,7 @@ def test_a_killed_worker_is_replaced_and_its_simulation_is_run_again(tmp_path: P
         assert [(pid, code) for pid, code, _ in r.exits] == [(victim, -signal.SIGKILL)]
         report = r.close()
     assert report["status"] == "finished"
-    assert report["simulations"] == {"requested": 3, "finished": 3, "failed": 0, "restarted": 1}
+    assert report["simulations"] == {"requested": 3, "finished": 3, "failed": 0, "restarted": 1, "redrawn": 0}
     samples = report["samples"]
     assert samples["unique"] == samples["expected"] == 36
     assert samples["duplicates_dropped"] >= 3

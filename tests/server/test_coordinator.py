@@ -120,6 +120,70 @@ def test_a_failing_simulation_is_tried_again_and_then_given_up_with_its_last_wor
     assert talk.coordinator.production_over
 
 
+SPARES = [Point((float(i),) * 5, validation=False) for i in (100, 101)]
+
+
+def fail_all(talk: Talk, bad: set[int]) -> list[int]:
+    """Serve every simulation there is, those in `bad` badly; returns the ids in the order in which they were handed out."""
+    out = []
+    while talk.coordinator.has_waiting:
+        simulation, attempt = talk.assigned(b"a")
+        out.append(simulation)
+        outcome = Outcome.FAILED if simulation in bad else Outcome.FINISHED
+        talk.finish(b"a", simulation, attempt, outcome, "boom" if simulation in bad else "")
+    return out
+
+
+def test_a_failed_simulation_is_replaced_by_another_point_under_a_new_id(events, heat_study) -> None:
+    talk = Talk(events, heat_study(), spares=SPARES)
+    talk.hello(b"a")
+    assert fail_all(talk, {1, 3}) == [3, 0, 1, 2, 3, 1, 4]  # the held-out 3 is not replaced, 1 is
+    counts = talk.coordinator.counts()
+    assert (counts.requested, counts.finished, counts.failed, counts.redrawn, counts.restarted) == (4, 3, 1, 1, 2)
+    assert talk.coordinator.failures() == {1: "boom", 3: "boom"}
+    assert talk.coordinator.production_over
+    # What the failed one had sent before it failed stays in the accounts.
+    assert talk.coordinator.expected({1: 3, 3: 2}.__getitem__) == 5 + 5 + 5 + 3
+
+
+def test_the_replacement_is_at_the_next_spare_point_and_as_many_are_replaced_as_there_are(events, heat_study) -> None:
+    talk = Talk(events, heat_study(), spares=SPARES, retries=0)
+    talk.hello(b"a")
+    for expected in (3, 0, 1, 2):
+        simulation, attempt = talk.assigned(b"a")
+        assert simulation == expected
+        talk.finish(b"a", simulation, attempt, Outcome.FAILED, "boom")
+    for number, point in ((4, 100.0), (5, 101.0)):
+        ((_, header, payload),) = talk.say(b"a", Kind.NEXT, simulation=ANY_SIMULATION)
+        assert (header.simulation, header.attempt) == (number, 1)
+        assert Assign.unpack(payload) == Assign((point,) * 5, False)
+        talk.finish(b"a", number, 1, Outcome.FAILED, "boom")
+    counts = talk.coordinator.counts()
+    assert (counts.requested, counts.failed, counts.redrawn) == (4, 4, 2)
+    assert talk.coordinator.production_over
+
+
+def test_a_later_incarnation_takes_up_failures_replacements_and_the_order_of_the_rest(events, heat_study) -> None:
+    talk = Talk(events, heat_study(), spares=SPARES, retries=0)
+    talk.hello(b"a")
+    for outcome in (Outcome.FINISHED, Outcome.FAILED):  # the held-out 3, then 0, which 4 replaces
+        talk.finish(b"a", *talk.assigned(b"a"), outcome, "boom")
+    assert talk.assigned(b"a") == (1, 1)  # under way
+    state = talk.coordinator.state_dict()
+    arrived = {0: 2, 1: 1, 2: 0, 3: 5, 4: 0}.__getitem__
+    for again, attempt, restarted in (((), 2, 1), ((1,), 1, 0)):
+        later = Talk(events, heat_study(), spares=SPARES, retries=0)
+        later.coordinator.load_state_dict(state, arrived, again=again)
+        later.hello(b"a")
+        assert [later.assigned(b"a") for _ in range(3)] == [(1, attempt), (2, 1), (4, 1)]
+        for simulation in (1, 2, 4):
+            later.finish(b"a", simulation, attempt if simulation == 1 else 1)
+        counts = later.coordinator.counts()
+        assert (counts.finished, counts.failed, counts.redrawn, counts.restarted) == (4, 0, 1, restarted)
+        assert later.coordinator.failures() == {0: "boom"}
+        assert later.coordinator.production_over
+
+
 def test_a_simulation_handed_back_is_not_a_failure(talk: Talk) -> None:
     talk.hello(b"a")
     simulation, attempt = talk.assigned(b"a")
@@ -174,6 +238,23 @@ def test_another_incarnation_is_refused_and_counted(talk: Talk) -> None:
     assert refuse.reason is Reason.INCARNATION
     assert "incarnation 7" in refuse.text
     assert talk.refused == [Reason.INCARNATION]
+
+
+def test_late_words_of_an_older_attempt_are_refused_counted_and_change_nothing(talk: Talk) -> None:
+    talk.hello(b"a")
+    talk.hello(b"b")
+    simulation, attempt = talk.assigned(b"a")
+    talk.finish(b"a", simulation, attempt, Outcome.RETURNED)
+    assert talk.assigned(b"b") == (simulation, attempt + 1)
+    for outcome in (Outcome.FINISHED, Outcome.FAILED, Outcome.RETURNED):
+        ((_, header, payload),) = talk.finish(b"a", simulation, attempt, outcome)
+        assert header.kind is Kind.REFUSE
+        assert Refuse.unpack(payload).reason is Reason.STALE_ATTEMPT
+    ((_, header, payload),) = talk.say(b"a", Kind.ANNOUNCE, Announce((T_FIELD,)).pack(), simulation, attempt)
+    assert Refuse.unpack(payload).reason is Reason.STALE_ATTEMPT
+    assert talk.refused == [Reason.STALE_ATTEMPT] * 4
+    counts = talk.coordinator.counts()
+    assert (counts.running, counts.finished, counts.failed) == (1, 0, 0)
 
 
 @pytest.mark.parametrize(

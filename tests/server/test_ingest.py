@@ -29,7 +29,13 @@ class Rig:
     """An ingest with everything it feeds, two fields U (3 components) and p; simulations 0..3, of which 3 is held out."""
 
     def __init__(
-        self, window: int = 1, stride: int = 1, time: str = "step", capacity: int = 50, credit: int = 1000
+        self,
+        window: int = 1,
+        stride: int = 1,
+        time: str = "step",
+        capacity: int = 50,
+        credit: int = 1000,
+        redraws: int = 0,
     ) -> None:
         wanted = {"U": FieldSection(components=3), "p": FieldSection()}
         announced = [
@@ -57,6 +63,7 @@ class Rig:
             validated=self.validated,
             metrics=self.metrics,
             on_static=self.static.__setitem__,
+            redraws=redraws,
         )
 
     def say(self, *frames: bytes, peer: bytes = PEER):
@@ -267,6 +274,73 @@ def test_pieces_of_an_older_attempt_are_refused_once_a_newer_has_begun() -> None
     rig.begin(peer=b"old")
     rig.begin(attempt=2, peer=b"new")
     assert rig.refusal(*rig.piece("U", np.zeros(3)), peer=b"old").reason is Reason.STALE_ATTEMPT
+
+
+@pytest.mark.parametrize("simulation", [0, 3], ids=["training", "held out"])
+@pytest.mark.parametrize(
+    ("late", "reason"),
+    [({"attempt": 1}, Reason.STALE_ATTEMPT), ({"attempt": 1, "incarnation": 6}, Reason.INCARNATION)],
+    ids=["attempt", "incarnation"],
+)
+def test_late_data_are_refused_counted_and_change_nothing(
+    simulation: int, late: dict[str, int], reason: Reason
+) -> None:
+    rig = Rig()
+    rig.begin(simulation, peer=b"old")
+    rig.begin(simulation, attempt=2, peer=b"new")
+    rig.say(*rig.step(0, simulation=simulation, **late), peer=b"old")
+    assert rig.metrics.refusals() == {reason.name.lower(): 2}  # each of its two pieces
+    assert rig.trained.total() == rig.validated.total() == len(rig.validation) == rig.buffer.stats().received == 0
+    assert rig.normaliser.state_dict()["own"][0] == 0
+    rig.say(*rig.step(0, simulation=simulation, attempt=2), peer=b"new")
+    assert rig.trained.total() + rig.validated.total() == 1
+    assert rig.metrics.total("duplicates_dropped") == 0
+
+
+def test_held_out_time_steps_that_have_arrived_before_are_dropped_and_counted() -> None:
+    rig = Rig()
+    for attempt in (1, 2):
+        rig.begin(simulation=3, attempt=attempt)
+        rig.say(*rig.step(0, simulation=3, attempt=attempt))
+    assert (rig.validated.total(), len(rig.validation)) == (1, 1)
+    assert (rig.metrics.total("samples_received"), rig.metrics.total("duplicates_dropped")) == (1, 1)
+
+
+def test_simulations_that_replace_failed_ones_come_after_the_held_out_ones_and_are_trained_on() -> None:
+    rig = Rig(redraws=1)
+    rig.begin(simulation=4)
+    rig.say(*rig.step(0, simulation=4))
+    assert (rig.trained.count(4), rig.validated.total()) == (1, 0)
+    header = Header(Kind.BEGIN, 7, 5, 1)
+    assert rig.refusal(header.pack(), Begin(1, (0.0, 0.0)).pack()).reason is Reason.UNKNOWN_SIMULATION
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_what_a_checkpoint_has_comes_again_without_being_counted_again(window: int) -> None:
+    """The fifth time step's sample waited for room when the checkpoint was made: it is in the statistics, and nowhere else."""
+    whole = Rig(window=window)
+    whole.begin(attempt=2)
+    for step in range(6):
+        whole.say(*whole.step(step, attempt=2))
+    resumed = Rig(window=window)
+    resumed.ingest.take_up(0, 2, 4, counted=5)
+    resumed.begin(attempt=2)
+    for step in range(4):
+        resumed.say(*resumed.step(step, attempt=2))
+    assert resumed.trained.total() == resumed.buffer.stats().received == resumed.metrics.total("received_bytes") == 0
+    for step in range(4, 6):
+        resumed.say(*resumed.step(step, attempt=2))
+    expected = [i for i in range(6 - window + 1) if i + window > 4]
+    assert resumed.buffer.identifiers() == [(0, i) for i in expected]
+    ready = [resumed.buffer.try_get(1) for _ in expected]
+    for _ in range(whole.buffer.stats().population - len(expected)):
+        whole.buffer.try_get(1)
+    for batch in ready:
+        assert batch is not None
+        assert batch.targets.equal(whole.buffer.try_get(1).targets)
+    assert resumed.metrics.total("received_bytes") == whole.metrics.total("received_bytes") / 6
+    assert resumed.normaliser.state_dict()["own"][0] == window  # of the sixth alone
+    assert resumed.metrics.total("duplicates_dropped") == 0
 
 
 @given(st.lists(st.binary(max_size=200), max_size=5))

@@ -19,7 +19,7 @@ from penstock_server.coordinator import Coordinator
 from penstock_server.engine import SimulationCounts
 from penstock_server.events import EventLog
 from penstock_server.metrics import Metrics, write_targets
-from penstock_server.plan import make_plan, make_welcome, write_connect_file
+from penstock_server.plan import make_plan, make_spares, make_welcome, write_connect_file
 from penstock_server.rank import TrainerRank
 from penstock_server.rank_status import RankStatus
 from penstock_server.restore import CHECKPOINTS
@@ -63,6 +63,7 @@ class CoordinatorActor:
             on_refused=self._metrics.refused,
             events=self._events,
             schema=None if restored is None else restored["schema"],
+            spares=make_spares(study),
         )
         if restored is not None:
             self._coordinator.load_state_dict(restored["coordinator"], restored["arrived"].__getitem__)

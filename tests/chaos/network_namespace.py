@@ -1,0 +1,50 @@
+"""A second host on this machine: a network namespace behind a virtual cable that can be pulled. Needs root and iproute2."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+
+class Cable:
+    """Between this host, at `here`, and the namespace's."""
+
+    def __init__(self, name: str, here: str) -> None:
+        self.name, self.here = name, here
+        self._end = f"{name}-h"
+
+    def cut(self) -> None:
+        """Nothing gets through any more; connections stay open on both sides, as when a cable is pulled."""
+        _ip("link", "set", self._end, "down")
+
+    def mend(self) -> None:
+        _ip("link", "set", self._end, "up")
+
+    def command(self, *arguments: str) -> list[str]:
+        """A command, run on the other host."""
+        return ["ip", "netns", "exec", self.name, *arguments]
+
+
+@contextmanager
+def other_host() -> Iterator[Cable]:
+    """A namespace of its own for the time of the context; what still runs in it then loses its network."""
+    number = os.getpid() % 250
+    cable = Cable(f"pk{os.getpid()}", f"10.213.{number}.1")
+    far = f"{cable.name}-n"
+    _ip("netns", "add", cable.name)
+    try:
+        _ip("link", "add", f"{cable.name}-h", "type", "veth", "peer", "name", far, "netns", cable.name)
+        _ip("address", "add", f"{cable.here}/24", "dev", f"{cable.name}-h")
+        _ip("link", "set", f"{cable.name}-h", "up")
+        _ip("-netns", cable.name, "address", "add", f"10.213.{number}.2/24", "dev", far)
+        _ip("-netns", cable.name, "link", "set", far, "up")
+        _ip("-netns", cable.name, "link", "set", "lo", "up")
+        yield cable
+    finally:
+        _ip("netns", "del", cable.name)
