@@ -110,6 +110,7 @@ class CoordinatorActor:
             "blocked_seconds": self._coordinator.blocked_seconds,
             "failures": self._coordinator.failures(),
             "control_refused": self._metrics.refusals(),
+            "warnings": self._events.warnings(),
         }
 
     def close(self) -> None:

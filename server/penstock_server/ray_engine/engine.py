@@ -207,7 +207,7 @@ class RayEngine:
             unique=outcome.unique,
             ranks=outcome.ranks,
             outages=self._outages.ended,
-            **outcome.coordinator,
+            **{**outcome.coordinator, "warnings": [*self._warnings, *outcome.coordinator["warnings"]]},
         )
         write_report(self._directory, report)
         self._events.write(status, message=message)
@@ -227,5 +227,6 @@ class RayEngine:
             "blocked_seconds": 0.0,
             "failures": {},
             "control_refused": {},
+            "warnings": (),
         }
         return Outcome(ranks, arrived, "", coordinator)

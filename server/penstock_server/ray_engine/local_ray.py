@@ -141,6 +141,8 @@ class LocalRay:
     def _init(self) -> None:
         study = self._study
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        # By default Ray ends this process when its gcs_server has been dead for a minute, as it may be while actors start.
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")
         os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call that comes too late must not start another Ray
         ray.init(
             address="local",

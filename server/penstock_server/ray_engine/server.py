@@ -118,6 +118,7 @@ class Server:
         except RayActorError as error:
             raise self._death(error) from error
         except RayError as error:
+            self._check()
             raise EngineError(f"the server did not start: {getattr(error, 'cause', None) or error}") from error
         self._training = [rank.train.remote() for rank in self._ranks]
         self._heard = time.monotonic()
