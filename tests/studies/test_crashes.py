@@ -55,7 +55,9 @@ def running(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def server_pid(out: Path, what: str) -> int:
@@ -134,7 +136,6 @@ def test_a_server_killed_at_any_moment_goes_on_where_it_was(tmp_path: Path) -> N
             family = psutil.Process(process.pid).children(recursive=True)
             folder = ray_folder(out)
             process.kill()
-            process.communicate()
         nothing_left(family, [folder], shared_memory)
         assert not (out / "report.json").exists()
         resolved = out / "study.toml"  # from now on it writes one checkpoint after the other
