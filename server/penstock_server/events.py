@@ -9,6 +9,8 @@ import structlog
 
 from penstock_server.jsonl import LineFile
 
+MAX_TEXT = 4000
+
 
 class EventLog:
     """Appends events to a file; each line has the time (UTC, ISO 8601) and the event's name. Several processes may write to one file."""
@@ -22,8 +24,12 @@ class EventLog:
         )
 
     def write(self, event: str, **values: Any) -> None:
-        """Append one event; one that the disk does not take is counted, and raises nothing."""
-        self._log.info(event, **values)
+        """Append one event; texts, some of which clients send, are cut at MAX_TEXT characters.
+
+        One that the disk does not take is counted, and raises nothing.
+        """
+        cut = {name: value[:MAX_TEXT] if isinstance(value, str) else value for name, value in values.items()}
+        self._log.info(event, **cut)
 
     def warnings(self) -> tuple[str, ...]:
         """What could not be written, for the report."""

@@ -7,6 +7,7 @@ that message, which is refused and counted.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -28,6 +29,10 @@ from penstock_server.normalisation import Normaliser
 
 Message = tuple[bytes, list[bytes]]
 NOTHING_STREAMED = Streamed(0, 0, 0)
+MAX_PEERS = 2**14  # connections remembered: more than a process may have open; nothing says when one has gone
+MAX_RANKS = 2**16  # solver ranks of one simulation
+UNFINISHED = 16  # time steps that a simulation may always have unfinished; more while their bytes are few
+MAX_REFUSALS = 100  # answered one by one in a stream; STREAMED counts all
 
 
 class TimeSteps(Protocol):
@@ -41,6 +46,7 @@ class TimeSteps(Protocol):
 class _Peer:
     """One data connection: the stream that is open on it, and its credit."""
 
+    name: bytes = b""
     header: Header | None = None
     parameters: tuple[float, ...] = ()
     streamed: Streamed = NOTHING_STREAMED
@@ -63,6 +69,7 @@ class _Simulation:
     ranks: int = 1
     again: int = 0
     counted: int = 0
+    senders: set[bytes] = field(default_factory=set)  # connections that have begun its current attempt
 
 
 class Ingest:
@@ -112,13 +119,13 @@ class Ingest:
         self._on_static = on_static
         self._columns = {schema.ids[name]: columns for name, columns in schema.spec.columns().items()}
         self._first_field = min(self._columns)
-        self._peers: dict[bytes, _Peer] = {}
+        self._peers: OrderedDict[bytes, _Peer] = OrderedDict()  # the one that has been silent longest comes first
         self._simulations: dict[int, _Simulation] = {}
         self._static: dict[str, PartialStep] = {}
 
     def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0) -> list[Message]:  # noqa: ARG002 - a Handler
         """Deal with one message. Blocks while the buffer has no room."""
-        state = self._peers.setdefault(peer, _Peer())
+        state = self._peer(peer)
         out: list[list[bytes]] = []
         if frames and len(frames) % 2 and len(frames) > 1:
             out.append(
@@ -151,6 +158,16 @@ class Ingest:
         for simulation in list(self._simulations):
             self._drop_partial(simulation)
 
+    def _peer(self, name: bytes) -> _Peer:
+        state = self._peers.get(name)
+        if state is None:
+            state = self._peers[name] = _Peer(name)
+            if len(self._peers) > MAX_PEERS:
+                self._peers.popitem(last=False)
+        else:
+            self._peers.move_to_end(name)
+        return state
+
     def _one(self, state: _Peer, frames: list[bytes]) -> list[list[bytes]]:
         header = Header(Kind.PIECE)
         try:
@@ -175,25 +192,37 @@ class Ingest:
             if header.kind is Kind.BEGIN:
                 self._begin(state, header, Begin.unpack(payload))
                 return [self._grant(state)]
+            if (
+                header.kind is Kind.CREDIT
+            ):  # a client that has waited long asks whether its connection still is the one it was
+                self._stream_of(state, header)
+                return [self._grant(state)]
             if header.kind is Kind.END:
                 simulation = self._stream_of(state, header)
+                if header.rank >= simulation.ranks:
+                    raise Refused(
+                        Reason.MALFORMED,
+                        f"END of solver rank {header.rank}: simulation {header.simulation} has {simulation.ranks}",
+                    )
                 simulation.ended.add(header.rank)
                 if len(simulation.ended) >= simulation.ranks:
                     self._drop_partial(header.simulation)
                 return [self._answer(header, Kind.STREAMED, state.streamed.pack())]
             raise WireError(f"{header.kind.name} is not for a trainer rank")
         except Refused as refused:
-            return [self._refuse(state, header, refused.reason, refused.text)]
+            return self._refuse(state, header, refused.reason, refused.text)
         except VersionMismatch as error:
-            return [self._refuse(state, header, Reason.VERSION, str(error))]
+            return self._refuse(state, header, Reason.VERSION, str(error))
         except WireError as error:
-            return [self._refuse(state, header, Reason.MALFORMED, str(error))]
+            return self._refuse(state, header, Reason.MALFORMED, str(error))
 
     def _begin(self, state: _Peer, header: Header, begin: Begin) -> None:
         if not 0 <= header.simulation < self._total:
             raise Refused(
                 Reason.UNKNOWN_SIMULATION, f"simulation {header.simulation}: the study has 0 to {self._total - 1}"
             )
+        if not 1 <= begin.ranks <= MAX_RANKS:
+            raise Refused(Reason.MALFORMED, f"a simulation of {begin.ranks} solver ranks: expected 1 to {MAX_RANKS}")
         seen, seeds = self._schema.spec.parameters, self._schema.seeds
         if len(begin.parameters) != len(seen) + seeds:
             named = f"{', '.join(seen)}{f' and {seeds} seeds' if seeds else ''}"
@@ -210,6 +239,7 @@ class Ingest:
             simulation.again = simulation.counted = 0
             if self._samples.window > 1:
                 simulation.windows = WindowBuilder(self._samples.window, self._samples.stride)
+        simulation.senders.add(state.name)
         state.header, state.parameters, state.streamed = header, begin.parameters[: len(seen)], NOTHING_STREAMED
 
     def _stream_of(self, state: _Peer, header: Header) -> _Simulation:
@@ -299,6 +329,19 @@ class Ingest:
     ) -> tuple[PartialStep, Slot | None]:
         """Room for a time step of which the first piece has come."""
         spec = self._schema.spec
+        # A solver rank may be ahead of another by what credit lets it have on the way.
+        unfinished = len(simulation.partial)
+        if unfinished >= UNFINISHED and unfinished * 4 * spec.width > 2 * self._credit * len(simulation.senders):
+            raise Refused(
+                Reason.MALFORMED,
+                f"time step {header.step} while {unfinished} others of simulation {header.simulation} are unfinished: send all fields "
+                "of a time step before the next",
+            )
+        if self._samples.time == "physical" and not math.isfinite(header.time):
+            raise Refused(
+                Reason.SCHEMA,
+                f'time step {header.step} has no physical time: send(step, time, ...) or samples.time = "step"',
+            )
         slot = None
         if self._samples.window == 1 and not held_out:
             slot = self._reserve()
@@ -306,14 +349,7 @@ class Ingest:
         else:
             inputs, targets = np.empty(spec.n_inputs, np.float32), np.empty(spec.width, np.float32)
         inputs[:-1] = state.parameters
-        inputs[-1] = header.step
-        if self._samples.time == "physical":
-            if not math.isfinite(header.time):
-                raise Refused(
-                    Reason.SCHEMA,
-                    f'time step {header.step} has no physical time: send(step, time, ...) or samples.time = "step"',
-                )
-            inputs[-1] = header.time
+        inputs[-1] = header.time if self._samples.time == "physical" else header.step
         simulation.partial[header.step] = (PartialStep(inputs, targets), slot)
         return simulation.partial[header.step]
 
@@ -381,16 +417,20 @@ class Ingest:
             if slot is not None and self._buffer is not None:
                 self._buffer.discard(slot)
         state.partial.clear()
+        state.senders.clear()
 
     def _grant(self, state: _Peer) -> list[bytes]:
         assert state.header is not None
         state.granted = state.consumed + self._credit
         return self._answer(state.header._replace(count=state.granted), Kind.CREDIT, b"")
 
-    def _refuse(self, state: _Peer, header: Header, reason: Reason, text: str) -> list[bytes]:
+    def _refuse(self, state: _Peer, header: Header, reason: Reason, text: str) -> list[list[bytes]]:
         s = state.streamed
-        state.streamed = Streamed(s.accepted, s.duplicates, s.refused + 1)
-        return self._refusal(header, reason, text)
+        if header.kind is Kind.PIECE:
+            state.streamed = Streamed(s.accepted, s.duplicates, s.refused + 1)
+        refusal = self._refusal(header, reason, text)
+        # Whoever sends on regardless must not fill the server with answers that nobody reads.
+        return [] if header.kind is Kind.PIECE and s.refused >= MAX_REFUSALS else [refusal]
 
     def _refusal(self, header: Header, reason: Reason, text: str) -> list[bytes]:
         self._metrics.refused(reason)

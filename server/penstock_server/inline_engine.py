@@ -10,6 +10,7 @@ same order, the same weights bit for bit.
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from pathlib import Path
@@ -20,13 +21,13 @@ import torch
 from penstock_client import Solver
 from penstock_client.memory_transport import MemoryTransport
 from penstock_server.agreement import Schema
-from penstock_server.auth import StudyKeys
 from penstock_server.buffer import Slot
 from penstock_server.checkpoint import Checkpoint
 from penstock_server.config import Study
 from penstock_server.coordinator import Coordinator
 from penstock_server.engine import StudyStatus
 from penstock_server.events import EventLog
+from penstock_server.keys import open_keys
 from penstock_server.metrics import Metrics, write_targets
 from penstock_server.outages import Outages
 from penstock_server.plan import make_plan, make_spares, make_welcome, next_incarnation, write_connect_file
@@ -69,7 +70,7 @@ class InlineEngine:
         self._metrics = Metrics("coordinator", study.study.name)
         plan = make_plan(study)
         schema = None if restore is None else Schema.from_state_dict(restore.parts["schema"])
-        self._keys = StudyKeys.make()
+        self._keys = open_keys(directory)
         self._rank = TrainerRank(
             study,
             directory,
@@ -98,6 +99,8 @@ class InlineEngine:
                 study.server.host,
                 self._keys,
                 self._rank,
+                metrics=self._metrics,
+                max_message=study.server.max_message,
                 on_production_over=self._drain,
                 on_error=self._broken,
             )
@@ -111,6 +114,8 @@ class InlineEngine:
             seeds=len(study.parameters.seeds),
             retries=study.solver.retries,
             client_timeout=study.server.client_timeout,
+            wall_time=study.solver.wall_time,
+            max_message=study.server.max_message,
             on_schema=self._configure,
             on_refused=self._metrics.refused,
             events=self._events,
@@ -151,6 +156,7 @@ class InlineEngine:
             production_over=self._coordinator.production_over,
             error=self._error,
             stopped=self._stopped,
+            given_up=self._coordinator.given_up(socket.gethostname()),
         )
 
     def worker_exited(self, pid: int, code: int | None, message: str) -> None:

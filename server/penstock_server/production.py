@@ -60,12 +60,15 @@ class Production:
     def begin(self, transport: Transport, control: str, incarnation: int, over: Callable[[], object]) -> None:
         """Connect a client for each place, and bring what was under way to where it stood; `over` ends that early."""
         self._clients = [Client(transport=transport, control=control, incarnation=incarnation) for _ in self._places]
-        for place, running in enumerate(self._places):
-            if running is None:
-                continue
+        under_way = [(place, running) for place, running in enumerate(self._places) if running is not None]
+        for (
+            place,
+            running,
+        ) in under_way:  # all of them first, so that the coordinator has them running whenever `over` says so
             given = self._assigned(place)
             assert (given.simulation, given.attempt) == (running.simulation, running.attempt)
             running.stream = given.stream
+        for place, running in under_way:
             for number in range(running.steps):
                 if over():
                     return

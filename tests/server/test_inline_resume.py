@@ -15,7 +15,7 @@ from penstock_server.checkpoint import load_latest
 from penstock_server.config import Study
 from penstock_server.inline_engine import InlineEngine
 from penstock_solvers.heat2d import Heat2D
-from resumed import accounting, assert_same, with_training
+from resumed import accounting, assert_same, parts, with_training
 
 Make = Callable[..., Study]
 LENGTH = 15  # time steps of a simulation
@@ -127,6 +127,19 @@ def test_stopped_between_time_steps_and_resumed(name: str, heat_study: Make, und
     reference, report = undisturbed(study, name)
     for stop in (4, 40, 3, 30):
         assert run(study, tmp_path / "run", stop_at=stop)["status"] == "stopped"
+    resumed = run(study, tmp_path / "run")
+    assert_same(tmp_path / "run", reference)
+    assert accounting(resumed) == accounting(report)
+
+
+def test_stopped_while_second_attempts_are_replayed(heat_study: Make, undisturbed: Any, tmp_path: Path) -> None:
+    study = make(heat_study, "reservoir")
+    reference, report = undisturbed(study, "reservoir")
+    run(study, tmp_path / "run", stop_at=115)
+    under_way = parts(tmp_path / "run")["coordinator"]["production"]["places"]
+    assert [place["attempt"] for place in under_way] == [2, 2]
+    assert run(study, tmp_path / "run", stop_at=1)["status"] == "stopped"
+    assert parts(tmp_path / "run")["coordinator"]["production"]["places"] == under_way
     resumed = run(study, tmp_path / "run")
     assert_same(tmp_path / "run", reference)
     assert accounting(resumed) == accounting(report)

@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from penstock_server.auth import StudyKeys
 from penstock_server.config import Study
 from penstock_server.engine import SimulationCounts, StudyStatus
 from penstock_server.events import EventLog
+from penstock_server.keys import open_keys
 from penstock_server.outages import Outages
 from penstock_server.plan import next_incarnation
 from penstock_server.rank_status import RankStatus
@@ -56,7 +56,7 @@ class RayEngine:
             if name in os.environ
         }
         self._ray = LocalRay(study, self._directory, {**environment, "OMP_NUM_THREADS": str(threads)})
-        self._keys = StudyKeys.make()
+        self._keys = open_keys(self._directory)
         self._events = EventLog(self._directory / "events.jsonl")
         self._outages = Outages(self._directory)
         self._restarts = 0
@@ -98,6 +98,7 @@ class RayEngine:
             production_over=latest.production_over,
             error=self._error or latest.error,
             stopped=self._stopped,
+            given_up=latest.given_up,
         )
 
     def worker_exited(self, pid: int, code: int | None, message: str) -> None:

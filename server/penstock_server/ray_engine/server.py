@@ -11,9 +11,9 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from penstock_server.auth import StudyKeys
 from penstock_server.config import Study
 from penstock_server.engine import SimulationCounts
+from penstock_server.keys import StudyKeys
 from penstock_server.rank_status import RankStatus
 from penstock_server.ray_engine.actors import CoordinatorActor, RankActor
 from penstock_server.ray_engine.local_ray import START_TIMEOUT, EngineError, LocalRay, Watched
@@ -35,12 +35,13 @@ class ServerDied(Exception):
 
 @dataclass(frozen=True)
 class Standing:
-    """How the server stands. error: of the coordinator, "" where there is none."""
+    """How the server stands. given_up: as in StudyStatus. error: of the coordinator, "" where there is none."""
 
     ranks: list[RankStatus]
     simulations: SimulationCounts
     wanted_workers: int
     production_over: bool
+    given_up: tuple[int, ...]
     error: str
 
 
@@ -135,11 +136,13 @@ class Server:
 
     def standing(self) -> Standing | None:
         """How it stands; None when it takes too long to answer this time."""
-        answers = self._ask([self._coordinator.status.remote(), *(rank.status.remote() for rank in self._ranks)])
+        coordinator = self._coordinator
+        asked = [coordinator.status.remote(), coordinator.given_up.remote()]
+        answers = self._ask([*asked, *(rank.status.remote() for rank in self._ranks)])
         if answers is None:
             return None
-        (counts, wanted, over, error), *ranks = answers
-        return Standing(ranks, counts, wanted, over, error)
+        (counts, wanted, over, error), given_up, *ranks = answers
+        return Standing(ranks, counts, wanted, over, given_up, error)
 
     def outcome(self) -> Outcome:
         """What is left to say once training has ended; nothing is handed out any more."""
