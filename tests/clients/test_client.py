@@ -233,7 +233,6 @@ def test_a_server_that_has_gone_is_noticed_by_a_client_that_computes(study, tmp_
         simulation.send(0, T=np.zeros((4, 4), np.float32))
         live.engine._sockets.close()  # gone without a word
         live.engine._rank.conclude()
-        live.engine._events.close()
         live.closed = True
         deadline = time.monotonic() + 10
         with pytest.raises(ServerLost, match="has not answered for"):
