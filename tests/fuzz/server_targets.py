@@ -6,7 +6,6 @@ that name the valid client's simulation are therefore given to another one; all 
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
 import json
 import warnings
@@ -280,7 +279,6 @@ class _Nowhere(EventLog):
 
 
 _EVENTS = _Nowhere()
-atexit.register(_EVENTS.close)
 
 
 class CoordinatorRig:
