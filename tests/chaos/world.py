@@ -54,8 +54,7 @@ hidden = [64, 64]
 
 [training]
 batch_size = 32
-optimizer = {{ name = "adam", lr = 2e-3 }}
-scheduler = {{ name = "exponentiallr", gamma = 0.998 }}
+optimizer = {{ name = "adam", lr = 1e-3 }}
 device = "cpu"
 threads = 1
 validate_every = 200
