@@ -9,6 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_client.errors import Refused
+from penstock_client.reasons import Reason
+from penstock_client.wire import Header
+from penstock_server.partition import Where
+
 Floats = NDArray[np.float32]
 
 
@@ -24,20 +29,56 @@ class PartialStep:
         self.inputs = inputs
         self.targets = targets
         self._missing = targets.size
-        self._pieces: set[int] = set()
+        self._pieces: set[tuple[int, int, int, int]] = set()
+        self._filled: NDArray[np.bool_] | None = None  # elements; made only once a field comes in more than one piece
 
     @property
     def whole(self) -> bool:
         return self._missing == 0
 
-    def add(self, start: int, values: NDArray) -> bool:  # type: ignore[type-arg]
-        """Put a piece at column `start`; False when that piece has come before."""
-        if start in self._pieces:
+    def add(self, columns: slice, where: Where, values: NDArray, header: Header) -> bool:  # type: ignore[type-arg]
+        """Put a piece into the field that lies at `columns`; False when that very piece has come before.
+
+        where: of the field's elements, or, as an array, of its points; the values are whole points then.
+
+        Raises:
+            Refused: it overlaps another piece.
+        """
+        piece = (header.field, header.rank, header.offset, header.count)
+        if piece in self._pieces:
             return False
-        self._pieces.add(start)
-        self.targets[start : start + values.size] = values
+        field = self.targets[columns]
+        if isinstance(where, slice):
+            target, filled = field[where], self._filled_of(columns, values.size)[where]
+            if filled.any():
+                raise self._overlap(header)
+            target[:], filled[:] = values, True
+        else:
+            rows = values.reshape(where.size, -1)
+            target = field.reshape(-1, rows.shape[1])
+            filled = self._filled_of(columns, values.size).reshape(target.shape)
+            if filled[where].any():
+                raise self._overlap(header)
+            target[where], filled[where] = rows, True
+        self._pieces.add(piece)
         self._missing -= values.size
         return True
+
+    def _filled_of(self, columns: slice, size: int) -> NDArray[np.bool_]:
+        """Which elements of a field have come."""
+        if self._filled is None:
+            if size == self.targets.size:
+                return np.zeros(size, np.bool_)  # the one piece of the one field: nothing to remember
+            self._filled = np.zeros(self.targets.size, np.bool_)
+        return self._filled[columns]
+
+    @staticmethod
+    def _overlap(header: Header) -> Refused:
+        return Refused(
+            Reason.SIZE,
+            f"piece of solver rank {header.rank}, {header.count} elements from {header.offset} of field id {header.field} at time "
+            f"step {header.step}, overlaps another piece: each element belongs to one rank (give each its own offset or indices)",
+        )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from penstock_server.config import SamplesSection
 from penstock_server.ledger import MAX_STEPS, Ledger
 from penstock_server.metrics import Metrics
 from penstock_server.normalisation import Normaliser
+from penstock_server.partition import Partition, Where
 
 Message = tuple[bytes, list[bytes]]
 NOTHING_STREAMED = Streamed(0, 0, 0)
@@ -57,6 +58,7 @@ class _Simulation:
     windows: WindowBuilder | None = None
     ended: set[int] = field(default_factory=set)  # solver ranks that have said END
     ranks: int = 1
+    partition: Partition = field(default_factory=Partition)
 
 
 class Ingest:
@@ -104,6 +106,7 @@ class Ingest:
         self._metrics = metrics
         self._on_static = on_static
         self._columns = {schema.ids[name]: columns for name, columns in schema.spec.columns().items()}
+        self._components = {schema.ids[f.name]: f.components for f in schema.spec.fields}
         self._first_field = min(self._columns)
         self._peers: dict[bytes, _Peer] = {}
         self._simulations: dict[int, _Simulation] = {}
@@ -149,11 +152,16 @@ class Ingest:
             if header.kind is Kind.BEGIN:
                 self._begin(state, header, Begin.unpack(payload))
                 return [self._grant(state)]
+            if header.kind is Kind.INDICES:
+                points = self._field_size(header.field) // self._components_of(header.field)
+                self._stream_of(state, header).partition.claim(header, payload, points)
+                return []
             if header.kind is Kind.END:
                 simulation = self._stream_of(state, header)
                 simulation.ended.add(header.rank)
                 if len(simulation.ended) >= simulation.ranks:
                     self._drop_partial(header.simulation)
+                    simulation.partition = Partition()
                 return [self._answer(header, Kind.STREAMED, state.streamed.pack())]
             raise WireError(f"{header.kind.name} is not for a trainer rank")
         except Refused as refused:
@@ -172,6 +180,10 @@ class Ingest:
         if len(begin.parameters) != len(seen) + seeds:
             named = f"{', '.join(seen)}{f' and {seeds} seeds' if seeds else ''}"
             raise Refused(Reason.SCHEMA, f"{len(begin.parameters)} parameters, the study has {named}")
+        if header.rank >= begin.ranks:
+            raise Refused(
+                Reason.MALFORMED, f"solver rank {header.rank} of {begin.ranks}: expected 0 to {begin.ranks - 1}"
+            )
         simulation = self._simulations.setdefault(header.simulation, _Simulation())
         if header.attempt < simulation.attempt:
             raise Refused(
@@ -181,6 +193,7 @@ class Ingest:
         if header.attempt > simulation.attempt:
             self._drop_partial(header.simulation)
             simulation.attempt, simulation.ranks, simulation.ended = header.attempt, begin.ranks, set()
+            simulation.partition = Partition()
             if self._samples.window > 1:
                 simulation.windows = WindowBuilder(self._samples.window, self._samples.stride)
         state.header, state.parameters, state.streamed = header, begin.parameters[: len(seen)], NOTHING_STREAMED
@@ -202,22 +215,20 @@ class Ingest:
         """Take one piece; False when it is a duplicate."""
         simulation = self._stream_of(state, header)
         size, values = self._values(header, payload)
+        where = simulation.partition.place(header, self._components_of(header.field))
         if header.step == STATIC_STEP:
-            return self._static_piece(header, size, values)
-        columns = self._columns.get(header.field)
-        if columns is None:
-            raise Refused(Reason.UNKNOWN_FIELD, f"field id {header.field}: the study has {sorted(self._columns)}")
+            return self._static_piece(header, size, values, where)
         held_out = header.simulation >= self._held_out
         if self._samples.window == 1 or held_out:
             ledger = self._validated if held_out else self._trained
             if ledger.has(header.simulation, header.step):
-                if (
-                    header.field == self._first_field and header.offset == 0
-                ):  # one of its pieces counts for the time step
+                # The piece with the very first element counts for the time step.
+                first = where.start if isinstance(where, slice) else where.min()
+                if header.field == self._first_field and first == 0:
                     self._count_duplicate()
                 return False
         partial, slot = simulation.partial.get(header.step) or self._open(state, simulation, header, held_out)
-        new = partial.add(columns.start + header.offset, values)
+        new = partial.add(self._columns[header.field], where, values, header)
         if partial.whole:
             del simulation.partial[header.step]
             self._take(simulation, header, partial, slot, held_out)
@@ -236,7 +247,7 @@ class Ingest:
                 Reason.DTYPE,
                 f"field id {header.field} sent as {header.dtype.name.lower()}, announced as {expected.name.lower()}",
             )
-        size = self._size(header.field, static)
+        size = self._field_size(header.field)
         if (
             len(payload) != header.count * NUMPY_DTYPES[expected].itemsize
             or header.offset + header.count > size
@@ -259,11 +270,18 @@ class Ingest:
             )
         return size, values
 
-    def _size(self, field_id: int, static: str | None) -> int:
-        if static is not None:
-            return STATIC_FIELDS[static] * self._schema.spec.fields[0].points
-        columns = self._columns[field_id]
+    def _field_size(self, field_id: int) -> int:
+        """Elements of a field."""
+        if self._schema.static(field_id) is not None:
+            return self._components_of(field_id) * self._schema.spec.fields[0].points
+        columns = self._columns.get(field_id)
+        if columns is None:
+            raise Refused(Reason.UNKNOWN_FIELD, f"field id {field_id}: the study has {sorted(self._columns)}")
         return int(columns.stop - columns.start)
+
+    def _components_of(self, field_id: int) -> int:
+        static = self._schema.static(field_id)
+        return self._components[field_id] if static is None else STATIC_FIELDS[static]
 
     def _open(
         self, state: _Peer, simulation: _Simulation, header: Header, held_out: bool
@@ -323,16 +341,21 @@ class Ingest:
         self._metrics.samples_received.inc()
         self._metrics.duplicates_dropped.inc()
 
-    def _static_piece(self, header: Header, size: int, values: NDArray) -> bool:  # type: ignore[type-arg]
+    def _static_piece(self, header: Header, size: int, values: NDArray, where: Where) -> bool:  # type: ignore[type-arg]
         name = self._schema.static(header.field)
         assert name is not None
         partial = self._static.get(name)
         if partial is None:
             partial = self._static[name] = PartialStep(np.empty(0, np.float32), np.empty(size, np.float64))
-        new = not partial.whole and partial.add(header.offset, values)
+        new = not partial.whole and partial.add(slice(0, size), where, values, header)
         if new and partial.whole:
             self._on_static(name, partial.targets.reshape(-1, STATIC_FIELDS[name]).astype(np.float64))
         return new
+
+    def end_production(self) -> None:
+        """No piece will come any more: time steps of simulations that have failed are given up, too."""
+        for simulation in self._simulations:
+            self._drop_partial(simulation)
 
     def _drop_partial(self, simulation: int) -> None:
         """Time steps that never became whole are given up and counted."""

@@ -208,6 +208,7 @@ class InlineEngine:
         try:
             torch.set_num_threads(self._threads)
             self._rank.end_production()
+            self._rank.drop_incomplete()
             buffer = self._rank.buffer
             while buffer is not None and not self._rank.over:
                 batch = buffer.try_get(self._study.training.batch_size)
