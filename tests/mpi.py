@@ -46,16 +46,22 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def recorder(
-    directory: Path, fields: Mapping[str, Mapping[str, Any]], *, simulations: int = 1, retries: int = 0
+    directory: Path,
+    fields: Mapping[str, Mapping[str, Any]],
+    *,
+    simulations: int = 1,
+    retries: int = 0,
+    time: str = "physical",
+    parameters: Mapping[str, list[float]] | None = None,
 ) -> Iterator[LiveServer]:
     """As `live_server`, but what arrives is kept: `recorded` gives the time steps afterwards."""
     study = Study.model_validate(
         {
             "study": {"name": "recorded"},
-            "parameters": {"a": [2.0, 3.0]},
+            "parameters": parameters or {"a": [2.0, 3.0]},
             "solver": {"command": [sys.executable], "simulations": simulations, "retries": retries},
             "fields": fields,
-            "samples": {"time": "physical"},
+            "samples": {"time": time},
             "server": {"heartbeat": 0.2, "server_timeout": 30.0, "client_timeout": 20},
         }
     )
@@ -72,7 +78,7 @@ def recorder(
 def recorded(server: LiveServer, simulation: int) -> tuple[float, NDArray[np.float32], NDArray[np.float32]]:
     """Of a simulation whose study has ended: its parameter, times (steps,) and values (steps, width)."""
     recording = Recording.open(server.directory / "recording.h5")
-    reader = RecordingReader(recording, "physical")
+    reader = RecordingReader(recording, recording.time)
     inputs, values = reader.read(simulation, 0, int(recording.steps[simulation]))
     reader.close()
     return float(recording.points[simulation, 0]), inputs[:, -1], values
