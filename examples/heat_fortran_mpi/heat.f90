@@ -59,4 +59,5 @@ program heat
   end do
   call server%finish()
   call MPI_Finalize(ierr)
+  deallocate (T, next)
 end program heat

@@ -28,4 +28,5 @@
         call melissa_send_no_mpi('pressure'//c_null_char, pressure)
       end do
       call melissa_finalize()
+      deallocate (temperature, pressure)
       end program melissa
