@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from penstock_client.errors import ConnectError
+from penstock_client.private_file import write_private
 
 ENVIRONMENT_VARIABLE = "PENSTOCK_CONNECT"
 
@@ -17,7 +18,7 @@ class ConnectInfo:
     """What connect.json holds: one flat JSON object, strings and integers only, so that a C client can read it.
 
     study: the study's name. incarnation: the server's current life. control: the coordinator's endpoint.
-    The keys are CURVE keys in Z85 (40 characters), made anew for each study.
+    The keys are CURVE keys in Z85 (40 characters), made for this study; the client pair is one worker's own.
     """
 
     study: str
@@ -31,13 +32,8 @@ class ConnectInfo:
         return f"ConnectInfo(study={self.study!r}, incarnation={self.incarnation}, control={self.control!r}, keys=***)"
 
     def write(self, path: Path) -> None:
-        """Write atomically with mode 0600; a reader sees the old file or the new one, never half of one."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(asdict(self), file, indent=1)
-            file.write("\n")
-        temporary.replace(path)
+        """Write atomically with mode 0600 (`write_private`)."""
+        write_private(path, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def read_connect_file(path: str | Path | None = None) -> ConnectInfo:

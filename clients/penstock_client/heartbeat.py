@@ -30,7 +30,7 @@ class Heartbeat:
         self._server_timeout = server_timeout
         self._current = (ANY_SIMULATION, 0)
         self._abandoned: tuple[int, int] | None = None
-        self._refused: Refused | None = None
+        self._trouble: Refused | WireError | None = None
         self._heard = time.monotonic()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="penstock-heartbeat", daemon=True)
@@ -40,22 +40,28 @@ class Heartbeat:
         """From now on beat for this simulation; ANY_SIMULATION when idle."""
         self._current = (simulation, attempt)
 
-    def check(self) -> None:
-        """Raise what the server's answers, or their absence, mean for the caller.
+    def silent(self) -> float:
+        """Seconds since the server's last answer."""
+        return time.monotonic() - self._heard
+
+    def check_server(self) -> None:
+        """Raise what the server's answers, or their absence, say about this client.
 
         Raises:
             ServerLost: no answer for longer than the server's time-out.
-            Refused: the server belongs to another incarnation or does not know this client.
-            Abandoned: the server no longer wants the current simulation.
+            Refused: the server belongs to another incarnation, or has given this client up.
         """
-        if self._refused is not None:
-            raise self._refused
-        silent = time.monotonic() - self._heard
+        if self._trouble is not None:
+            raise self._trouble
+        silent = self.silent()
         if silent > self._server_timeout:
             raise ServerLost(
                 f"the server has not answered for {silent:.0f} s (time-out {self._server_timeout:.0f} s): "
                 "is the study still running? `penstock status` in its run directory tells"
             )
+
+    def check_wanted(self) -> None:
+        """Raise Abandoned when the server no longer wants the current simulation."""
         if self._abandoned == self._current and self._current[0] != ANY_SIMULATION:
             raise Abandoned(f"the server no longer wants simulation {self._current[0]}, attempt {self._current[1]}")
 
@@ -72,8 +78,10 @@ class Heartbeat:
                 while (frames := self._connection.receive(0)) is not None:
                     self._hear(frames)
                 self._closing.wait(self._interval)
+        except WireError as error:
+            self._trouble = error
         finally:
-            self._connection.close()
+            self._connection.close(deliver=False)
 
     def _hear(self, frames: list[bytes]) -> None:
         header = unpack(frames[0])
@@ -82,6 +90,6 @@ class Heartbeat:
             self._abandoned = (header.simulation, header.attempt)
         elif header.kind is Kind.REFUSE:
             refuse = Refuse.unpack(frames[1])
-            self._refused = Refused(refuse.reason, refuse.text)
+            self._trouble = Refused(refuse.reason, refuse.text)
         elif header.kind is not Kind.ALIVE:
             raise WireError(f"{header.kind.name} in answer to a heartbeat")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from penstock_client.errors import Abandoned, FieldError, ServerLost
+from penstock_client.errors import FieldError, PenstockError, Refused
 from penstock_client.payloads import (
     Accept,
     Announce,
@@ -19,6 +19,7 @@ from penstock_client.payloads import (
     Welcome,
 )
 from penstock_client.piece import Field, checked_indices, first_element
+from penstock_client.reasons import Reason
 from penstock_client.stream import Stream
 from penstock_client.wire import STATIC_STEP, WIRE_DTYPES, Dtype, Header, Kind
 
@@ -71,10 +72,10 @@ class Simulation:
 
     @property
     def abandoned(self) -> bool:
-        """True once the server no longer wants this simulation, or has stopped answering."""
+        """True once the server no longer wants this simulation or this client, or has stopped answering."""
         try:
             self._check()
-        except (Abandoned, ServerLost):
+        except PenstockError:
             return True
         return False
 
@@ -122,7 +123,7 @@ class Simulation:
 
         Raises:
             FieldError: an array does not fit what was announced; nothing of this step has been sent.
-            Refused, Abandoned, ServerLost: see `penstock_client.errors`.
+            Refused, ConnectionBroken, Abandoned, ServerLost: see `penstock_client.errors`.
         """
         arrays = {name: np.asarray(value) for name, value in fields.items()}
         if not self._fields:
@@ -164,12 +165,13 @@ class Simulation:
 
         Raises:
             Refused: the server refused one or more pieces; the simulation is reported as failed by the caller.
+            ConnectionBroken: one or more pieces were lost on their way; likewise.
         """
         if self._over:
             return
         if self._fields:
             for stream in self._streams:
-                stream.request_end(self._header._replace(kind=Kind.END))
+                stream.request_end()
             for stream in self._streams:
                 stream.await_end()
         self._end(Outcome.FINISHED, "")
@@ -192,7 +194,12 @@ class Simulation:
         finish = Finish(outcome, self._ranks, len(self._steps), message, blocked)
         for stream in self._streams:
             stream.blocked_seconds = 0.0
-        self._request(self._header._replace(kind=Kind.FINISH), finish.pack(), Kind.FINISHED)
+        try:
+            self._request(self._header._replace(kind=Kind.FINISH), finish.pack(), Kind.FINISHED)
+        except Refused as refused:
+            # Somebody else has the simulation by now: how this attempt ended is of no consequence, unless it claims to be whole.
+            if refused.reason is not Reason.STALE_ATTEMPT or outcome is Outcome.FINISHED:
+                raise
 
     def _piece(self, name: str, step: int, time: float, first: int, array: NDArray) -> Header:  # type: ignore[type-arg]
         return self._header._replace(

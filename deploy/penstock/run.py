@@ -17,6 +17,7 @@ from penstock.study_file import make_importable
 from penstock.threads import SOLVER_ENVIRONMENT, ThreadBudget, cores_for_the_rest, plan_threads, quiet_waiting
 from penstock_server.config import Study
 from penstock_server.engine import Engine, StudyStatus
+from penstock_server.plan import local_connect_file
 
 TICK = 0.5  # seconds between two looks at how the study stands
 STOP_PATIENCE = 6.0  # seconds that the engine has for its last checkpoint, of the ten that Ctrl-C may take
@@ -130,7 +131,7 @@ def serve(
     out: where their logs go. stopping: what is said to happen on the first signal.
     """
     (out / LOGS).mkdir(exist_ok=True)
-    connect = engine.start()
+    engine.start()
     signals.catch()
     latest = engine.status()
 
@@ -142,10 +143,12 @@ def serve(
     def show(status: StudyStatus) -> None:
         nonlocal latest
         latest = status
+        for pid in launcher.kill(status.given_up):
+            display.log(f"a worker (pid {pid}) has been silent or stuck for too long and is replaced")
         display.update(status)
 
     launcher = LocalLauncher(
-        connect.absolute(),
+        lambda number: local_connect_file(out.absolute(), number),
         out / LOGS,
         workers=workers,
         environment=SOLVER_ENVIRONMENT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +13,49 @@ from numpy.typing import NDArray
 from penstock_client.errors import Refused
 from penstock_client.reasons import Reason
 from penstock_client.wire import Header
-from penstock_server.partition import Where
+
+MAX_STRETCHES = 2**16  # of one time step; an unstructured mesh on so many solver ranks arrives in fewer
 
 Floats = NDArray[np.float32]
+
+
+class Stretches:
+    """What has come of a row of elements, as disjoint stretches in rising order: neighbours become one, so there are few."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, start: int, end: int) -> bool:
+        """Note the elements from start to end; False when all of them have come before.
+
+        Raises Refused where some of them have, which would leave a gap elsewhere uncounted, or the gaps are too many.
+        """
+        after = bisect_right(self._starts, start)  # stretches before this one start at `start` or sooner
+        if after and self._ends[after - 1] >= end:
+            return False
+        if (after and self._ends[after - 1] > start) or (after < len(self._starts) and self._starts[after] < end):
+            raise Refused(
+                Reason.SIZE,
+                f"piece of {end - start} elements overlaps one that has come before: send each element once",
+            )
+        if len(self._starts) >= MAX_STRETCHES:
+            raise Refused(
+                Reason.SIZE, f"more than {MAX_STRETCHES} gaps in one time step: send pieces in order, or larger ones"
+            )
+        left = after > 0 and self._ends[after - 1] == start
+        right = after < len(self._starts) and self._starts[after] == end
+        if left and right:
+            self._ends[after - 1] = self._ends.pop(after)
+            del self._starts[after]
+        elif left:
+            self._ends[after - 1] = end
+        elif right:
+            self._starts[after] = start
+        else:
+            self._starts.insert(after, start)
+            self._ends.insert(after, end)
+        return True
 
 
 class PartialStep:
@@ -29,56 +70,37 @@ class PartialStep:
         self.inputs = inputs
         self.targets = targets
         self._missing = targets.size
-        self._pieces: set[tuple[int, int, int, int]] = set()
-        self._filled: NDArray[np.bool_] | None = None  # elements; made only once a field comes in more than one piece
+        self._come = Stretches()
+        self._listed: dict[tuple[int, int], Stretches] = {}  # by field and solver rank, of the rank's own list
 
     @property
     def whole(self) -> bool:
         return self._missing == 0
 
-    def add(self, columns: slice, where: Where, values: NDArray, header: Header) -> bool:  # type: ignore[type-arg]
-        """Put a piece into the field that lies at `columns`; False when that very piece has come before.
+    def add(self, start: int, values: NDArray) -> bool:  # type: ignore[type-arg]
+        """Put a piece at column `start`; False when all of it has come before.
 
-        where: of the field's elements, or, as an array, of its points; the values are whole points then.
-
-        Raises:
-            Refused: it overlaps another piece.
+        Raises Refused where part of it has come before.
         """
-        piece = (header.field, header.rank, header.offset, header.count)
-        if piece in self._pieces:
+        end = start + values.size
+        if not self._come.add(start, end):
             return False
-        field = self.targets[columns]
-        if isinstance(where, slice):
-            target, filled = field[where], self._filled_of(columns, values.size)[where]
-            if filled.any():
-                raise self._overlap(header)
-            target[:], filled[:] = values, True
-        else:
-            rows = values.reshape(where.size, -1)
-            target = field.reshape(-1, rows.shape[1])
-            filled = self._filled_of(columns, values.size).reshape(target.shape)
-            if filled[where].any():
-                raise self._overlap(header)
-            target[where], filled[where] = rows, True
-        self._pieces.add(piece)
+        self.targets[start:end] = values
         self._missing -= values.size
         return True
 
-    def _filled_of(self, columns: slice, size: int) -> NDArray[np.bool_]:
-        """Which elements of a field have come."""
-        if self._filled is None:
-            if size == self.targets.size:
-                return np.zeros(size, np.bool_)  # the one piece of the one field: nothing to remember
-            self._filled = np.zeros(self.targets.size, np.bool_)
-        return self._filled[columns]
+    def scatter(self, columns: slice, points: NDArray[np.int64], values: NDArray, header: Header) -> bool:  # type: ignore[type-arg]
+        """Put a piece of a solver rank that has sent an index list: whole points of the field at `columns`; as `add`.
 
-    @staticmethod
-    def _overlap(header: Header) -> Refused:
-        return Refused(
-            Reason.SIZE,
-            f"piece of solver rank {header.rank}, {header.count} elements from {header.offset} of field id {header.field} at time "
-            f"step {header.step}, overlaps another piece: each element belongs to one rank (give each its own offset or indices)",
-        )
+        Lists of different ranks have no point in common, so that only the rank's own pieces can overlap.
+        """
+        come = self._listed.setdefault((header.field, header.rank), Stretches())
+        if not come.add(header.offset, header.offset + header.count):
+            return False
+        rows = values.reshape(points.size, -1)
+        self.targets[columns].reshape(-1, rows.shape[1])[points] = rows
+        self._missing -= values.size
+        return True
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from penstock_client.errors import PenstockError
 
-_FORMAT = 2
+_FORMAT = 3
 _PART_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _NUMBER = re.compile(r"[0-9]{8,}")
 _log = structlog.get_logger("penstock.checkpoint")

@@ -7,6 +7,8 @@ from typing import Any, TextIO
 
 import structlog
 
+MAX_TEXT = 4000
+
 
 class EventLog:
     """Appends events to a file; each line has the time (UTC, ISO 8601) and the event's name."""
@@ -20,8 +22,9 @@ class EventLog:
         )
 
     def write(self, event: str, **values: Any) -> None:
-        """Append one event."""
-        self._log.info(event, **values)
+        """Append one event; texts, some of which clients send, are cut at MAX_TEXT characters."""
+        cut = {name: value[:MAX_TEXT] if isinstance(value, str) else value for name, value in values.items()}
+        self._log.info(event, **cut)
 
     def close(self) -> None:
         self._file.close()

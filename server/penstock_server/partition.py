@@ -23,13 +23,14 @@ class Partition:
 
     _lists: dict[tuple[int, int], NDArray[np.int64]] = field(default_factory=dict)  # by field id and solver rank
     _claimed: dict[int, NDArray[np.bool_]] = field(default_factory=dict)  # (points,) by field id
+    _unlisted: set[int] = field(default_factory=set)  # fields of which pieces have come at offsets of the whole
 
     def claim(self, header: Header, payload: bytes, points: int) -> None:
         """Take the list of the points that the sender holds of a field of so many points. The same list again does no harm.
 
         Raises:
             Refused: not so many integers of 4 or 8 bytes; a point outside the field, listed twice or held by another rank; another
-                list than before.
+                list than before; after pieces of the field without a list.
         """
         rank, key = header.rank, (header.field, header.rank)
         if header.dtype not in INDEX_DTYPES:
@@ -47,6 +48,11 @@ class Partition:
             if np.array_equal(before, indices):
                 return
             raise Refused(Reason.SIZE, f"solver rank {rank} sent another index list of field id {header.field} before")
+        if header.field in self._unlisted:
+            raise Refused(
+                Reason.SIZE,
+                f"index list of field id {header.field} after pieces at offsets of the whole field: lists come first",
+            )
         outside = indices[(indices < 0) | (indices >= points)]
         if outside.size:
             raise Refused(
@@ -72,10 +78,16 @@ class Partition:
         """Where a piece's elements go within its field: offset and count are those of the sender's own list where it has sent one.
 
         Raises:
-            Refused: beyond the end of that list, or not whole points of it.
+            Refused: beyond the end of that list, or not whole points of it; without a list where another rank has sent one.
         """
         indices = self._lists.get((header.field, header.rank))
         if indices is None:
+            if header.field in self._claimed:
+                raise Refused(
+                    Reason.SIZE,
+                    f"piece of field id {header.field} by solver rank {header.rank}, which has sent no index list, while others have",
+                )
+            self._unlisted.add(header.field)
             return slice(header.offset, header.offset + header.count)
         if (
             header.offset % components

@@ -32,7 +32,7 @@ class TrainerRank(TrainingLoop):
 
     Args:
         study: the whole study. directory: its run directory. held_out: simulation ids from here on are validation simulations;
-            simulations: their number, both kinds.
+            simulations: their number, both kinds; the ids after them are of training simulations that replace failed ones.
         put: how a filled slot is committed; None: `Buffer.commit`, which blocks.
         coordinator_state: asked for at each checkpoint: what the coordinator must remember.
         on_static: told the name of each static field that has arrived.
@@ -55,7 +55,8 @@ class TrainerRank(TrainingLoop):
         super().__init__(study, directory, rank=rank, restore=restore)
         self.trained = Ledger()
         self.validated = Ledger()
-        self._incarnation, self._held_out, self.simulations = incarnation, held_out, simulations
+        self._incarnation, self._held_out = incarnation, range(held_out, simulations)
+        self.simulations = simulations + study.solver.redraws
         self._put, self._coordinator_state, self._on_static = put, coordinator_state, on_static
         self._production_ended = False
         self.buffer: Buffer | None = None
@@ -81,8 +82,9 @@ class TrainerRank(TrainingLoop):
             schema,
             study.samples,
             incarnation=self._incarnation,
-            simulations=self.simulations,
-            held_out=self._held_out,
+            simulations=self._held_out.stop,
+            held_out=self._held_out.start,
+            redraws=study.solver.redraws,
             credit=study.buffer.credit,
             buffer=buffer,
             put=self._put or buffer.commit,
@@ -108,7 +110,7 @@ class TrainerRank(TrainingLoop):
 
     def arrived(self, simulation: int) -> int:
         """Samples of a training simulation, or time steps of a held-out one, that have arrived here."""
-        return (self.validated if simulation >= self._held_out else self.trained).count(simulation)
+        return (self.validated if simulation in self._held_out else self.trained).count(simulation)
 
     def train_batch(self, batch: Batch) -> None:
         """As in any training loop; once production has ended and `min_batches` are done, the buffer drains."""
@@ -126,16 +128,18 @@ class TrainerRank(TrainingLoop):
     def drop_incomplete(self) -> list[Message]:
         """Production has ended: give up, on the thread that takes pieces, the time steps that failed simulations have left behind."""
         if self.buffer is not None:
-            self.ingest.end_production()
+            self.ingest.give_up_incomplete()
         return []
 
     def state(self) -> dict[str, Any]:
-        return {
+        state = {
             "coordinator": self._coordinator_state(),
             # The ledgers before the buffer: what ingest adds in between is in the buffer, and `_load_ledgers` marks it.
             "ledger": {"trained": self.trained.state_dict(), "validated": self.validated.state_dict()},
             **super().state(),
         }
+        state["counts"]["incomplete"] += self.ingest.incomplete()  # their missing pieces will not come any more
+        return state
 
     def _load_ledgers(self, ledger: dict[str, Any], buffer: Buffer) -> None:
         self.trained.load_state_dict(ledger["trained"])

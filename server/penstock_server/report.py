@@ -39,6 +39,7 @@ def study_status(
     production_over: bool,
     error: str,
     stopped: str,
+    given_up: tuple[int, ...] = (),
 ) -> StudyStatus:
     """The study at this moment, from what its coordinator and trainer ranks say of themselves."""
     buffers = [r.buffer for r in ranks if r.buffer is not None]
@@ -58,6 +59,7 @@ def study_status(
         loss=first.loss,
         validation_relative_l2=first.validation.relative_l2 if first.validation else None,
         wanted_workers=wanted_workers,
+        given_up=given_up,
         message=message,
     )
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from penstock_client.reasons import Reason
 from penstock_server.agreement import Schema
 from penstock_server.checkpoint import Checkpoint, write_checkpoint
 from penstock_server.clock import TrainingClock
@@ -174,9 +175,10 @@ class TrainingLoop:
             return
         self.source.close()
         self.log()
+        # Before a validation off the schedule, which brings the normalisation up to date earlier than training would have.
+        self.checkpoint()
         if self._last_validation is None or self._last_validation[0] != self.trainer.batches:
             self.validate()
-        self.checkpoint()
         if self.rank == 0:
             if len(self.validation):
                 pictures = take_snapshots(self.validation, self.trainer)
@@ -253,6 +255,9 @@ class TrainingLoop:
                 "received": self.metrics.total("samples_received"),
                 "duplicates": self.metrics.total("duplicates_dropped"),
                 "bytes": self.metrics.total("received_bytes"),
+                "incomplete": self.metrics.total("incomplete_dropped"),
+                # What a stopping study turns away is sent again.
+                "refused": {reason: n for reason, n in self.metrics.refusals().items() if reason != "study_over"},
             },
         }
 
@@ -266,4 +271,8 @@ class TrainingLoop:
         self.metrics.samples_received.inc(parts["counts"]["received"])
         self.metrics.duplicates_dropped.inc(parts["counts"]["duplicates"])
         self.metrics.bytes_received.inc(parts["counts"]["bytes"])
+        self.metrics.incomplete_dropped.inc(parts["counts"]["incomplete"])
+        for reason, number in parts["counts"]["refused"].items():
+            self.metrics.refused(Reason[reason.upper()], number)
         self.metrics.batches.inc(self.trainer.batches)
+        self.metrics.presentations.inc(source.stats().presentations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ import torch
 
 from penstock_client.errors import PenstockError
 from penstock_server.agreement import Schema
-from penstock_server.auth import StudyKeys
 from penstock_server.checkpoint import load_latest
 from penstock_server.config import Study
 from penstock_server.coordinator import Coordinator
 from penstock_server.engine import SimulationCounts
 from penstock_server.events import EventLog
+from penstock_server.keys import StudyKeys
 from penstock_server.metrics import Metrics, write_targets
-from penstock_server.plan import make_plan, make_welcome, write_connect_file
+from penstock_server.plan import make_plan, make_spares, make_welcome, write_connect_file
 from penstock_server.rank import TrainerRank
 from penstock_server.rank_status import RankStatus
 from penstock_server.restore import CHECKPOINTS
@@ -51,15 +52,24 @@ class CoordinatorActor:
             seeds=len(study.parameters.seeds),
             retries=study.solver.retries,
             client_timeout=study.server.client_timeout,
+            wall_time=study.solver.wall_time,
+            max_message=study.server.max_message,
             on_schema=self._configure,
             on_refused=self._metrics.refused,
             events=self._events,
             schema=None if restored is None else restored["schema"],
+            spares=make_spares(study),
         )
         if restored is not None:
             self._coordinator.load_state_dict(restored["coordinator"], restored["arrived"].__getitem__)
         self._loop = RouterLoop(
-            "coordinator", study.server.host, self._keys, self._handle, tick=self._tick, on_error=self._broken
+            "coordinator",
+            study.server.host,
+            self._keys,
+            self._handle,
+            metrics=self._metrics,
+            tick=self._tick,
+            on_error=self._broken,
         )
         self._loop.start()
         host = study.server.host
@@ -72,6 +82,10 @@ class CoordinatorActor:
         c = self._coordinator
         return c.counts(), c.wanted_workers, c.production_over, self._error
 
+    def given_up(self) -> tuple[int, ...]:
+        """Process ids on this machine whose clients were given up."""
+        return self._coordinator.given_up(socket.gethostname())
+
     def state_dict(self) -> dict[str, Any]:
         return self._coordinator.state_dict()
 
@@ -83,7 +97,7 @@ class CoordinatorActor:
         self._loop.post(note)
 
     def worker_exited(self, pid: int, message: str) -> None:
-        self._loop.post(lambda: self._after(self._coordinator.worker_exited(pid, message)))
+        self._loop.post(lambda: self._after(self._coordinator.worker_exited(socket.gethostname(), pid, message)))
 
     def stop(self) -> None:
         """Hand out nothing more; clients are told to abandon what they do."""
@@ -172,6 +186,8 @@ class RankActor:
             study.server.host,
             keys,
             self._rank.handle,
+            metrics=self._rank.metrics,
+            max_message=study.server.max_message,
             on_error=lambda error: self._rank.fail(f"ingest: {type(error).__name__}: {error}"),
         )
         self._host = study.server.host

@@ -15,9 +15,9 @@ from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from penstock_client.errors import PenstockError
-from penstock_server.auth import StudyKeys
 from penstock_server.config import Study
 from penstock_server.engine import SimulationCounts, StudyStatus
+from penstock_server.keys import open_keys
 from penstock_server.plan import next_incarnation
 from penstock_server.rank_status import RankStatus
 from penstock_server.ray_engine.actors import CoordinatorActor, RankActor
@@ -84,7 +84,7 @@ class RayEngine:
                 "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle),
             }
 
-        keys = StudyKeys.make()
+        keys = open_keys(self._directory)
         incarnation = next_incarnation(self._directory)
         self._incarnation = incarnation
         coordinator = (
@@ -110,6 +110,7 @@ class RayEngine:
     def status(self) -> StudyStatus:
         try:
             counts, wanted, over, error = ray.get(self._coordinator.status.remote())
+            given_up = ray.get(self._coordinator.given_up.remote())
             ranks = ray.get([rank.status.remote() for rank in self._ranks])
         except ray.exceptions.RayActorError as error:
             self._error = self._error or f"a server process died: {error}"
@@ -122,6 +123,7 @@ class RayEngine:
             production_over=over,
             error=self._error or error,
             stopped=self._stopped,
+            given_up=given_up,
         )
 
     def worker_exited(self, pid: int, code: int | None, message: str) -> None:
