@@ -161,6 +161,7 @@ def test_fortran_sends_every_kind_and_rank_of_array(sanitized: Installed, fields
     ("way", "text"),
     [
         ("parameter", "penstock: the study has no parameter b"),
+        ("outside", "penstock: field u: index 6, expected 0 to 5"),
         ("beyond", "penstock: field i: 1 elements from 6, announced were 6 in all"),
     ],
 )

@@ -23,6 +23,7 @@ program fields
       penstock_field("f", PENSTOCK_FLOAT32, [2, n]), penstock_field("i", PENSTOCK_INT32, [n]), &
       penstock_field("l", PENSTOCK_INT64, [1, 2, n]), &
       penstock_field("cell_volumes", PENSTOCK_FLOAT64, [n], is_static=.true.)])
+  if (way == "outside") call server%indices(1, [int(n + 1, c_int64_t)])
   held = [(int(i, c_int64_t), i=n - rank, 1, -ranks)] ! points from 1, scattered and falling
   call server%indices(1, held)
   call server%indices(5, held)
