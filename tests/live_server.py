@@ -62,7 +62,6 @@ class LiveServer:
         self.engine._sockets.close()
         self.engine._rank.stop("vanished")
         self.engine._rank.conclude()
-        self.engine._events.close()
         self.closed = True
 
     def report(self) -> dict[str, Any]:

@@ -22,8 +22,8 @@ def parts(directory: Path) -> dict[str, Any]:
 
 
 def accounting(report: dict[str, Any]) -> dict[str, Any]:
-    """What must not differ: all but times and the number of incarnations."""
-    left_out = ("wall_seconds", "incarnations")
+    """What must not differ: all but times, checkpoints and the number of incarnations."""
+    left_out = ("wall_seconds", "incarnations", "checkpoint", "outages")
     out = {k: v for k, v in report.items() if k not in left_out}
     out["training"] = {k: v for k, v in report["training"].items() if k not in ("samples_per_second", "stall_fraction")}
     out["clients"] = report["clients"]["bytes_received"]

@@ -109,6 +109,9 @@ static penstock_status wait_for_credit(pnsk_stream *stream, uint64_t size, pnsk_
     const int64_t begun = pnsk_now_ms();
     waiting wait = begin_waiting();
     penstock_status status = listen_for(stream, 0, error);
+    /* The rank grants more only when an eighth of the window has been used; a large piece may need it before. */
+    if (status == PENSTOCK_OK && size > stream->welcome->credit_bytes / 8)
+        status = ask(stream, PNSK_CREDIT, error);
     while (status == PENSTOCK_OK && !pnsk_stream_may_send(stream, size))
         status = wait_for_rank(stream, PNSK_CREDIT, &wait, error);
     stream->blocked_ms += pnsk_now_ms() - begun;

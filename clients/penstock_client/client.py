@@ -179,11 +179,15 @@ class Client:
             return None
         if answer.kind is not Kind.ASSIGN:
             raise WireError(f"{answer.kind.name} in answer to NEXT")
-        assign = Assign.unpack(payload)
+        assign, names = Assign.unpack(payload), self.welcome.parameters
+        if len(assign.parameters) != len(names) or answer.simulation < 0:
+            raise WireError(
+                f"ASSIGN of simulation {answer.simulation} has {len(assign.parameters)} parameters, WELCOME named {len(names)}"
+            )
         self._serve(answer.simulation, answer.attempt)
         return Simulation(
             self._base._replace(simulation=answer.simulation, attempt=answer.attempt),
-            dict(zip(self.welcome.parameters, assign.parameters, strict=True)),
+            dict(zip(names, assign.parameters, strict=True)),
             validation=assign.validation,
             ranks=self._ranks,
             welcome=self.welcome,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from penstock_client.errors import ConnectError
 from penstock_client.private_file import write_private
 
 ENVIRONMENT_VARIABLE = "PENSTOCK_CONNECT"
+MAX_BYTES = 65536
+_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")  # Z85
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,22 @@ def read_connect_file(path: str | Path | None = None) -> ConnectInfo:
             f"no server given: set {ENVIRONMENT_VARIABLE} to the connect.json in the study's run directory"
         )
     try:
-        data = json.loads(Path(chosen).read_text())
-        info = ConnectInfo(**data)
+        with Path(chosen).open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES} bytes")
+        info = ConnectInfo(**json.loads(text))
     except OSError as error:
         raise ConnectError(
             f"cannot read {chosen} ({error.strerror}): is the study running, and is this path right?"
         ) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ConnectError(f"{chosen} is not a connect.json of this version of Penstock: {error}") from error
     for name, kind in ConnectInfo.__annotations__.items():
         if type(getattr(info, name)).__name__ != kind:
             raise ConnectError(f"{chosen}: {name} should be {kind}, is {getattr(info, name)!r}")
+        if name.endswith("_key") and not _KEY.fullmatch(getattr(info, name)):
+            raise ConnectError(f"{chosen}: {name} should be a CURVE key, 40 characters of Z85")
+    if not 0 <= info.incarnation < 2**32:
+        raise ConnectError(f"{chosen}: incarnation should be 0 to {2**32 - 1}, is {info.incarnation}")
     return info

@@ -52,7 +52,10 @@ class Control:
         header, payload = self._until_answered(self._hello, HELLO_NUMBER, check_time, min(WAIT, timeout))
         if header.kind is not Kind.WELCOME:
             raise WireError(f"{header.kind.name} in answer to HELLO")
-        return Welcome.unpack(payload)
+        welcome = Welcome.unpack(payload)
+        if not welcome.rank_endpoints:
+            raise WireError("WELCOME names no trainer rank")
+        return welcome
 
     def ask(self, header: Header, payload: bytes, check: Callable[[], None]) -> tuple[Header, bytes]:
         """Send a request and wait for its answer. `check` is called while waiting and raises when that has become pointless.

@@ -76,20 +76,21 @@ class Heartbeat:
                 header = Header(Kind.HEARTBEAT, self._incarnation, simulation, attempt)
                 self._connection.send([header.pack(), self._client])
                 while (frames := self._connection.receive(0)) is not None:
-                    self._hear(frames)
+                    try:
+                        self._hear(frames)
+                    except WireError as error:  # for whoever waits: this thread has nobody to tell
+                        self._trouble = self._trouble or error
                 self._closing.wait(self._interval)
-        except WireError as error:
-            self._trouble = error
         finally:
             self._connection.close(deliver=False)
 
     def _hear(self, frames: list[bytes]) -> None:
-        header = unpack(frames[0])
+        header, payload = unpack(frames[0]), b"".join(frames[1:2])
         self._heard = time.monotonic()
-        if header.kind is Kind.ALIVE and Alive.unpack(frames[1]).abandon:
+        if header.kind is Kind.ALIVE and Alive.unpack(payload).abandon:
             self._abandoned = (header.simulation, header.attempt)
         elif header.kind is Kind.REFUSE:
-            refuse = Refuse.unpack(frames[1])
+            refuse = Refuse.unpack(payload)
             self._trouble = Refused(refuse.reason, refuse.text)
         elif header.kind is not Kind.ALIVE:
             raise WireError(f"{header.kind.name} in answer to a heartbeat")

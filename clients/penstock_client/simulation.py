@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from penstock_client.errors import FieldError, PenstockError, Refused
+from penstock_client.errors import FieldError, PenstockError, Refused, WireError
 from penstock_client.payloads import (
     Accept,
     Announce,
@@ -97,6 +97,8 @@ class Simulation:
         )
         payload = self._request(self._header._replace(kind=Kind.ANNOUNCE), Announce(announcements).pack(), Kind.ACCEPT)
         accept = Accept.unpack(payload)
+        if len(accept.ids) != len(fields):
+            raise WireError(f"ACCEPT has {len(accept.ids)} fields, announced were {len(fields)}")
         self._fields = fields
         self._ids = dict(zip(fields, accept.ids, strict=True))
         self._wanted = dict(zip(fields, accept.wanted, strict=True))

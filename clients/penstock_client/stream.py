@@ -119,6 +119,9 @@ class Stream:
     def _wait_for_credit(self, size: int) -> None:
         begun = time.monotonic()
         self._listen(0)
+        if size > self._window // 8:
+            # The rank grants more only when an eighth of the window has been used; this piece may need it before.
+            self._ask(Kind.CREDIT)
         self._wait_until(lambda: self.may_send(size), Kind.CREDIT)
         self.blocked_seconds += time.monotonic() - begun
 
@@ -141,16 +144,16 @@ class Stream:
     def _listen(self, timeout: float) -> None:
         while (frames := self._connection.receive(timeout)) is not None:
             timeout = 0
-            header = unpack(frames[0])
+            header, payload = unpack(frames[0]), b"".join(frames[1:2])  # which CREDIT does without
             ours = (header.simulation, header.attempt) == (self._stream.simulation, self._stream.attempt)
             if header.kind is Kind.CREDIT:
                 self._take_credit(header.count, ours)
             elif header.kind is Kind.STREAMED:
                 if ours:
-                    self._streamed = Streamed.unpack(frames[1])
+                    self._streamed = Streamed.unpack(payload)
             elif header.kind is Kind.REFUSE:
                 if ours or not header.attempt:  # without an attempt: of a message that the rank could not read
-                    self._refusal = self._refusal or _refusal(Refuse.unpack(frames[1]))
+                    self._refusal = self._refusal or _refusal(Refuse.unpack(payload))
             else:
                 raise WireError(f"{header.kind.name} on a data connection")
 

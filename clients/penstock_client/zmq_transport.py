@@ -8,6 +8,7 @@ import numpy as np
 import zmq
 
 from penstock_client.connect_file import ConnectInfo
+from penstock_client.errors import ConnectError
 from penstock_client.transport import Connection, Frame
 
 COPY_BELOW = 64 * 1024  # bytes; above, handing ZeroMQ the memory itself is cheaper than a copy
@@ -56,10 +57,14 @@ class ZmqTransport:
             socket.setsockopt(option, value)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
-        socket.setsockopt(zmq.CURVE_SERVERKEY, self._info.server_public_key.encode())
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, self._info.client_public_key.encode())
-        socket.setsockopt(zmq.CURVE_SECRETKEY, self._info.client_secret_key.encode())
-        socket.connect(endpoint)
+        try:
+            socket.setsockopt(zmq.CURVE_SERVERKEY, self._info.server_public_key.encode())
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, self._info.client_public_key.encode())
+            socket.setsockopt(zmq.CURVE_SECRETKEY, self._info.client_secret_key.encode())
+            socket.connect(endpoint)
+        except (zmq.ZMQError, ValueError) as error:  # ValueError: half a character, which JSON can hold
+            socket.close(linger=0)
+            raise ConnectError(f"cannot connect to {endpoint!r}: {error}; is connect.json the current one?") from error
         return ZmqConnection(socket)
 
     def close(self, *, deliver: bool = True) -> None:

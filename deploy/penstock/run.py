@@ -74,7 +74,7 @@ def run_study(study: Study, out: Path, display: Display, *, resume: bool = False
         signals = Signals()
         with signals.caught(), cores_for_the_rest(budget):
             display.log(f"starting the server (engine: {engine_name(study)})")
-            engine = _make_engine(study, out, budget, resume)
+            engine = _make_engine(study, out, budget, resume, display.log)
             report = serve(engine, out, display, signals, workers=_workers(study))
         display.report(report, out)
         if report["status"] == "stopped":
@@ -96,16 +96,18 @@ def _workers(study: Study) -> int:
     return 0 if study.training.source is not None or _solves_itself(study) else study.solver.concurrency
 
 
-def _make_engine(study: Study, out: Path, budget: ThreadBudget, resume: bool) -> Engine:
+def _make_engine(study: Study, out: Path, budget: ThreadBudget, resume: bool, log: Callable[[str], None]) -> Engine:
     # Here and not above: these import torch and ray, whose OpenMP reads its settings once.
     if engine_name(study) == "ray":
         from penstock_server.ray_engine import RayEngine
 
-        return RayEngine(study, out, threads=budget.training, own_cores=budget.own)
-    from penstock_server.checkpoint import load_latest
+        return RayEngine(study, out, threads=budget.training, own_cores=budget.own, log=log)
+    from penstock_server.checkpoint import load_latest_if_any
     from penstock_server.restore import CHECKPOINTS
 
-    restore = load_latest(out / CHECKPOINTS) if resume and (out / CHECKPOINTS).exists() else None
+    restore = load_latest_if_any(out / CHECKPOINTS) if resume else None
+    for warning in () if restore is None else restore.skipped:
+        log(f"warning: {warning}")
     if engine_name(study) == "offline":
         from penstock_server.offline_engine import OfflineEngine
 

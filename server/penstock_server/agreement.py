@@ -89,6 +89,9 @@ def agree(
             raise Refused(Reason.UNKNOWN_FIELD, f"{kind} {f.name!r}: the study has {', '.join(known)}")
         if f.dtype is Dtype.NONE or f.components < 1 or any(n < 1 for n in f.shape):
             raise Refused(Reason.SCHEMA, f"field {f.name!r} announced as {f.dtype.name} {f.shape} x {f.components}")
+    names = [f.name for f in announced]
+    if len(set(names)) < len(names):
+        raise Refused(Reason.SCHEMA, "a field was announced twice")
     missing = [name for name in wanted if name not in moving]
     if missing:
         raise Refused(

@@ -303,6 +303,7 @@ class TrainingSection(Section):
     wall_time: Seconds | None = None
     validate_every: int = Field(200, gt=0)
     checkpoint_every: Seconds = 60.0
+    checkpoints_kept: int = Field(2, gt=0)
     pushforward: int = Field(0, ge=0)
     source: str | None = None
     epochs: int | None = Field(None, gt=0)
@@ -322,6 +323,7 @@ class ServerSection(Section):
 
     host: the address that sockets bind and clients are told ("127.0.0.1"). max_message: bytes that a client may send at once; the
     connection that sends more is closed before memory is taken for it.
+    max_restarts: how often the server is started again after a process of its own has died, before the study fails.
     """
 
     host: str = "127.0.0.1"
@@ -329,6 +331,7 @@ class ServerSection(Section):
     heartbeat: Seconds = 2.0
     client_timeout: Seconds = 60.0
     server_timeout: Seconds = 60.0
+    max_restarts: int = Field(5, ge=0)
 
     @field_validator("host")
     @classmethod

@@ -7,10 +7,10 @@ depend on how many simulations the study has.
 
 from __future__ import annotations
 
-import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any
 
 from penstock_client.errors import Refused, WireError
@@ -29,6 +29,9 @@ MAX_REFUSAL_EVENTS = 1000  # lines of events.jsonl, which a client that repeats 
 
 Message = tuple[bytes, list[bytes]]
 """A peer and the frames that go to it."""
+
+MAX_RANKS = 2**16  # solver ranks of one simulation
+MAX_TEXT = 1000  # characters that are kept of a client's text, or sent of a refusal's, which may quote what was sent
 
 
 @dataclass(frozen=True)
@@ -318,7 +321,7 @@ class Coordinator:
         out: list[Message] = []
         if earlier is not None and earlier.id != hello.client:
             out = self._lose({earlier: "its connection now belongs to another client"}, given_up=False)
-        client, new = self._clients.hello(peer, hello, self._now)
+        client, new = self._clients.hello(peer, replace(hello, host=hello.host[:MAX_TEXT]), self._now)
         if new:
             self._events.write("client", pid=client.pid, host=client.host)
         return [(peer, self._frames(header, Kind.WELCOME, self._welcome.pack())), *out]
@@ -333,13 +336,7 @@ class Coordinator:
             return self._serve_announced()
         if header.kind is Kind.FINISH:
             self._current(header)
-            finish = Finish.unpack(payload)
-            if finish.steps > MAX_STEPS or not 0 <= finish.blocked_seconds < math.inf:
-                raise Refused(
-                    Reason.MALFORMED,
-                    f"FINISH after {finish.steps} time steps and {finish.blocked_seconds} s of waiting: expected at most {MAX_STEPS} "
-                    "and a finite time",
-                )
+            finish = _plausible(header, Finish.unpack(payload))
             return [self._answer(client, header, Kind.FINISHED, b""), *self._finish(client, header, finish)]
         raise WireError(f"{header.kind.name} is not for the coordinator")
 
@@ -557,8 +554,22 @@ class Coordinator:
         return [header._replace(kind=kind, incarnation=self._incarnation).pack(), payload]
 
     def _refusal(self, header: Header, reason: Reason, text: str) -> list[bytes]:
+        text = text[:MAX_TEXT]
         self._on_refused(reason)
         self._refusals += 1
         if self._refusals <= MAX_REFUSAL_EVENTS:  # the metric counts on
             self._events.write("refused", reason=reason.name.lower(), kind=header.kind.name, text=text)
         return self._frames(header, Kind.REFUSE, Refuse(reason, text).pack())
+
+
+def _plausible(header: Header, finish: Finish) -> Finish:
+    """A client's FINISH with its text cut to what is kept. WireError for figures that no client can have, which would spoil the study's."""
+    if not (isfinite(finish.blocked_seconds) and finish.blocked_seconds >= 0):
+        raise WireError(f"FINISH after {finish.blocked_seconds} s of waiting: expected a finite number, 0 or more")
+    if not header.rank < finish.ranks <= MAX_RANKS:
+        raise WireError(
+            f"FINISH of solver rank {header.rank} of {finish.ranks}: expected 0 <= rank < ranks <= {MAX_RANKS}"
+        )
+    if finish.steps > MAX_STEPS:
+        raise WireError(f"FINISH after {finish.steps} time steps: at most {MAX_STEPS} are allowed")
+    return replace(finish, message=finish.message[:MAX_TEXT])

@@ -6,7 +6,6 @@ that message, which is refused and counted.
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,6 +33,10 @@ MAX_PEERS = 2**14  # connections remembered: more than a process may have open; 
 MAX_RANKS = 2**16  # solver ranks of one simulation
 UNFINISHED = 16  # time steps that a simulation may always have unfinished; more while their bytes are few
 MAX_REFUSALS = 100  # answered one by one in a stream; STREAMED counts all
+MAX_REFUSAL = 1000  # characters of a refusal's text, which may quote what was sent
+
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class TimeSteps(Protocol):
@@ -240,13 +243,16 @@ class Ingest:
         if not 1 <= begin.ranks <= MAX_RANKS:
             raise Refused(Reason.MALFORMED, f"a simulation of {begin.ranks} solver ranks: expected 1 to {MAX_RANKS}")
         if header.rank >= begin.ranks:
-            raise Refused(
-                Reason.MALFORMED, f"solver rank {header.rank} of {begin.ranks}: expected 0 to {begin.ranks - 1}"
-            )
+            raise Refused(Reason.MALFORMED, f"BEGIN of solver rank {header.rank} of {begin.ranks}")
+        if not header.attempt:
+            raise Refused(Reason.STALE_ATTEMPT, f"attempt 0 of simulation {header.simulation}: the first is attempt 1")
         seen, seeds = self._schema.spec.parameters, self._schema.seeds
         if len(begin.parameters) != len(seen) + seeds:
             named = f"{', '.join(seen)}{f' and {seeds} seeds' if seeds else ''}"
             raise Refused(Reason.SCHEMA, f"{len(begin.parameters)} parameters, the study has {named}")
+        parameters = begin.parameters[: len(seen)]
+        if not _finite(np.array(parameters)).all():
+            raise Refused(Reason.NOT_FINITE, f"simulation {header.simulation} has the parameters {parameters}")
         simulation = self._simulations.setdefault(header.simulation, _Simulation())
         if header.attempt < simulation.attempt:
             raise Refused(
@@ -261,7 +267,7 @@ class Ingest:
             if self._samples.window > 1:
                 simulation.windows = WindowBuilder(self._samples.window, self._samples.stride)
         simulation.senders.add(state.name)
-        state.header, state.parameters, state.streamed = header, begin.parameters[: len(seen)], NOTHING_STREAMED
+        state.header, state.parameters, state.streamed = header, parameters, NOTHING_STREAMED
 
     def _stream_of(self, state: _Peer, header: Header) -> _Simulation:
         """The simulation of a stream's message, when the message belongs to the stream that is open."""
@@ -332,8 +338,8 @@ class Ingest:
         if not STATIC_STEP <= header.step < MAX_STEPS:
             raise Refused(Reason.MALFORMED, f"time step {header.step}: expected 0 to {MAX_STEPS - 1}")
         values = np.frombuffer(payload, NUMPY_DTYPES[expected])
-        if expected in (Dtype.FLOAT32, Dtype.FLOAT64) and not np.isfinite(values).all():
-            at = header.offset + int(np.flatnonzero(~np.isfinite(values))[0])
+        if expected in (Dtype.FLOAT32, Dtype.FLOAT64) and not (finite := _finite(values)).all():
+            at = header.offset + int(np.flatnonzero(~finite)[0])
             raise Refused(
                 Reason.NOT_FINITE,
                 f"time step {header.step} of simulation {header.simulation} has {values[at - header.offset]} at element {at} "
@@ -367,10 +373,10 @@ class Ingest:
                 f"time step {header.step} while {unfinished} others of simulation {header.simulation} are unfinished: send all fields "
                 "of a time step before the next",
             )
-        if self._samples.time == "physical" and not math.isfinite(header.time):
+        if self._samples.time == "physical" and not abs(header.time) <= _LARGEST:
             raise Refused(
                 Reason.SCHEMA,
-                f'time step {header.step} has no physical time: send(step, time, ...) or samples.time = "step"',
+                f'time step {header.step} has the physical time {header.time}: send(step, time, ...) or samples.time = "step"',
             )
         slot = None
         if self._samples.window == 1 and not held_out:
@@ -466,7 +472,13 @@ class Ingest:
 
     def _refusal(self, header: Header, reason: Reason, text: str) -> list[bytes]:
         self._metrics.refused(reason)
-        return self._answer(header, Kind.REFUSE, Refuse(reason, text).pack())
+        return self._answer(header, Kind.REFUSE, Refuse(reason, text[:MAX_REFUSAL]).pack())
 
     def _answer(self, header: Header, kind: Kind, payload: bytes) -> list[bytes]:
         return [header._replace(kind=kind, incarnation=self._incarnation).pack(), payload]
+
+
+def _finite(values: NDArray) -> NDArray[np.bool_]:  # type: ignore[type-arg]
+    """Which of the values are finite as samples hold them: in float32, where 1e300 is not."""
+    finite: NDArray[np.bool_] = np.isfinite(values) if values.dtype == np.float32 else np.abs(values) <= _LARGEST
+    return finite

@@ -29,6 +29,7 @@ from penstock_server.engine import StudyStatus
 from penstock_server.events import EventLog
 from penstock_server.keys import open_keys
 from penstock_server.metrics import Metrics, write_targets
+from penstock_server.outages import Outages
 from penstock_server.plan import make_plan, make_spares, make_welcome, next_incarnation, write_connect_file
 from penstock_server.production import Production
 from penstock_server.rank import TrainerRank
@@ -65,6 +66,7 @@ class InlineEngine:
         self._study, self._directory, self._threads, self._solver = study, directory, threads, solver
         self._incarnation = next_incarnation(directory)
         self._events = EventLog(directory / "events.jsonl")
+        self._outages = Outages(directory)
         self._metrics = Metrics("coordinator", study.study.name)
         plan = make_plan(study)
         schema = None if restore is None else Schema.from_state_dict(restore.parts["schema"])
@@ -181,6 +183,7 @@ class InlineEngine:
         if self._sockets is not None:
             self._sockets.close()
         rank = self._rank.status()
+        self._outages.note([rank])
         status, message = study_outcome([rank], self._coordinator.counts(), self._error, self._stopped)
         report = build_report(
             self._study,
@@ -195,10 +198,11 @@ class InlineEngine:
             control_refused=self._metrics.refusals(),
             blocked_seconds=self._coordinator.blocked_seconds,
             failures=self._coordinator.failures(),
+            warnings=self._events.warnings(),
+            outages=self._outages.ended,
         )
         write_report(self._directory, report)
         self._events.write(status, message=message)
-        self._events.close()
         return report
 
     # One thread does all of what follows ---------------------------------------------------------------------------

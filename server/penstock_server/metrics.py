@@ -47,6 +47,11 @@ class Metrics:
         self.presentations = self._counter("presentations", "Samples drawn for training")
         self.validation_seconds = self._counter("validation_seconds", "Time spent in validation")
         self.checkpoint_seconds = self._counter("checkpoint_seconds", "Time spent writing checkpoints")
+        self.checkpoints = self._counter("checkpoints", "Checkpoints written")
+        self.checkpoints_failed = self._counter("checkpoints_failed", "Checkpoints that the disk did not take")
+        self.ingest_blocked_seconds = self._counter(
+            "checkpoint_ingest_blocked_seconds", "Time that checkpoints have kept ingest from the buffer, at most"
+        )
         self.buffer_population = self._gauge("buffer_population", "Samples in the buffer")
         self.buffer_unseen = self._gauge("buffer_unseen", "Samples in the buffer that no batch has held yet")
         self.buffer_capacity = self._gauge("buffer_capacity", "Samples the buffer may hold")

@@ -85,9 +85,9 @@ def make_welcome(study: Study, endpoints: tuple[str, ...], *, in_process: bool =
 
 
 def next_incarnation(directory: Path) -> int:
-    """One more than the incarnation that last ran in this directory."""
+    """One more than the incarnation that last ran in this directory. Raises ConnectError where its connect.json is damaged."""
     path = directory / CONNECT_FILE
-    return int(json.loads(path.read_text())["incarnation"]) + 1 if path.exists() else 1
+    return read_connect_file(path).incarnation + 1 if path.exists() else 1
 
 
 def write_connect_file(directory: Path, study: Study, incarnation: int, control: str, keys: StudyKeys) -> Path:

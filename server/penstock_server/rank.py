@@ -59,6 +59,7 @@ class TrainerRank(TrainingLoop):
         self.simulations = simulations + study.solver.redraws
         self._put, self._coordinator_state, self._on_static = put, coordinator_state, on_static
         self._production_ended = False
+        self._static: dict[str, NDArray[np.float64]] = {}
         self.buffer: Buffer | None = None
 
     def configure(self, schema: Schema) -> None:
@@ -148,7 +149,23 @@ class TrainerRank(TrainingLoop):
             self.trained.mark(simulation, sample)
 
     def _save_static(self, name: str, values: NDArray[np.float64]) -> None:
-        with h5py.File(self.directory / "mesh.h5", "a") as file:
-            if name not in file:
-                file.create_dataset(name, data=values)
+        """Add a static field to mesh.h5, which is replaced as a whole: whoever dies meanwhile leaves the file before."""
+        self._static[name] = values
+        path = self.directory / "mesh.h5"
+        temporary = path.with_name(".mesh.h5.new")
+        try:
+            with h5py.File(temporary, "w") as file:
+                for field, content in (_read_static(path) | self._static).items():
+                    file[field] = content
+            temporary.replace(path)
+        except OSError as error:  # pictures will lack it; the study needs it for nothing else
+            self.events.write("mesh_lost", field=name, message=str(error))
+            self._warnings.append(f"mesh.h5: {name} could not be written ({error})")
         self._on_static(name)
+
+
+def _read_static(path: Path) -> dict[str, NDArray[np.float64]]:
+    if not path.is_file():
+        return {}
+    with h5py.File(path) as file:
+        return {name: dataset[()] for name, dataset in file.items()}

@@ -189,7 +189,6 @@ class RecordEngine:
             writer.discard()
         status, message = self._outcome()
         self._events.write(status, message=message)
-        self._events.close()
         return {
             "status": status,
             "message": message,

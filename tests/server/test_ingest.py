@@ -614,7 +614,7 @@ def test_pieces_of_one_list_that_overlap_are_refused_and_the_time_step_is_not_ta
 def test_a_rank_that_there_is_none_of_is_refused() -> None:
     rig = Rig()
     header = Header(Kind.BEGIN, 7, 0, 1, rank=2)
-    assert "solver rank 2 of 2" in rig.refusal(header.pack(), Begin(2, (0.0, 0.0)).pack()).text
+    assert "BEGIN of solver rank 2 of 2" in rig.refusal(header.pack(), Begin(2, (0.0, 0.0)).pack()).text
 
 
 def test_what_failed_simulations_left_is_given_up_when_production_ends() -> None:

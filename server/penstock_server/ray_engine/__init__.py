@@ -12,6 +12,7 @@ if "ray" not in sys.modules:
     # variables once, when it is loaded; its own processes, which come here with ray loaded, inherit them.
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
-from penstock_server.ray_engine.engine import EngineError, RayEngine
+from penstock_server.ray_engine.engine import RayEngine
+from penstock_server.ray_engine.local_ray import EngineError
 
 __all__ = ["EngineError", "RayEngine"]
