@@ -180,6 +180,7 @@ class Trainer:
         self._check_loss()
         return {
             "batches": self.batches,
+            "loss": self.last_loss(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else _plain(self.scheduler.state_dict()),
@@ -199,7 +200,7 @@ class Trainer:
         if self.device.type == "cuda" and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         self.batches = int(state["batches"])
-        self._loss = None
+        self._loss = None if state["loss"] is None else torch.tensor(state["loss"], device=self.device)
 
     def _check_loss(self) -> None:
         loss = self.last_loss()

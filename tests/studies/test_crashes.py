@@ -40,7 +40,7 @@ def write_study(folder: Path, **training: Any) -> Path:
         "buffer": {"capacity": 300, "watermark": 20},
         "model": {"hidden": [64, 64]},
         "training": {"batch_size": 10, "device": "cpu", "checkpoint_every": "1 s", **training},
-        "server": {"heartbeat": "500 ms", "server_timeout": "5 s", "client_timeout": "5 s"},
+        "server": {"heartbeat": "500 ms", "server_timeout": "30 s", "client_timeout": "10 s"},
     }
     path = folder / "study.toml"
     path.write_text(tomli_w.dumps(study))
