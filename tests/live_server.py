@@ -15,6 +15,7 @@ from penstock_client import Client, read_connect_file
 from penstock_client.simulation import Simulation
 from penstock_server.config import Study
 from penstock_server.inline_engine import InlineEngine
+from penstock_server.recorder import RecordEngine
 from penstock_solvers.openfoam_environment import OpenFOAMMissing, openfoam_environment
 
 
@@ -22,7 +23,7 @@ from penstock_solvers.openfoam_environment import OpenFOAMMissing, openfoam_envi
 class LiveServer:
     """A running study without workers of its own: tests start the solvers, as a worker would."""
 
-    engine: InlineEngine
+    engine: InlineEngine | RecordEngine
     connect: Path
     directory: Path
     closed: bool = False

@@ -24,8 +24,9 @@
 typedef struct {
     char *name;
     penstock_dtype dtype;
-    uint64_t size; /* elements of the whole field */
-    bool is_static;
+    uint64_t size; /* elements of the whole field; once listed, of this rank's list */
+    uint32_t components;
+    bool is_static, listed, sent;
 } announced;
 
 struct penstock {
@@ -404,6 +405,7 @@ static penstock_status remember_fields(penstock *p, const penstock_field *fields
             return no_memory(p);
         f->dtype = fields[i].dtype;
         f->is_static = fields[i].is_static != 0;
+        f->components = fields[i].components;
         (void)elements(&fields[i], &f->size); /* checked before it was sent */
     }
     return PENSTOCK_OK;
@@ -459,6 +461,48 @@ penstock_status penstock_announce(penstock *p, const penstock_field *fields, siz
     return settle(p, status);
 }
 
+/* Tell every trainer rank that gets pieces of the field which points they will consist of. */
+static penstock_status send_indices(penstock *p, size_t field, const int64_t *points, uint64_t count)
+{
+    const announced *f = &p->fields[field];
+    const bool wide = f->size / f->components > INT32_MAX;
+    pnsk_buffer payload = {0};
+    pnsk_indices_pack(&payload, points, count, wide);
+    pnsk_header header = header_of(p, PNSK_INDICES);
+    header.field = p->accept.ids[field];
+    header.count = count;
+    header.dtype = (uint8_t)(wide ? PENSTOCK_INT64 : PENSTOCK_INT32);
+    const uint32_t n = f->is_static ? 1 : p->n_streams;
+    penstock_status status = payload.failed ? no_memory(p) : PENSTOCK_OK;
+    for (uint32_t i = 0; i < n && status == PENSTOCK_OK; i++)
+        status = pnsk_link_send(&p->streams[i].link, &header, &payload, &p->error);
+    free(payload.data);
+    return status;
+}
+
+penstock_status penstock_indices(penstock *p, size_t field, const int64_t *points, uint64_t count)
+{
+    if (p->broken != PENSTOCK_OK)
+        return p->broken;
+    if (!p->announced || field >= p->accept.count)
+        return bad(p, "penstock_indices: field %zu; announce the fields first", field);
+    announced *f = &p->fields[field];
+    if (f->listed || f->sent)
+        return bad(p, "field %s: call penstock_indices once, before its first piece", f->name);
+    if (points == NULL && count != 0)
+        return bad(p, "field %s: no indices", f->name);
+    const uint64_t whole = f->size / f->components;
+    for (uint64_t i = 0; i < count; i++)
+        if (points[i] < 0 || (uint64_t)points[i] >= whole)
+            return bad(p, "field %s: index %" PRId64 ", expected 0 to %" PRIu64, f->name, points[i], whole - 1);
+    penstock_status status = PENSTOCK_OK;
+    if (count != 0 && !(f->is_static && !p->accept.wanted[field]))
+        status = send_indices(p, field, points, count);
+    f->listed = true;
+    f->size = count * f->components;
+    return settle(p, status);
+}
+
 int penstock_wanted(const penstock *p, size_t field)
 {
     return p->announced && field < p->accept.count && p->accept.wanted[field] ? 1 : 0;
@@ -484,6 +528,9 @@ static penstock_status check_piece(penstock *p, size_t field, int64_t step, pens
     if (offset > f->size || count > f->size - offset)
         return bad(p, "field %s: %" PRIu64 " elements from %" PRIu64 ", announced were %" PRIu64 " in all", f->name, count,
                    offset, f->size);
+    if (f->listed && (offset % f->components != 0 || count % f->components != 0))
+        return bad(p, "field %s: %" PRIu64 " elements from %" PRIu64 ", expected whole points of %u components", f->name,
+                   count, offset, f->components);
     if (data == NULL && count != 0)
         return bad(p, "field %s: no data", f->name);
     return PENSTOCK_OK;
@@ -507,6 +554,7 @@ penstock_status penstock_send(penstock *p, size_t field, int64_t step, double ti
         return status;
     if (step > p->last_step)
         p->last_step = step;
+    p->fields[field].sent = true;
     if (count == 0 || (p->fields[field].is_static && !p->accept.wanted[field]))
         return PENSTOCK_OK; /* a rank without cells, or geometry that the server has */
     status = pnsk_heartbeat_check(p->beat, &p->error);

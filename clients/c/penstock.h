@@ -18,8 +18,12 @@
  *     penstock_close(p);
  *
  * No call hangs: each waits for the server only as long as it answers heartbeats, and otherwise returns
- * PENSTOCK_SERVER_LOST. A handle belongs to one thread at a time. After any failure but PENSTOCK_BAD_ARGUMENT every
- * later call but penstock_fail and penstock_close returns the same failure.
+ * PENSTOCK_SERVER_LOST. After any failure but PENSTOCK_BAD_ARGUMENT every later call but penstock_fail and
+ * penstock_close returns the same failure.
+ *
+ * Threads: the library has no state outside its handles, so different threads may use different handles at once. One
+ * handle is used by one thread at a time; another thread may take it over where the program orders the two (a lock, a
+ * join, the end of an OpenMP region). Handles do not survive fork().
  *
  * The library needs libzmq (4.3 or later, with CURVE) and threads. The wire format is in docs/wire-format.md.
  */
@@ -89,6 +93,12 @@ size_t penstock_parameters(const penstock *handle, const char *const **names, co
 
 /* Say which fields will be sent, once a simulation, and open the streams. Later calls name a field by its place here. */
 penstock_status penstock_announce(penstock *handle, const penstock_field *fields, size_t count);
+
+/* For a rank whose part of a field is not contiguous, such as the partition of an unstructured mesh: the points of the
+ * whole field that it holds, from 0, in the order in which it will send them. Once a simulation, after penstock_announce
+ * and before the field's first piece; from then on `offset` and `count` of penstock_send refer to this list, and are
+ * whole points (multiples of the field's components). The list may be empty. No point may belong to two ranks. */
+penstock_status penstock_indices(penstock *handle, size_t field, const int64_t *points, uint64_t count);
 
 /* 0 for a static field that the server has already and that need not be sent, else 1. */
 int penstock_wanted(const penstock *handle, size_t field);

@@ -20,7 +20,7 @@ const char *pnsk_kind_name(uint8_t kind)
 {
     static const char *const names[] = {"?",      "HELLO",  "WELCOME",  "NEXT",   "ASSIGN",   "NO_MORE",
                                         "ANNOUNCE", "ACCEPT", "BEGIN",  "PIECE",  "CREDIT",   "END",
-                                        "STREAMED", "FINISH", "FINISHED", "HEARTBEAT", "ALIVE", "REFUSE"};
+                                        "STREAMED", "FINISH", "FINISHED", "HEARTBEAT", "ALIVE", "REFUSE", "INDICES"};
     return kind < sizeof names / sizeof *names ? names[kind] : "?";
 }
 
@@ -99,7 +99,7 @@ bool pnsk_header_unpack(const uint8_t *frame, size_t size, pnsk_header *h, pnsk_
                     PNSK_VERSION);
     h->kind = frame[6];
     h->dtype = frame[7];
-    if (h->kind < PNSK_HELLO || h->kind > PNSK_REFUSE || (h->dtype != 0 && pnsk_dtype_bytes(h->dtype) == 0))
+    if (h->kind < PNSK_HELLO || h->kind > PNSK_INDICES || (h->dtype != 0 && pnsk_dtype_bytes(h->dtype) == 0))
         return fail(error, "unknown kind %u or dtype %u in header", h->kind, h->dtype);
     h->incarnation = (uint32_t)get_le(frame + 8, 4);
     h->attempt = (uint32_t)get_le(frame + 12, 4);
@@ -181,6 +181,13 @@ void pnsk_begin_pack(pnsk_buffer *out, uint32_t ranks, const double *parameters,
 {
     put_number(out, ranks, 4);
     put_doubles(out, parameters, count);
+}
+
+/* wide: as int64, else as int32. */
+void pnsk_indices_pack(pnsk_buffer *out, const int64_t *points, uint64_t count, bool wide)
+{
+    for (uint64_t i = 0; i < count; i++)
+        put_number(out, (uint64_t)points[i], wide ? 8 : 4);
 }
 
 void pnsk_finish_pack(pnsk_buffer *out, uint8_t outcome, uint32_t ranks, uint64_t steps, double blocked_seconds,

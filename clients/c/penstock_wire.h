@@ -35,7 +35,8 @@ enum pnsk_kind {
     PNSK_FINISHED,
     PNSK_HEARTBEAT,
     PNSK_ALIVE,
-    PNSK_REFUSE
+    PNSK_REFUSE,
+    PNSK_INDICES
 };
 
 enum pnsk_reason { PNSK_NO_HELLO = 13 }; /* those that this library acts upon */
@@ -115,6 +116,7 @@ bool pnsk_header_unpack(const uint8_t *frame, size_t size, pnsk_header *header, 
 void pnsk_hello_pack(pnsk_buffer *out, const uint8_t client[PNSK_CLIENT_BYTES], uint32_t pid, const char *host);
 void pnsk_announce_pack(pnsk_buffer *out, const penstock_field *fields, uint32_t count);
 void pnsk_begin_pack(pnsk_buffer *out, uint32_t ranks, const double *parameters, uint32_t count);
+void pnsk_indices_pack(pnsk_buffer *out, const int64_t *points, uint64_t count, bool wide);
 void pnsk_finish_pack(pnsk_buffer *out, uint8_t outcome, uint32_t ranks, uint64_t steps, double blocked_seconds,
                       const char *message);
 

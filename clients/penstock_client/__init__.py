@@ -20,8 +20,9 @@ from penstock_client.errors import (
     ServerLost,
     WireError,
 )
+from penstock_client.piece import Field
 from penstock_client.reasons import Reason
-from penstock_client.simulation import Field, Simulation
+from penstock_client.simulation import Simulation
 from penstock_client.solver import Solver, stream_solver
 
 __all__ = [

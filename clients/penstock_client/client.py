@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import sys
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from penstock_client.communicator import Communicator, share
 from penstock_client.connect_file import read_connect_file
 from penstock_client.control import Control
-from penstock_client.errors import ConnectError, Refused, ServerLost, WireError
+from penstock_client.errors import ConnectError, PenstockError, Refused, ServerLost, WireError
 from penstock_client.heartbeat import Heartbeat
 from penstock_client.payloads import Assign, Hello
 from penstock_client.simulation import Simulation
@@ -42,7 +46,10 @@ class Client:
     Args:
         connect: path of connect.json; default: where PENSTOCK_CONNECT points.
         timeout: seconds to wait for the server's first answer.
-        rank, ranks: this process's MPI rank and their number, where each sends its own piece.
+        comm: mpi4py communicator of a solver whose ranks each send their own part, such as MPI.COMM_WORLD. All ranks then make a
+            client and ask for simulations together. Leaving the `with` block by an exception on one rank reports the simulation as
+            failed and ends all of them (`comm.Abort`): they may be waiting for each other anywhere.
+        rank, ranks: in place of `comm`, this process's MPI rank and their number.
         transport, control, incarnation: for the inline engine and tests, in place of `connect`.
 
     Attributes:
@@ -59,6 +66,7 @@ class Client:
         connect: str | Path | None = None,
         *,
         timeout: float = 30.0,
+        comm: Communicator | None = None,
         rank: int = 0,
         ranks: int = 1,
         transport: Transport | None = None,
@@ -69,6 +77,10 @@ class Client:
         if transport is None:
             info = read_connect_file(connect)
             transport, control, incarnation = ZmqTransport(info), info.control, info.incarnation
+        if comm is not None:
+            rank, ranks = comm.Get_rank(), comm.Get_size()
+        self._comm = comm if ranks > 1 else None
+        self._current: Simulation | None = None
         self._transport = transport
         self._ranks = ranks
         self.incarnation = incarnation
@@ -107,7 +119,7 @@ class Client:
 
     def next_simulation(self) -> Simulation | None:
         """Whichever simulation is due, waiting for one; None when the study has none left."""
-        return self._next(ANY_SIMULATION, 0)
+        return self._together(lambda: self._next(ANY_SIMULATION, 0))
 
     def simulation(self) -> Simulation:
         """The one simulation this process was started for (PENSTOCK_SIMULATION, PENSTOCK_ATTEMPT); finish it yourself.
@@ -122,7 +134,7 @@ class Client:
                 f"{SIMULATION_VARIABLE} and {ATTEMPT_VARIABLE} are not set to numbers ({error}): a worker sets them for a "
                 "solver it starts; a solver that runs on its own uses client.simulations()"
             ) from error
-        simulation = self._next(*wanted)
+        simulation = self._together(lambda: self._next(*wanted))
         if simulation is None:
             raise ConnectError(f"the study has ended; simulation {wanted[0]} is not wanted any more")
         return simulation
@@ -143,7 +155,21 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is None or self._comm is None:
+            self.close()
+            return
+        traceback.print_exception(error)
+        if self._current is not None and not self._current.over:
+            with suppress(PenstockError):
+                self._current.fail(f"MPI rank {self._comm.Get_rank()}: {type(error).__name__}: {error}")
         self.close()
+        sys.stderr.flush()
+        self._comm.Abort(1)
+
+    def _together(self, ask: Callable[[], Simulation | None]) -> Simulation | None:
+        """What rank 0 is given, on every rank."""
+        self._current = ask() if self._comm is None else share(self._comm, ask, self._next)
+        return self._current
 
     def _next(self, wanted: int, attempt: int) -> Simulation | None:
         self._serve(ANY_SIMULATION, 0)

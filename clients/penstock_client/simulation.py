@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,24 +18,10 @@ from penstock_client.payloads import (
     Outcome,
     Welcome,
 )
+from penstock_client.piece import Field, checked_indices, first_element
 from penstock_client.reasons import Reason
 from penstock_client.stream import Stream
 from penstock_client.wire import STATIC_STEP, WIRE_DTYPES, Dtype, Header, Kind
-
-
-@dataclass(frozen=True)
-class Field:
-    """How a solver announces a field.
-
-    shape: spatial shape of the whole field, e.g. (ny, nx) or (n_cells,). components: 1 scalar, 3 vector, 6 or 9 tensor;
-    they come last in the arrays that are sent. dtype: float32, float64, int32 or int64.
-    """
-
-    shape: tuple[int, ...]
-    components: int = 1
-    dtype: str = "float64"
-    static: bool = False
-
 
 Request = Callable[[Header, bytes, Kind], bytes]
 """Sends one control message and returns the payload of its answer, which must be of the given kind."""
@@ -76,6 +61,7 @@ class Simulation:
         self._fields: dict[str, Field] = {}
         self._ids: dict[str, int] = {}
         self._wanted: dict[str, bool] = {}
+        self._indices: NDArray[np.int32] | NDArray[np.int64] | None = None
         self._steps: set[int] = set()
         self._over = False
 
@@ -93,12 +79,18 @@ class Simulation:
             return True
         return False
 
-    def announce(self, **fields: Field) -> None:
+    def announce(self, indices: ArrayLike | None = None, **fields: Field) -> None:
         """Say which fields will be sent; done by the first `send` from its arrays where it is not done here.
+
+        Args:
+            indices: the points of the whole fields that this MPI rank holds, (n,), in the order in which it will send them, where
+                it sends a part that is not contiguous: an unstructured mesh's partition. Each point belongs to one rank.
 
         Raises:
             Refused: the study expects other fields, or another size, dtype or number of components.
+            FieldError: a point that a field does not have.
         """
+        held = None if indices is None else checked_indices(fields, indices)
         announcements = tuple(
             FieldAnnouncement(name, _wire_dtype(name, f.dtype), f.components, f.shape, f.static)
             for name, f in fields.items()
@@ -113,14 +105,23 @@ class Simulation:
         begin = Begin(self._ranks, tuple(self.parameters.values()))
         for stream in self._streams:
             stream.begin(self._header._replace(kind=Kind.BEGIN), begin)
+        self._indices = held
+        if held is not None and held.size:
+            header = self._header._replace(kind=Kind.INDICES, count=held.size, dtype=WIRE_DTYPES[held.dtype])
+            for name, f in fields.items():
+                if self._wanted[name] or not f.static:
+                    for stream in self._streams[: 1 if f.static else None]:
+                        stream.describe(header._replace(field=self._ids[name]), held)
 
-    def send(self, step: int, time: float = math.nan, **fields: ArrayLike) -> None:
-        """Send one whole time step; returns when it may be overwritten. Waits while the server has no room.
+    def send(self, step: int, time: float = math.nan, offset: int | None = None, **fields: ArrayLike) -> None:
+        """Send one time step, or this MPI rank's part of it; returns when it may be overwritten. Waits while the server has no room.
 
         Args:
             step: 0, 1, 2, ... in order of emission.
             time: physical time, in the solver's units.
-            fields: every announced field that is not static, of shape `shape` or `(*shape, components)`.
+            offset: where the arrays are consecutive points of the whole fields, row-major: the first of these points.
+            fields: every announced field that is not static, of shape `shape` or `(*shape, components)`; a part, by `offset` or
+                announced indices, has any shape of so many points, components last. It may be empty.
 
         Raises:
             FieldError: an array does not fit what was announced; nothing of this step has been sent.
@@ -128,7 +129,9 @@ class Simulation:
         """
         arrays = {name: np.asarray(value) for name, value in fields.items()}
         if not self._fields:
-            self.announce(**{name: Field(a.shape, dtype=a.dtype.name) for name, a in arrays.items()})
+            if offset is not None:
+                raise FieldError("offset given, but the whole fields' shapes are not known: call announce(...) first")
+            self.announce(None, **{name: Field(a.shape, dtype=a.dtype.name) for name, a in arrays.items()})
         moving = {name for name, f in self._fields.items() if not f.static}
         if arrays.keys() != moving:
             raise FieldError(
@@ -137,25 +140,27 @@ class Simulation:
             )
         if step < 0:
             raise FieldError(f"time step {step}: expected 0, 1, 2, ...")
-        ready = {name: self._checked(name, a) for name, a in arrays.items()}
+        ready = {name: self._checked(name, a, offset) for name, a in arrays.items()}
         self._check()
         n = len(self._streams)
         stream = self._streams[self.id % n if self._welcome.pin_simulations else (self.id + step) % n]
-        for name, array in ready.items():
+        for name, (first, array) in ready.items():
+            if not array.size:
+                continue  # a rank that holds no points
             if not stream.may_send(array.nbytes):
                 # Before waiting for this rank: what waits for company elsewhere may be what another rank waits for.
                 for other in self._streams:
                     other.flush()
-            stream.send(self._piece(name, step, time, array), array)
+            stream.send(self._piece(name, step, time, first, array), array)
         stream.step_sent()
         self._steps.add(step)
 
-    def send_static(self, **fields: ArrayLike) -> None:
+    def send_static(self, offset: int | None = None, **fields: ArrayLike) -> None:
         """Send static fields (mesh geometry), announced with static=True; those the server has already are skipped."""
         for name, value in fields.items():
-            array = self._checked(name, np.asarray(value))
-            if self._wanted[name]:
-                self._streams[0].send(self._piece(name, STATIC_STEP, math.nan, array), array)
+            first, array = self._checked(name, np.asarray(value), offset)
+            if self._wanted[name] and array.size:
+                self._streams[0].send(self._piece(name, STATIC_STEP, math.nan, first, array), array)
 
     def finish(self) -> None:
         """Wait until the server has dealt with every time step, then report the simulation finished.
@@ -198,19 +203,19 @@ class Simulation:
             if refused.reason is not Reason.STALE_ATTEMPT or outcome is Outcome.FINISHED:
                 raise
 
-    def _piece(self, name: str, step: int, time: float, array: NDArray) -> Header:  # type: ignore[type-arg]
+    def _piece(self, name: str, step: int, time: float, first: int, array: NDArray) -> Header:  # type: ignore[type-arg]
         return self._header._replace(
             kind=Kind.PIECE,
             step=step,
             field=self._ids[name],
-            offset=0,
+            offset=first,
             count=array.size,
             dtype=WIRE_DTYPES[array.dtype.newbyteorder("<")],
             time=time,
         )
 
-    def _checked(self, name: str, array: NDArray) -> NDArray:  # type: ignore[type-arg]
-        """The array as it will travel: C-contiguous, little-endian, of the announced dtype and shape."""
+    def _checked(self, name: str, array: NDArray, offset: int | None) -> tuple[int, NDArray]:  # type: ignore[type-arg]
+        """The array as it will travel, C-contiguous, little-endian, and the element it begins with."""
         field = self._fields.get(name)
         if field is None:
             raise FieldError(f"field {name!r} was not announced; announced were {sorted(self._fields)}")
@@ -219,12 +224,8 @@ class Simulation:
                 f"field {name!r} has dtype {array.dtype}, announced was {field.dtype}: convert it with "
                 f"{name}.astype({field.dtype!r})"
             )
-        whole = (*field.shape, field.components)
-        if array.shape != whole and not (field.components == 1 and array.shape == field.shape):
-            raise FieldError(
-                f"field {name!r} has shape {array.shape}, announced was {field.shape} x {field.components}"
-            )
-        return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        first = first_element(name, field, array, offset, self._indices)
+        return first, np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
 
 
 def _wire_dtype(name: str, dtype: str) -> Dtype:

@@ -8,8 +8,9 @@ from typing import Protocol
 from numpy.typing import ArrayLike
 
 from penstock_client.errors import Abandoned, Refused, ServerLost
+from penstock_client.piece import Field
 from penstock_client.reasons import Reason
-from penstock_client.simulation import Field, Simulation
+from penstock_client.simulation import Simulation
 
 
 class Solver(Protocol):
@@ -32,11 +33,11 @@ def stream_solver(solver: Solver, simulation: Simulation, fields: tuple[str, ...
     back when the study wants no more or the caller closes this generator. Only ServerLost passes through.
     """
     try:
-        simulation.announce(**{name: field for name, field in solver.fields.items() if name in fields})
+        simulation.announce(None, **{name: field for name, field in solver.fields.items() if name in fields})
         sent = 0
         for number, (time, values) in enumerate(solver.run(simulation.parameters)):
             if number % every == 0:
-                simulation.send(sent, time, **{name: values[name] for name in fields if name in values})
+                simulation.send(sent, time, None, **{name: values[name] for name in fields if name in values})
                 yield sent
                 sent += 1
         simulation.finish()

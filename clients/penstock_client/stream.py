@@ -68,6 +68,10 @@ class Stream:
         if not small or self._pending_bytes >= self._coalesce_bytes:
             self.flush()
 
+    def describe(self, header: Header, indices: NDArray) -> None:  # type: ignore[type-arg]
+        """Send the list of the points of which a field's pieces will consist; needs no credit."""
+        self._connection.send([header.pack(), indices])
+
     def step_sent(self) -> None:
         """All pieces of a time step have been handed over: what is small waits for the next one only where time steps
         follow each other within the coalescing time. Raises Refused when the rank has refused a piece meanwhile."""

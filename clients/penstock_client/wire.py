@@ -44,6 +44,7 @@ class Kind(IntEnum):
     HEARTBEAT = 15
     ALIVE = 16
     REFUSE = 17
+    INDICES = 18
 
 
 class Dtype(IntEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,7 @@ def agree(
     one message; a whole field of one time step must fit.
 
     A client that sends plain arrays announces one component and the array's whole shape; where the study file says how many
-    components the field has, the last dimension is taken for them.
+    components the field has, the last dimension is taken for them; where it says the shape, too, one dimension of all values will do.
 
     Raises:
         Refused: a field too many or too few, or another size, number of components or dtype.
@@ -133,6 +134,13 @@ def _field_spec(f: FieldAnnouncement, section: FieldSection) -> FieldSpec:
     shape, components = f.shape, f.components
     if components == 1 and section.components not in (None, 1) and shape and shape[-1] == section.components:
         shape, components = shape[:-1], shape[-1]
+    if (
+        section.shape is not None
+        and components == 1
+        and shape == (math.prod(section.shape) * (section.components or 1),)
+    ):
+        # A client that knows no more than how many values there are: the study file says how they lie.
+        shape, components = section.shape, section.components or 1
     if section.components not in (None, components):
         raise Refused(
             Reason.SCHEMA, f"field {f.name!r} has {components} components, the study file says {section.components}"

@@ -25,6 +25,7 @@ from penstock_server.config import SamplesSection
 from penstock_server.ledger import MAX_STEPS, Ledger
 from penstock_server.metrics import Metrics
 from penstock_server.normalisation import Normaliser
+from penstock_server.partition import Partition, Where
 
 Message = tuple[bytes, list[bytes]]
 NOTHING_STREAMED = Streamed(0, 0, 0)
@@ -73,6 +74,15 @@ class _Simulation:
     again: int = 0
     counted: int = 0
     senders: set[bytes] = field(default_factory=set)  # connections that have begun its current attempt
+    partition: Partition = field(default_factory=Partition)
+
+
+class _StaticField:
+    """Mesh geometry on its way: values (size,), and which of them have come, from whatever attempt and partition."""
+
+    def __init__(self, size: int) -> None:
+        self.values = np.empty(size, np.float64)
+        self.come = np.zeros(size, np.bool_)
 
 
 class Ingest:
@@ -121,10 +131,11 @@ class Ingest:
         self._metrics = metrics
         self._on_static = on_static
         self._columns = {schema.ids[name]: columns for name, columns in schema.spec.columns().items()}
+        self._components = {schema.ids[f.name]: f.components for f in schema.spec.fields}
         self._first_field = min(self._columns)
         self._peers: OrderedDict[bytes, _Peer] = OrderedDict()  # the one that has been silent longest comes first
         self._simulations: dict[int, _Simulation] = {}
-        self._static: dict[str, PartialStep] = {}
+        self._static: dict[str, _StaticField] = {}
 
     def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0) -> list[Message]:  # noqa: ARG002 - a Handler
         """Deal with one message. Blocks while the buffer has no room."""
@@ -200,6 +211,10 @@ class Ingest:
             ):  # a client that has waited long asks whether its connection still is the one it was
                 self._stream_of(state, header)
                 return [self._grant(state)]
+            if header.kind is Kind.INDICES:
+                points = self._size(header.field) // self._components_of(header.field)
+                self._stream_of(state, header).partition.claim(header, payload, points)
+                return []
             if header.kind is Kind.END:
                 simulation = self._stream_of(state, header)
                 if header.rank >= simulation.ranks:
@@ -210,6 +225,7 @@ class Ingest:
                 simulation.ended.add(header.rank)
                 if len(simulation.ended) >= simulation.ranks:
                     self._drop_partial(header.simulation)
+                    simulation.partition = Partition()
                 return [self._answer(header, Kind.STREAMED, state.streamed.pack())]
             raise WireError(f"{header.kind.name} is not for a trainer rank")
         except Refused as refused:
@@ -247,6 +263,7 @@ class Ingest:
             self._drop_partial(header.simulation)
             simulation.attempt, simulation.ranks, simulation.ended = header.attempt, begin.ranks, set()
             simulation.again = simulation.counted = 0
+            simulation.partition = Partition()
             if self._samples.window > 1:
                 simulation.windows = WindowBuilder(self._samples.window, self._samples.stride)
         simulation.senders.add(state.name)
@@ -269,24 +286,26 @@ class Ingest:
         """Take one piece; False when it is a duplicate."""
         simulation = self._stream_of(state, header)
         size, values = self._values(header, payload)
+        where = simulation.partition.place(header, self._components_of(header.field))
         if header.step == STATIC_STEP:
-            return self._static_piece(header, size, values)
-        columns = self._columns.get(header.field)
-        if columns is None:
-            raise Refused(Reason.UNKNOWN_FIELD, f"field id {header.field}: the study has {sorted(self._columns)}")
+            return self._static_piece(header, size, values, where)
         held_out = header.simulation in self._held_out
         if self._samples.window == 1 or held_out:
             if header.step < simulation.again:
                 return True
             ledger = self._validated if held_out else self._trained
             if ledger.has(header.simulation, header.step):
-                if (
-                    header.field == self._first_field and header.offset == 0
-                ):  # one of its pieces counts for the time step
+                # The piece with the very first element counts for the time step.
+                first = where.start if isinstance(where, slice) else where.min()
+                if header.field == self._first_field and first == 0:
                     self._count_duplicate()
                 return False
         partial, slot = simulation.partial.get(header.step) or self._open(state, simulation, header, held_out)
-        new = partial.add(columns.start + header.offset, values)
+        columns = self._columns[header.field]
+        if isinstance(where, slice):
+            new = partial.add(columns.start + where.start, values)
+        else:
+            new = partial.scatter(columns, where, values, header)
         if partial.whole:
             del simulation.partial[header.step]
             self._take(simulation, header, partial, slot, held_out)
@@ -305,7 +324,7 @@ class Ingest:
                 Reason.DTYPE,
                 f"field id {header.field} sent as {header.dtype.name.lower()}, announced as {expected.name.lower()}",
             )
-        size = self._size(header.field, static)
+        size = self._size(header.field)
         if (
             len(payload) != header.count * NUMPY_DTYPES[expected].itemsize
             or header.offset + header.count > size
@@ -328,11 +347,18 @@ class Ingest:
             )
         return size, values
 
-    def _size(self, field_id: int, static: str | None) -> int:
-        if static is not None:
-            return STATIC_FIELDS[static] * self._schema.spec.fields[0].points
-        columns = self._columns[field_id]
+    def _size(self, field_id: int) -> int:
+        """Elements of a field."""
+        if self._schema.static(field_id) is not None:
+            return self._components_of(field_id) * self._schema.spec.fields[0].points
+        columns = self._columns.get(field_id)
+        if columns is None:
+            raise Refused(Reason.UNKNOWN_FIELD, f"field id {field_id}: the study has {sorted(self._columns)}")
         return int(columns.stop - columns.start)
+
+    def _components_of(self, field_id: int) -> int:
+        static = self._schema.static(field_id)
+        return self._components[field_id] if static is None else STATIC_FIELDS[static]
 
     def _open(
         self, state: _Peer, simulation: _Simulation, header: Header, held_out: bool
@@ -406,16 +432,18 @@ class Ingest:
         self._metrics.samples_received.inc()
         self._metrics.duplicates_dropped.inc()
 
-    def _static_piece(self, header: Header, size: int, values: NDArray) -> bool:  # type: ignore[type-arg]
+    def _static_piece(self, header: Header, size: int, values: NDArray, where: Where) -> bool:  # type: ignore[type-arg]
         name = self._schema.static(header.field)
         assert name is not None
-        partial = self._static.get(name)
-        if partial is None:
-            partial = self._static[name] = PartialStep(np.empty(0, np.float32), np.empty(size, np.float64))
-        new = not partial.whole and partial.add(header.offset, values)
-        if new and partial.whole:
-            self._on_static(name, partial.targets.reshape(-1, STATIC_FIELDS[name]).astype(np.float64))
-        return new
+        static = self._static.setdefault(name, _StaticField(size))
+        if static.come.all():
+            return False
+        points = (-1, 1) if isinstance(where, slice) else (-1, STATIC_FIELDS[name])
+        static.values.reshape(points)[where] = values.reshape(points)
+        static.come.reshape(points)[where] = True
+        if static.come.all():
+            self._on_static(name, static.values.reshape(-1, STATIC_FIELDS[name]))
+        return True
 
     def _drop_partial(self, simulation: int) -> None:
         """Time steps that never became whole are given up and counted."""

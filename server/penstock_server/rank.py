@@ -126,6 +126,12 @@ class TrainerRank(TrainingLoop):
         if self.buffer is not None:
             self.buffer.end_production(drain=self.trainer.batches >= self.study.training.min_batches)
 
+    def drop_incomplete(self) -> list[Message]:
+        """Production has ended: give up, on the thread that takes pieces, the time steps that failed simulations have left behind."""
+        if self.buffer is not None:
+            self.ingest.give_up_incomplete()
+        return []
+
     def state(self) -> dict[str, Any]:
         state = {
             "coordinator": self._coordinator_state(),

@@ -6,6 +6,7 @@ License
 #include "penstockStream.H"
 #include "addToRunTimeSelectionTable.H"
 #include "globalIndex.H"
+#include "labelIOList.H"
 #include "volFields.H"
 
 #include <limits>
@@ -136,8 +137,6 @@ Foam::string Foam::functionObjects::penstockStream::open()
 
 Foam::string Foam::functionObjects::penstockStream::announce()
 {
-    // Until the order of the undecomposed mesh is known here, cells are ordered
-    // processor by processor
     const globalIndex cells(mesh_.nCells());
     nCells_ = cells.size();
     firstCell_ = cells.localStart();
@@ -176,7 +175,66 @@ Foam::string Foam::functionObjects::penstockStream::announce()
         "cell_volumes", PENSTOCK_FLOAT64, 1, 1, &shape, 1
     });
 
-    return said(penstock_announce(stream_, announced.data(), announced.size()));
+    const string problem
+    (
+        said(penstock_announce(stream_, announced.data(), announced.size()))
+    );
+
+    return
+    (
+        problem.empty() && Pstream::parRun()
+      ? sendAddressing(label(announced.size()))
+      : problem
+    );
+}
+
+
+Foam::string Foam::functionObjects::penstockStream::sendAddressing
+(
+    const label nFields
+)
+{
+    const labelIOList addressing
+    (
+        IOobject
+        (
+            "cellProcAddressing",
+            mesh_.facesInstance(),
+            polyMesh::meshSubDir,
+            mesh_,
+            IOobject::READ_IF_PRESENT,
+            IOobject::NO_WRITE,
+            false
+        )
+    );
+
+    // A mesh that was made in parallel has no other order than processor by
+    // processor
+    const bool known = addressing.size() == mesh_.nCells();
+    if (!returnReduce(known, andOp<bool>()))
+    {
+        Info<< type() << " " << name() << ": no cellProcAddressing of this mesh"
+            << " (decomposePar writes it); cells are sent processor by"
+            << " processor" << endl;
+        return string();
+    }
+
+    const std::vector<int64_t> cells(addressing.cbegin(), addressing.cend());
+    string problem;
+
+    for (label fieldi = 0; fieldi < nFields && problem.empty(); ++fieldi)
+    {
+        problem = said
+        (
+            penstock_indices
+            (
+                stream_, size_t(fieldi), cells.data(), uint64_t(cells.size())
+            )
+        );
+    }
+    firstCell_ = 0; // offsets are those of this list from here on
+
+    return problem;
 }
 
 

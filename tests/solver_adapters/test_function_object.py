@@ -224,22 +224,57 @@ def test_tensors_of_every_kind(
     )
 
 
-def test_a_parallel_solver_streams_whole_fields(
-    tutorial: Callable[..., Path], studied: Callable[..., dict[str, Any]], tmp_path: Path
-) -> None:
-    case = cavity_of(tutorial)
+def decomposed(case: Path) -> list[str]:
+    """Cut a case into two parts, across the order of its cells; gives the command that solves it."""
     header = "FoamFile { version 2.0; format ascii; class dictionary; object decomposeParDict; }\n"
     (case / "system" / "decomposeParDict").write_text(
         header + "numberOfSubdomains 2;\nmethod simple;\nsimpleCoeffs { n (2 1 1); delta 0.001; }\n"
     )
     foam(case, "decomposePar")
-    mpirun = ["env", *(f"{k}={v}" for k, v in MPI.items()), "mpirun", "-np", "2", "icoFoam", "-parallel"]
-    report = studied(case, CAVITY, *mpirun)
+    return ["env", *(f"{k}={v}" for k, v in MPI.items()), "mpirun", "-np", "2", "icoFoam", "-parallel"]
+
+
+def test_a_parallel_solver_streams_whole_fields_in_the_order_of_the_undecomposed_mesh(
+    tutorial: Callable[..., Path], studied: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    case = cavity_of(tutorial)
+    tight = re.sub(r"(relTol|tolerance) .*;", r"\1 1e-10;", (case / "system" / "fvSolution").read_text())
+    (case / "system" / "fvSolution").write_text(tight)
+    serial = shutil.copytree(case, tmp_path / "serial")
+    foam(serial, "icoFoam", "-noFunctionObjects")
+    report = studied(case, CAVITY, *decomposed(case))
     assert report["samples"]["unique"] == STEPS
+    addressing = [
+        np.array(re.search(r"\((.*)\)", path.read_text(), re.S)[1].split(), int)
+        for path in sorted(case.glob("processor*/constant/polyMesh/cellProcAddressing"))
+    ]
+    assert sorted(np.concatenate(addressing)) == list(range(CELLS))
+    assert (np.diff(addressing[0]) > 1).any()  # scattered: processor by processor is not this order
     for step, fields in pictures(tmp_path / "run"):
         name = f"{0.005 * (step + 1):.6g}"
-        parts = [internal_field(case / f"processor{rank}" / name / "U", 3) for rank in range(2)]
-        np.testing.assert_allclose(fields["U"], np.concatenate(parts), rtol=1e-6, atol=1e-9)
+        for rank, cells in enumerate(addressing):
+            part = internal_field(case / f"processor{rank}" / name / "U", 3)
+            np.testing.assert_allclose(fields["U"][cells], part, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(fields["U"], internal_field(serial / name / "U", 3), atol=1e-6)
+    i = np.arange(CELLS)
+    with h5py.File(tmp_path / "run" / "mesh.h5") as mesh:
+        np.testing.assert_allclose(mesh["cell_centres"][:, :2], 0.005 * np.stack([i % 20 + 0.5, i // 20 + 0.5], axis=1))
+
+
+def test_a_parallel_mesh_without_addressing_is_sent_processor_by_processor(
+    tutorial: Callable[..., Path], tmp_path: Path
+) -> None:
+    case = cavity_of(tutorial)
+    command = decomposed(case)
+    for path in case.glob("processor*/constant/polyMesh/cellProcAddressing"):
+        path.unlink()
+    with live_server(tmp_path / "run", CAVITY) as server, worker(server) as client:
+        simulation = next(client.simulations())
+        code, output = solve(server, simulation, case, *command)
+        assert code == 0, output[-3000:]
+        assert "cells are sent processor by processor" in output
+        simulation.exited()
+        assert server.report()["samples"]["unique"] == STEPS
     with h5py.File(tmp_path / "run" / "mesh.h5") as mesh:
         centres = np.array(mesh["cell_centres"])
     assert (centres[: CELLS // 2, 0] < 0.05).all()

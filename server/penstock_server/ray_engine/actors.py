@@ -239,6 +239,7 @@ class RankActor:
 
     def end_production(self) -> None:
         self._rank.end_production()
+        self._loop.post(self._rank.drop_incomplete)
 
     def stop(self, reason: str) -> None:
         self._rank.stop(reason)

@@ -1,0 +1,422 @@
+! libpenstock for Fortran 2008: streams a solver's time steps to a Penstock training server.
+!
+!   use penstock
+!   type(penstock_client) :: server
+!   call server%connect(rank, ranks)                  ! MPI rank from 0 and their number; 0 and 1 without MPI
+!   width = server%parameter("width")
+!   call server%announce([penstock_field("T", PENSTOCK_FLOAT64, [nx, ny])])
+!   do step = 0, steps - 1                            ! numbered from 0
+!     ...
+!     call server%send(1, step, time, T, offset)      ! field 1; offset: elements of the whole field before this rank's
+!     call server%step_sent()
+!   end do
+!   call server%finish()
+!
+! Shapes are Fortran's: the first index runs fastest, T(nx, ny). Penstock counts from the slowest, so that the study sees
+! the shape (ny, nx). Components come first: U(3, nx, ny) is announced with shape [nx, ny] and components = 3.
+!
+! Each procedure has an optional argument `status`, a PENSTOCK_ status; `error_text` says what went wrong. Without it a
+! failure is printed, reported to the server, and ends the program with `error stop`. The reference is penstock.h.
+module penstock
+  use, intrinsic :: iso_c_binding
+  use, intrinsic :: iso_fortran_env, only: error_unit
+  use penstock_c
+  implicit none
+  private
+  public :: penstock_client, penstock_field
+
+  integer, parameter, public :: PENSTOCK_OK = 0, PENSTOCK_BAD_ARGUMENT = 1, PENSTOCK_NO_CONNECTION = 2, &
+      PENSTOCK_BAD_MESSAGE = 3, PENSTOCK_REFUSED = 4, PENSTOCK_ABANDONED = 5, PENSTOCK_SERVER_LOST = 6, &
+      PENSTOCK_NO_MEMORY = 7
+  integer, parameter, public :: PENSTOCK_FLOAT32 = 1, PENSTOCK_FLOAT64 = 2, PENSTOCK_INT32 = 3, PENSTOCK_INT64 = 4
+  integer, parameter, public :: PENSTOCK_STATIC_STEP = -1
+
+  ! A field as it will be sent; made by penstock_field(name, dtype, shape, components, is_static). `shape` is that of the
+  ! whole field over all ranks.
+  type :: penstock_field
+    character(len=255) :: name = ""
+    integer :: dtype = PENSTOCK_FLOAT64
+    integer :: n_dimensions = 0
+    integer(c_int64_t) :: shape(8) = 1
+    integer :: components = 1
+    logical :: is_static = .false.
+  end type penstock_field
+
+  interface penstock_field
+    module procedure make_field
+  end interface penstock_field
+
+  ! One connection to the server. A copy refers to the same connection.
+  type :: penstock_client
+    private
+    type(c_ptr) :: handle = c_null_ptr
+  contains
+    procedure :: connect       ! to the server, and take on the simulation this process was started for
+    procedure :: simulation    ! its id
+    procedure :: is_validation ! whether it is held out
+    procedure :: parameter     ! the value of a parameter, by its name in the study file
+    procedure :: announce      ! the fields that will be sent, numbered from 1 from then on
+    procedure :: indices       ! the points (from 1) of a field that this rank holds, where they are not contiguous
+    procedure :: wanted        ! .false. for a static field that the server has
+    procedure :: step_sent     ! all pieces of a time step have been handed over
+    procedure :: finish        ! wait until all has arrived, report the simulation finished, and close
+    procedure :: fail          ! report it failed instead, and close
+    procedure :: error_text    ! of the last failure
+    procedure, private :: send_real32_1, send_real32_2, send_real32_3, &
+        send_real64_1, send_real64_2, send_real64_3, &
+        send_int32_1, send_int32_2, send_int32_3, &
+        send_int64_1, send_int64_2, send_int64_3
+    generic :: send => send_real32_1, send_real32_2, send_real32_3, &
+        send_real64_1, send_real64_2, send_real64_3, &
+        send_int32_1, send_int32_2, send_int32_3, &
+        send_int64_1, send_int64_2, send_int64_3
+  end type penstock_client
+
+contains
+
+  function make_field(name, dtype, shape, components, is_static) result(field)
+    character(len=*), intent(in) :: name
+    integer, intent(in) :: dtype, shape(:)
+    integer, intent(in), optional :: components
+    logical, intent(in), optional :: is_static
+    type(penstock_field) :: field
+    integer :: d
+    if (size(shape) > 8 .or. len(name) > 254) error stop "penstock_field: at most 8 dimensions and 254 characters"
+    field%name = name
+    field%dtype = dtype
+    field%n_dimensions = size(shape)
+    do d = 1, size(shape)
+      field%shape(d) = shape(d)
+    end do
+    if (present(components)) field%components = components
+    if (present(is_static)) field%is_static = is_static
+  end function make_field
+
+  ! connect_file: path of connect.json; by default where PENSTOCK_CONNECT points.
+  subroutine connect(self, rank, ranks, connect_file, status)
+    class(penstock_client), intent(inout) :: self
+    integer, intent(in) :: rank, ranks
+    character(len=*), intent(in), optional :: connect_file
+    integer, intent(out), optional :: status
+    character(kind=c_char, len=:), allocatable, target :: path
+    type(c_ptr) :: file
+    integer :: outcome
+    file = c_null_ptr
+    if (present(connect_file)) then
+      path = connect_file // c_null_char
+      file = c_loc(path)
+    end if
+    outcome = c_connect(self%handle, file, int(rank, c_int32_t), int(ranks, c_int32_t))
+    if (outcome == PENSTOCK_OK) outcome = c_begin(self%handle)
+    call settle(self, outcome, status)
+  end subroutine connect
+
+  function simulation(self) result(id)
+    class(penstock_client), intent(in) :: self
+    integer(c_int64_t) :: id
+    id = c_simulation(self%handle)
+  end function simulation
+
+  function is_validation(self) result(held_out)
+    class(penstock_client), intent(in) :: self
+    logical :: held_out
+    held_out = c_is_validation(self%handle) /= 0
+  end function is_validation
+
+  ! A name that is no parameter of the study ends the program.
+  function parameter(self, name) result(value)
+    class(penstock_client), intent(in) :: self
+    character(len=*), intent(in) :: name
+    real(c_double) :: value
+    type(c_ptr) :: names, values
+    type(c_ptr), pointer :: each_name(:)
+    real(c_double), pointer :: each_value(:)
+    integer(c_size_t) :: number, i
+    number = c_parameters(self%handle, names, values)
+    if (number > 0) then
+      call c_f_pointer(names, each_name, [number])
+      call c_f_pointer(values, each_value, [number])
+      do i = 1, number
+        if (text_at(each_name(i)) == name) then
+          value = each_value(i)
+          return
+        end if
+      end do
+    end if
+    call give_up(self, "the study has no parameter " // name)
+    value = 0
+  end function parameter
+
+  subroutine announce(self, fields, status)
+    class(penstock_client), intent(inout) :: self
+    type(penstock_field), intent(in) :: fields(:)
+    integer, intent(out), optional :: status
+    type(c_field) :: announced(size(fields))
+    character(kind=c_char, len=256), target :: names(size(fields))
+    integer(c_int64_t), target :: shapes(8, size(fields))
+    integer :: i, n
+    do i = 1, size(fields)
+      n = fields(i)%n_dimensions
+      names(i) = trim(fields(i)%name) // c_null_char
+      shapes(:n, i) = fields(i)%shape(n:1:-1)
+      announced(i) = c_field(c_loc(names(i)), int(fields(i)%dtype, c_int), int(fields(i)%components, c_int32_t), &
+          int(n, c_int32_t), c_loc(shapes(1, i)), merge(1_c_int, 0_c_int, fields(i)%is_static))
+    end do
+    call settle(self, c_announce(self%handle, announced, size(fields, kind=c_size_t)), status)
+  end subroutine announce
+
+  subroutine indices(self, field, points, status)
+    class(penstock_client), intent(inout) :: self
+    integer, intent(in) :: field
+    integer(c_int64_t), intent(in) :: points(:)
+    integer, intent(out), optional :: status
+    call settle(self, c_indices(self%handle, int(field - 1, c_size_t), points - 1, size(points, kind=c_int64_t)), status)
+  end subroutine indices
+
+  function wanted(self, field) result(needed)
+    class(penstock_client), intent(in) :: self
+    integer, intent(in) :: field
+    logical :: needed
+    needed = c_wanted(self%handle, int(field - 1, c_size_t)) /= 0
+  end function wanted
+
+  subroutine step_sent(self, status)
+    class(penstock_client), intent(inout) :: self
+    integer, intent(out), optional :: status
+    call settle(self, c_step_sent(self%handle), status)
+  end subroutine step_sent
+
+  subroutine finish(self, status)
+    class(penstock_client), intent(inout) :: self
+    integer, intent(out), optional :: status
+    integer :: outcome
+    outcome = c_finish(self%handle)
+    call settle(self, outcome, status)
+    if (outcome /= PENSTOCK_OK) return ! error_text is still to be read; `fail` closes
+    call c_close(self%handle)
+    self%handle = c_null_ptr
+  end subroutine finish
+
+  subroutine fail(self, message)
+    class(penstock_client), intent(inout) :: self
+    character(len=*), intent(in) :: message
+    integer :: ignored
+    if (c_associated(self%handle)) then
+      if (c_simulation(self%handle) >= 0) ignored = c_fail(self%handle, message // c_null_char)
+      call c_close(self%handle)
+    end if
+    self%handle = c_null_ptr
+  end subroutine fail
+
+  function error_text(self) result(text)
+    class(penstock_client), intent(in) :: self
+    character(len=:), allocatable :: text
+    text = text_at(c_error(self%handle))
+  end function error_text
+
+  function text_at(address) result(text)
+    type(c_ptr), intent(in) :: address
+    character(len=:), allocatable :: text
+    character(kind=c_char), pointer :: characters(:)
+    integer :: i
+    call c_f_pointer(address, characters, [c_strlen(address)])
+    allocate (character(len=size(characters)) :: text)
+    do i = 1, size(characters)
+      text(i:i) = characters(i)
+    end do
+  end function text_at
+
+  subroutine settle(self, outcome, status)
+    class(penstock_client), intent(in) :: self
+    integer, intent(in) :: outcome
+    integer, intent(out), optional :: status
+    if (present(status)) then
+      status = outcome
+    else if (outcome /= PENSTOCK_OK) then
+      call give_up(self, error_text(self))
+    end if
+  end subroutine settle
+
+  ! An MPI launcher ends the other ranks, too, when one ends this way.
+  subroutine give_up(self, message)
+    class(penstock_client), intent(in) :: self
+    character(len=*), intent(in) :: message
+    type(penstock_client) :: this
+    write (error_unit, "(2a)") "penstock: ", message
+    this%handle = self%handle
+    call this%fail(message)
+    error stop 1
+  end subroutine give_up
+
+  subroutine send_any(self, field, step, time, dtype, values, number, offset, status)
+    class(penstock_client), intent(inout) :: self
+    integer, intent(in) :: field, step, dtype
+    real(c_double), intent(in) :: time
+    type(c_ptr), intent(in) :: values
+    integer(c_int64_t), intent(in) :: number
+    integer(c_int64_t), intent(in), optional :: offset
+    integer, intent(out), optional :: status
+    integer(c_int64_t) :: first
+    first = 0
+    if (present(offset)) first = offset
+    call settle(self, c_send(self%handle, int(field - 1, c_size_t), int(step, c_int64_t), time, int(dtype, c_int), &
+        values, first, number), status)
+  end subroutine send_any
+
+  subroutine send_real32_1(self, field, step, time, values, offset, status)
+    class(penstock_client), intent(inout) :: self
+    integer, intent(in) :: field, step
+    real(c_double), intent(in) :: time
+    real(c_float), contiguous, target, intent(in) :: values(:)
+    integer(c_int64_t), intent(in), optional :: offset
+    integer, intent(out), optional :: status
+    type(c_ptr) :: at
+    at = c_null_ptr
+    if (size(values) > 0) at = c_loc(values)
+    call send_any(self, field, step, time, PENSTOCK_FLOAT32, at, size(values, kind=c_int64_t), offset, status)
+  end subroutine send_real32_1
+
+  subroutine send_real32_2(self, field, step, time, values, offset, status)
+    class(penstock_client), intent(inout) :: self
+    integer, intent(in) :: field, step
+    real(c_double), intent(in) :: time
+    real(c_float), contiguous, target, intent(in) :: values(:,:)
+    integer(c_int64_t), intent(in), optional :: offset
+    integer, intent(out), optional :: status
+    type(c_ptr) :: at
+    at = c_null_ptr
+    if (size(values) > 0) at = c_loc(values)
+    call send_any(self, field, step, time, PENSTOCK_FLOAT32, at, size(values, kind=c_int64_t), offset, status)
+  end subroutine send_real32_2
+
+  subroutine send_real32_3(self, field, step, time, values, offset, status)
+    class(penstock_client), intent(inout) :: self
+    integer, intent(in) :: field, step
+    real(c_double), intent(in) :: time
+    real(c_float), contiguous, target, intent(in) :: values(:,:,:)
+    integer(c_int64_t), intent(in), optional :: offset
+    integer, intent(out), optional :: status
+    type(c_ptr) :: at
+    at = c_null_ptr
+    if (size(values) > 0) at = c_loc(values)
+    call send_any(self, field, step, time, PENSTOCK_FLOAT32, at, size(values, kind=c_int64_t), offset, status)
+  end subroutine send_real32_3
+
+  subroutine send_real64_1(self, field, step, time, values, offset, status)
+    class(penstock_client), intent(inout) :: self
+    integer, intent(in) :: field, step
+    real(c_double), intent(in) :: time
+    real(c_double), contiguous, target, intent(in) :: values(:)
+    integer(c_int64_t), intent(in), optional :: offset
+    integer, intent(out), optional :: status
+    type(c_ptr) :: at
+    at = c_null_ptr
+    if (size(values) > 0) at = c_loc(values)
+    call send_any(self, field, step, time, PENSTOCK_FLOAT64, at, size(values, kind=c_int64_t), offset, status)
+  end subroutine send_real64_1
+
+  subroutine send_real64_2(self, field, step, time, values, offset, status)
+    class(penstock_client), intent(inout) :: self
+    integer, intent(in) :: field, step
+    real(c_double), intent(in) :: time
+    real(c_double), contiguous, target, intent(in) :: values(:,:)
+    integer(c_int64_t), intent(in), optional :: offset
+    integer, intent(out), optional :: status
+    type(c_ptr) :: at
+    at = c_null_ptr
+    if (size(values) > 0) at = c_loc(values)
+    call send_any(self, field, step, time, PENSTOCK_FLOAT64, at, size(values, kind=c_int64_t), offset, status)
+  end subroutine send_real64_2
+
+  subroutine send_real64_3(self, field, step, time, values, offset, status)
+    class(penstock_client), intent(inout) :: self
+    integer, intent(in) :: field, step
+    real(c_double), intent(in) :: time
+    real(c_double), contiguous, target, intent(in) :: values(:,:,:)
+    integer(c_int64_t), intent(in), optional :: offset
+    integer, intent(out), optional :: status
+    type(c_ptr) :: at
+    at = c_null_ptr
+    if (size(values) > 0) at = c_loc(values)
+    call send_any(self, field, step, time, PENSTOCK_FLOAT64, at, size(values, kind=c_int64_t), offset, status)
+  end subroutine send_real64_3
+
+  subroutine send_int32_1(self, field, step, time, values, offset, status)
+    class(penstock_client), intent(inout) :: self
+    integer, intent(in) :: field, step
+    real(c_double), intent(in) :: time
+    integer(c_int32_t), contiguous, target, intent(in) :: values(:)
+    integer(c_int64_t), intent(in), optional :: offset
+    integer, intent(out), optional :: status
+    type(c_ptr) :: at
+    at = c_null_ptr
+    if (size(values) > 0) at = c_loc(values)
+    call send_any(self, field, step, time, PENSTOCK_INT32, at, size(values, kind=c_int64_t), offset, status)
+  end subroutine send_int32_1
+
+  subroutine send_int32_2(self, field, step, time, values, offset, status)
+    class(penstock_client), intent(inout) :: self
+    integer, intent(in) :: field, step
+    real(c_double), intent(in) :: time
+    integer(c_int32_t), contiguous, target, intent(in) :: values(:,:)
+    integer(c_int64_t), intent(in), optional :: offset
+    integer, intent(out), optional :: status
+    type(c_ptr) :: at
+    at = c_null_ptr
+    if (size(values) > 0) at = c_loc(values)
+    call send_any(self, field, step, time, PENSTOCK_INT32, at, size(values, kind=c_int64_t), offset, status)
+  end subroutine send_int32_2
+
+  subroutine send_int32_3(self, field, step, time, values, offset, status)
+    class(penstock_client), intent(inout) :: self
+    integer, intent(in) :: field, step
+    real(c_double), intent(in) :: time
+    integer(c_int32_t), contiguous, target, intent(in) :: values(:,:,:)
+    integer(c_int64_t), intent(in), optional :: offset
+    integer, intent(out), optional :: status
+    type(c_ptr) :: at
+    at = c_null_ptr
+    if (size(values) > 0) at = c_loc(values)
+    call send_any(self, field, step, time, PENSTOCK_INT32, at, size(values, kind=c_int64_t), offset, status)
+  end subroutine send_int32_3
+
+  subroutine send_int64_1(self, field, step, time, values, offset, status)
+    class(penstock_client), intent(inout) :: self
+    integer, intent(in) :: field, step
+    real(c_double), intent(in) :: time
+    integer(c_int64_t), contiguous, target, intent(in) :: values(:)
+    integer(c_int64_t), intent(in), optional :: offset
+    integer, intent(out), optional :: status
+    type(c_ptr) :: at
+    at = c_null_ptr
+    if (size(values) > 0) at = c_loc(values)
+    call send_any(self, field, step, time, PENSTOCK_INT64, at, size(values, kind=c_int64_t), offset, status)
+  end subroutine send_int64_1
+
+  subroutine send_int64_2(self, field, step, time, values, offset, status)
+    class(penstock_client), intent(inout) :: self
+    integer, intent(in) :: field, step
+    real(c_double), intent(in) :: time
+    integer(c_int64_t), contiguous, target, intent(in) :: values(:,:)
+    integer(c_int64_t), intent(in), optional :: offset
+    integer, intent(out), optional :: status
+    type(c_ptr) :: at
+    at = c_null_ptr
+    if (size(values) > 0) at = c_loc(values)
+    call send_any(self, field, step, time, PENSTOCK_INT64, at, size(values, kind=c_int64_t), offset, status)
+  end subroutine send_int64_2
+
+  subroutine send_int64_3(self, field, step, time, values, offset, status)
+    class(penstock_client), intent(inout) :: self
+    integer, intent(in) :: field, step
+    real(c_double), intent(in) :: time
+    integer(c_int64_t), contiguous, target, intent(in) :: values(:,:,:)
+    integer(c_int64_t), intent(in), optional :: offset
+    integer, intent(out), optional :: status
+    type(c_ptr) :: at
+    at = c_null_ptr
+    if (size(values) > 0) at = c_loc(values)
+    call send_any(self, field, step, time, PENSTOCK_INT64, at, size(values, kind=c_int64_t), offset, status)
+  end subroutine send_int64_3
+
+end module penstock

@@ -1,0 +1,85 @@
+"""Which part of a field one MPI rank sends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from penstock_client.errors import FieldError
+
+
+@dataclass(frozen=True)
+class Field:
+    """How a solver announces a field.
+
+    shape: spatial shape of the whole field, over all MPI ranks, e.g. (ny, nx) or (n_cells,). components: 1 scalar, 3 vector,
+    6 or 9 tensor; they come last in the arrays that are sent. dtype: float32, float64, int32 or int64.
+    """
+
+    shape: tuple[int, ...]
+    components: int = 1
+    dtype: str = "float64"
+    static: bool = False
+
+    @property
+    def points(self) -> int:
+        return math.prod(self.shape)
+
+
+def checked_indices(fields: Mapping[str, Field], indices: ArrayLike) -> NDArray[np.int32] | NDArray[np.int64]:
+    """The index list as it will travel: one-dimensional, int32 where that suffices.
+
+    Raises:
+        FieldError: not integers, or a point that a field does not have.
+    """
+    array = np.asarray(indices)
+    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise FieldError(f"indices of dtype {array.dtype} and shape {array.shape}: expected a list of whole numbers")
+    for name, field in fields.items():
+        wrong = array[(array < 0) | (array >= field.points)]
+        if wrong.size:
+            raise FieldError(f"indices contain {wrong[0]}: field {name!r} has the points 0 to {field.points - 1}")
+    small = all(field.points <= np.iinfo(np.int32).max for field in fields.values())
+    return array.astype("<i4") if small else array.astype("<i8")
+
+
+def first_element(
+    name: str,
+    field: Field,
+    array: NDArray[Any],
+    offset: int | None,
+    indices: NDArray[Any] | None,
+) -> int:
+    """Where an array begins: of the whole field, in elements with components counted; of the rank's own list where there is one.
+
+    Raises:
+        FieldError: the array is not of the shape that was announced, or does not lie within the field.
+    """
+    whole = (*field.shape, field.components)
+    if offset is None and indices is None:
+        if array.shape != whole and not (field.components == 1 and array.shape == field.shape):
+            raise FieldError(
+                f"field {name!r} has shape {array.shape}, announced was {field.shape} x {field.components}: send all of it, or "
+                "say with offset= or announce(indices=...) which part this is"
+            )
+        return 0
+    if field.components > 1 and array.shape[-1:] != (field.components,):
+        raise FieldError(
+            f"field {name!r} has shape {array.shape}: expected {field.components} components as its last dimension"
+        )
+    points = array.size // field.components
+    if indices is not None:
+        if offset is not None:
+            raise FieldError(f"offset = {offset}: the indices that were announced say already where the piece goes")
+        if points != indices.size:
+            raise FieldError(f"field {name!r} has {points} points, announced were the indices of {indices.size}")
+        return 0
+    assert offset is not None
+    if offset < 0 or offset + points > field.points:
+        raise FieldError(f"field {name!r}: {points} points from offset {offset}, the whole field has {field.points}")
+    return offset * field.components
