@@ -109,7 +109,7 @@ class LocalLauncher:
                 del self._processes[number]
             if code == 0:
                 return
-            last_words = _tail(log)
+            last_words = tail(log)
             self._on_exit(process.pid, code, last_words)
             if self._stopping.is_set():
                 return
@@ -126,7 +126,7 @@ class LocalLauncher:
             self._stopping.wait(BACKOFF_SECONDS * 2**deaths)
 
 
-def _tail(log: Path) -> str:
+def tail(log: Path) -> str:
     """The last lines of a log, at most TAIL_BYTES of it."""
     with log.open("rb") as file:
         size = file.seek(0, os.SEEK_END)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from penstock.check import is_python_solver
 from penstock.display import Display
@@ -23,8 +23,26 @@ STOP_PATIENCE = 6.0  # seconds that the engine has for its last checkpoint, of t
 EXIT = {"finished": 0, "stopped": 1, "failed": 1}
 
 
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Launcher(Protocol):
+    """Keeps workers running from `start` to `stop`, which may be called more than once."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+Launch = Callable[[Path, Callable[[], int], Callable[[str], None]], Launcher]
+"""Makes the launcher of workers elsewhere, from connect.json, how many have something to do, and who is told that it has given up."""
+
+
 class Signals:
-    """SIGINT and SIGTERM: the first asks the study to stop, the second ends this process at once."""
+    """SIGINT, SIGTERM, and SIGUSR1 (a batch system's, before the time is up).
+
+    The first asks the study to stop, the second ends this process at once.
+    """
 
     def __init__(self) -> None:
         self.received = ""
@@ -32,7 +50,7 @@ class Signals:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = {s: signal.getsignal(s) for s in CAUGHT}
         self.catch()
         try:
             yield
@@ -42,7 +60,7 @@ class Signals:
 
     def catch(self) -> None:
         """Install the handlers; again after Ray has installed its own."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in CAUGHT:
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
@@ -52,12 +70,23 @@ class Signals:
         self.received = signal.Signals(number).name
 
 
-def run_study(study: Study, out: Path, display: Display, *, resume: bool = False) -> int:
+def run_study(
+    study: Study,
+    out: Path,
+    display: Display,
+    *,
+    resume: bool = False,
+    launch: Launch | None = None,
+    cores: int | None = None,
+    signals: Signals | None = None,
+) -> int:
     """Run a study to its end and return the exit code: 0 finished, 1 stopped or failed.
 
     Args:
         study: checked (`penstock.check.check_study`).
         out: its run directory, new or empty; with `resume`, the one it ran in before.
+        launch: for workers that run elsewhere, in place of those on this machine.
+        cores: that this process may use, where the system does not say. signals: to know afterwards which was received.
 
     Raises:
         StudyError: `out` holds a study already, or one is running there.
@@ -68,13 +97,13 @@ def run_study(study: Study, out: Path, display: Display, *, resume: bool = False
             prepare(study, out)
         make_importable(study)
         quiet_waiting()
-        budget = plan_threads(study)
+        budget = plan_threads(study, cores, solvers_here=launch is None)
         display.log(str(budget))
-        signals = Signals()
+        signals = signals or Signals()
         with signals.caught(), cores_for_the_rest(budget):
             display.log(f"starting the server (engine: {engine_name(study)})")
             engine = _make_engine(study, out, budget, resume)
-            report = serve(engine, out, display, signals, workers=_workers(study))
+            report = serve(engine, out, display, signals, workers=_workers(study), launch=launch)
         display.report(report, out)
         if report["status"] == "stopped":
             display.log(f"continue it with: penstock resume {out}")
@@ -123,9 +152,10 @@ def serve(
     signals: Signals,
     *,
     workers: int,
+    launch: Launch | None = None,
     stopping: str = "stopping with a checkpoint",
 ) -> dict[str, Any]:
-    """From an engine's start to its report, with up to `workers` worker processes around it.
+    """From an engine's start to its report, with up to `workers` worker processes around it, or those that `launch` cares for.
 
     out: where their logs go. stopping: what is said to happen on the first signal.
     """
@@ -144,15 +174,19 @@ def serve(
         latest = status
         display.update(status)
 
-    launcher = LocalLauncher(
-        connect.absolute(),
-        out / LOGS,
-        workers=workers,
-        environment=SOLVER_ENVIRONMENT,
-        wanted=lambda: latest.wanted_workers,
-        on_exit=exited,
-        on_failure=engine.fail,
-    )
+    launcher: Launcher
+    if launch is not None:
+        launcher = launch(connect.absolute(), lambda: latest.wanted_workers, engine.fail)
+    else:
+        launcher = LocalLauncher(
+            connect.absolute(),
+            out / LOGS,
+            workers=workers,
+            environment=SOLVER_ENVIRONMENT,
+            wanted=lambda: latest.wanted_workers,
+            on_exit=exited,
+            on_failure=engine.fail,
+        )
     signals.on_second = launcher.stop
     try:
         launcher.start()
