@@ -105,7 +105,7 @@ def run_study(
             engine = _make_engine(study, out, budget, resume)
             report = serve(engine, out, display, signals, workers=_workers(study), launch=launch)
         display.report(report, out)
-        if report["status"] == "stopped":
+        if report["status"] == "stopped" and launch is None:
             display.log(f"continue it with: penstock resume {out}")
         return EXIT[report["status"]]
 

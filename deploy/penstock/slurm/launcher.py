@@ -15,6 +15,7 @@ QUICK_DEATHS = 3  # at least so many in a row, and twice the jobs that run at a 
 UNANSWERED_SECONDS = 900.0  # Slurm may be away for so long (a controller that is restarted)
 STOP_SECONDS = 20.0  # that cancelled workers have to hand back what they serve
 STOP_LOOK = 0.5
+FRESH_SECONDS = 1.0  # after which how many are wanted takes account of a worker that has just ended
 DIED = ("FAILED", "NODE_FAIL", "BOOT_FAIL", "OUT_OF_MEMORY")
 
 
@@ -94,7 +95,8 @@ class SlurmLauncher:
 
     def _look(self, jobs: list[Job]) -> None:
         """Take note of what has ended, and have as many jobs as are wanted."""
-        self._note_ends(jobs)
+        if self._note_ends(jobs):
+            self._stopping.wait(FRESH_SECONDS)
         wanted = min(self._workers.count, -(-self._wanted() // self._workers.each))
         missing = wanted - len(self._alive)
         if missing > 0 and not self._stopping.is_set():
@@ -106,7 +108,8 @@ class SlurmLauncher:
                 self._slurm.cancel(spare)
                 self._log(f"cancelled {len(spare)} waiting jobs of workers: nothing is left for them to do")
 
-    def _note_ends(self, jobs: list[Job]) -> None:
+    def _note_ends(self, jobs: list[Job]) -> bool:
+        """Whether any job has ended since the last look."""
         ended = {job.id: job for job in jobs if job.ended}
         alive = {job.id: job for job in jobs if not job.ended and job.state != "COMPLETING"}
         if self._dead is None:  # what ended before this life of the server says nothing
@@ -117,11 +120,12 @@ class SlurmLauncher:
         for id_ in forgotten:
             before = self._alive[id_]
             ended[id_] = Job(id_, before.name, states.get(id_, "ENDED"), before.seconds, before.nodes, "")
-        for job in ended.values():
-            if job.id not in self._dead:
-                self._dead.add(job.id)
-                self._note_end(job)
+        new = [job for job in ended.values() if job.id not in self._dead]
+        for job in new:
+            self._dead.add(job.id)
+            self._note_end(job)
         self._alive = alive
+        return bool(new)
 
     def _note_end(self, job: Job) -> None:
         quick = job.state in DIED and job.seconds < QUICK_SECONDS

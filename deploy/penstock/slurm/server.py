@@ -105,7 +105,12 @@ class _ServerJob:
         if status == "finished" or not signal:
             self.take_back()
         elif signal != TIME_IS_UP:
-            self._log("the study goes on in the job in waiting, if there is one")
+            following = ", ".join(self._others())
+            self._log(
+                f"the study goes on in job {following}"
+                if following
+                else f"continue it with: penstock submit {self._directory}"
+            )
         elif requeued < self._profile.server.requeue:
             self._log(f"the time is up: back to the queue ({requeued + 1} of {self._profile.server.requeue} times)")
             self.slurm.requeue(self._job)

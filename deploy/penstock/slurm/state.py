@@ -42,7 +42,9 @@ class StudyJobs:
             return "jobs: none" + (f" (the last server's, {self.ended.id}: {self.ended.state})" if self.ended else "")
         parts = []
         if self.server is not None:
-            where = f" on {self.server.nodes}" if self.server.nodes else f" ({self.server.reason})"
+            where = f" on {self.server.nodes}" if self.server.nodes else ""
+            if self.server.waits and self.server.reason != "None":
+                where = f" ({self.server.reason})"
             parts.append(f"server {self.server.id} {self.server.state.lower()}{where}")
         if self.waiting:
             parts.append("another in waiting")
@@ -62,6 +64,6 @@ def read_jobs(directory: Path) -> StudyJobs | None:
     servers = [job for job in jobs if job.name.endswith("-server")]
     # The one in waiting depends on the other; where the other is no more, it is the server.
     alive = sorted((job for job in servers if not job.ended), key=lambda job: (job.waits, int(job.id)))
-    ended = sorted((job for job in servers if job.ended), key=lambda job: int(job.id))
+    ended = sorted((job for job in servers if job.ended and job.nodes), key=lambda job: int(job.id))
     workers = Counter(job.state for job in jobs if job.name.endswith("-workers") and not job.ended)
     return StudyJobs(alive[0] if alive else None, len(alive) > 1, workers, ended[-1] if ended else None)

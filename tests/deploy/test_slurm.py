@@ -1,0 +1,213 @@
+"""Studies under a real Slurm: submitted, hurt in mid-study, cancelled, continued; each ends finished, accounted for, and without a job left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from command import EXAMPLES, PENSTOCK, events, penstock, report, started, wait_for
+from slurm_cluster import queue, slurm, slurm_cluster
+
+HERE = Path(__file__).parent
+STEPS, SIMULATIONS = 10, 30  # of the slow study: about fifteen seconds with two workers
+PROFILE: dict[str, Any] = {
+    "slurm": {"poll": "1 s"},
+    "server": {"time": "30 min", "signal": "2 min", "memory": "1 GiB", "sbatch": ["--nodelist=n1"]},
+    "workers": {"count": 2, "time": "20 min", "memory": "200 MiB", "sbatch": ["--nodelist=n2"]},
+}
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    with slurm_cluster():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Whatever a test leaves behind, the next one begins with an empty queue."""
+    yield
+    slurm("scontrol", "update", "NodeName=n2", "State=RESUME")
+    if queue():
+        slurm("scancel", "--user=root")
+        wait_for(lambda: not queue())
+
+
+def write_profile(folder: Path, **changes: dict[str, Any]) -> Path:
+    profile = folder / "cluster.toml"
+    profile.write_text(tomli_w.dumps({name: {**PROFILE[name], **changes.get(name, {})} for name in PROFILE}))
+    return profile
+
+
+def write_study(folder: Path, pause: float = 0.1) -> Path:
+    study = folder / "study.toml"
+    tables = {
+        "study": {"name": "slow", "seed": 1},
+        "parameters": {"a": [1.0, 2.0]},
+        "solver": {
+            "adapter": "slow_solver:Slow",
+            "options": {"steps": STEPS, "pause": pause},
+            "simulations": SIMULATIONS,
+            "validation_simulations": 1,
+        },
+        "fields": {"u": {}},
+        "buffer": {"capacity": 50},
+        "model": {"hidden": [4]},
+        "training": {"batch_size": 2, "device": "cpu", "checkpoint_every": "1 s"},
+        "server": {"client_timeout": "10 s", "server_timeout": "10 s"},
+    }
+    study.write_text(tomli_w.dumps(tables))
+    (folder / "slow_solver.py").write_text((HERE / "slow_solver.py").read_text())
+    return study
+
+
+def in_mid_study(out: Path, finished: int = 3, incarnation: int = 1) -> None:
+    """Wait until simulations have finished, in the server's present life, and some are being run."""
+
+    def there() -> bool:
+        connect = out / "connect.json"
+        if not connect.is_file() or json.loads(connect.read_text())["incarnation"] < incarnation:
+            return False
+        return len(events(out, "finished")) >= finished and "RUNNING" in queue("-workers").values()
+
+    wait_for(there, 120)
+
+
+def ends_well(following: subprocess.Popen[str], out: Path, incarnations: int = 1) -> str:
+    """The submitting command ends, with everything accounted for and the queue empty; returns what it printed."""
+    said, _ = following.communicate(timeout=240)
+    servers = "\n".join(path.read_text() for path in sorted((out / "slurm").glob("server-*.log")))
+    assert following.returncode == 0, said + servers
+    assert queue() == {}
+    accounted_for(out, incarnations)
+    return said + servers
+
+
+def accounted_for(out: Path, incarnations: int) -> None:
+    found = report(out)
+    assert (found["status"], found["incarnations"]) == ("finished", incarnations)
+    simulations, samples = found["simulations"], found["samples"]
+    assert (simulations["finished"], simulations["failed"]) == (simulations["requested"], 0)
+    assert samples["expected"] == samples["unique"] == samples["trained_unique"] == SIMULATIONS * STEPS
+
+
+def test_the_example_ends_finished_and_no_job_is_left(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = ("solver.simulations=12", "solver.validation_simulations=2", "solver.options.points=16")
+    settings += ("buffer.capacity=400", "buffer.watermark=50", "buffer.presentations_per_sample=1")
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    said = penstock(
+        *("submit", EXAMPLES / "heat" / "study.toml", "--scheduler", "slurm", "--profile", write_profile(tmp_path)),
+        *("--out", out, *overrides),
+    )
+    assert queue() == {}
+    found = report(out)
+    assert (found["status"], found["incarnations"], found["simulations"]["finished"]) == ("finished", 1, 14)
+    assert found["samples"]["expected"] == found["samples"]["trained_unique"] == 600
+    assert "heat: finished (production ended)" in said
+    assert {path.name for path in (out / "slurm").iterdir()} > {"server.sbatch", "workers.sbatch", "profile.toml"}
+    assert "jobs: none (the last server's, " in penstock("status", out)
+    again = penstock(
+        "submit", EXAMPLES / "heat" / "study.toml", "--profile", tmp_path / "cluster.toml", "--out", out, code=2
+    )
+    assert f"--out {out}: holds another study (heat) already" in again
+    assert "the study has finished; nothing is left to do" in penstock("submit", out)
+
+
+def test_cancelled_workers_and_a_drained_node_are_got_over(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    following = started("submit", write_study(tmp_path), "--profile", write_profile(tmp_path), "--out", out)
+    in_mid_study(out)
+    status = penstock("status", out)
+    assert "slow: running\n" in status
+    assert "workers: 2 running" in status
+    first = min(queue("-workers"))
+    slurm("scancel", first)
+    wait_for(lambda: len(queue("-workers")) == 2 and first not in queue("-workers"))
+
+    slurm("scontrol", "update", "NodeName=n2", "State=DRAIN", "Reason=test")
+    slurm("scancel", *queue("-workers"))
+    wait_for(lambda: list(queue("-workers").values()) == ["PENDING", "PENDING"])
+    assert "workers: 2 pending" in penstock("status", out)
+    assert len(events(out, "finished")) < SIMULATIONS
+    slurm("scontrol", "update", "NodeName=n2", "State=RESUME")
+    said = ends_well(following, out)
+    assert f"the workers' job {first} on n2 ended: CANCELLED" in said
+
+
+def test_a_worker_killed_hard_is_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    following = started("submit", write_study(tmp_path), "--profile", write_profile(tmp_path), "--out", out)
+    in_mid_study(out)
+    os.kill(events(out, "client")[0]["pid"], signal.SIGKILL)
+    said = ends_well(following, out)
+    assert "ended: FAILED after" in said
+    assert report(out)["simulations"]["restarted"] == 1
+
+
+def test_a_cancelled_server_goes_on_in_the_job_in_waiting(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    following = started("submit", write_study(tmp_path), "--profile", write_profile(tmp_path), "--out", out)
+    in_mid_study(out)
+    time.sleep(2)  # a checkpoint or two
+    server, waiting = sorted(queue("-server"), key=int)
+    slurm("scancel", server)
+    wait_for(lambda: queue("-server").get(waiting) == "RUNNING", 90)
+    said = ends_well(following, out, incarnations=2)
+    assert f"job {waiting} is in waiting" in said
+    assert "the study goes on" in said
+
+
+def test_when_its_time_is_up_it_goes_back_to_the_queue_and_a_cancelled_study_continues(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    profile = write_profile(tmp_path, server={"requeue": 2})
+    said = penstock("submit", write_study(tmp_path, pause=0.3), "--profile", profile, "--out", out, "--detach")
+    assert f"see how it goes with: penstock status {out}" in said
+    in_mid_study(out)
+    (server,) = (id_ for id_, state in queue("-server").items() if state == "RUNNING")
+    slurm("scancel", "--batch", "--signal=USR1", server)  # the signal that Slurm sends before the limit
+    wait_for(lambda: queue("-server").get(server) == "PENDING", 60)
+    assert f"slow: waiting for its job {server} to start" in penstock("status", out)
+    assert report(out)["status"] == "stopped"
+    assert any((out / "checkpoints").iterdir())
+    slurm("scontrol", "update", f"JobId={server}", "StartTime=now")  # Slurm lets a requeued job wait for two minutes
+    in_mid_study(out, len(events(out, "finished")) + 1, incarnation=2)
+
+    said = penstock("cancel", out)
+    assert "stopping with a checkpoint" in said
+    assert queue() == {}
+    assert report(out)["status"] == "stopped"
+    assert "slow: stopped after" in penstock("status", out)
+    resolved = out / "study.toml"
+    resolved.write_text(resolved.read_text().replace("pause = 0.3", "pause = 0.01"))
+    following = subprocess.Popen(
+        [*PENSTOCK, "submit", out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    ends_well(following, out, incarnations=3)
+
+
+def test_slurm_is_asked_about_a_profile(tmp_path: Path) -> None:
+    study, profile = write_study(tmp_path), write_profile(tmp_path, workers={"partition": "nowhere"})
+    said = penstock("check", study, "--profile", profile, code=2)
+    assert f"{profile}: [workers] sbatch --parsable --test-only" in said
+    assert "invalid partition specified: nowhere" in said
+    assert "nothing wrong found" in penstock("check", study, "--profile", write_profile(tmp_path))
+    out = tmp_path / "run"
+    refused = penstock(
+        "submit", study, "--profile", write_profile(tmp_path, server={"time": "x"}), "--out", out, code=2
+    )
+    assert (
+        '[server] time = "x": expected a number followed by one of ms, s, min, h, d; for example time = "4 h"'
+        in refused
+    )
+    assert not out.exists()
