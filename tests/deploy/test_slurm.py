@@ -49,7 +49,7 @@ def write_profile(folder: Path, **changes: dict[str, Any]) -> Path:
     return profile
 
 
-def write_study(folder: Path, pause: float = 0.1) -> Path:
+def write_study(folder: Path, pause: float = 0.1, **solver: Any) -> Path:
     study = folder / "study.toml"
     tables = {
         "study": {"name": "slow", "seed": 1},
@@ -59,6 +59,7 @@ def write_study(folder: Path, pause: float = 0.1) -> Path:
             "options": {"steps": STEPS, "pause": pause},
             "simulations": SIMULATIONS,
             "validation_simulations": 1,
+            **solver,
         },
         "fields": {"u": {}},
         "buffer": {"capacity": 50},
@@ -165,7 +166,7 @@ def test_a_cancelled_server_goes_on_in_the_job_in_waiting(tmp_path: Path) -> Non
     wait_for(lambda: queue("-server").get(waiting) == "RUNNING", 90)
     said = ends_well(following, out, incarnations=2)
     assert f"job {waiting} is in waiting" in said
-    assert "the study goes on" in said
+    assert f"job {waiting} on n1" in said
 
 
 def test_when_its_time_is_up_it_goes_back_to_the_queue_and_a_cancelled_study_continues(tmp_path: Path) -> None:
@@ -194,6 +195,16 @@ def test_when_its_time_is_up_it_goes_back_to_the_queue_and_a_cancelled_study_con
         [*PENSTOCK, "submit", out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     ends_well(following, out, incarnations=3)
+
+
+def test_workers_that_cannot_start_end_the_study(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    study = write_study(tmp_path, adapter="slow_solver:Dying", options={})
+    said = penstock("submit", study, "--profile", write_profile(tmp_path), "--out", out, code=1)
+    assert queue() == {}
+    assert "jobs of workers in a row died within 20 s of their start; the last (" in report(out)["message"]
+    assert "this solver needs a licence" in report(out)["message"]
+    assert f"continue it with: penstock submit {out}" in said
 
 
 def test_slurm_is_asked_about_a_profile(tmp_path: Path) -> None:
