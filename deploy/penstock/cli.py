@@ -129,6 +129,9 @@ def resume(directory: RunDirectory) -> None:
     if report.is_file() and json.loads(report.read_text())["status"] == "finished":
         print(f"{directory}: the study has finished; nothing is left to do")
         return
+    from penstock.slurm.state import expect_no_jobs
+
+    expect_no_jobs(directory)
     study = load_and_check(directory / "study.toml", None)
     from penstock.run import run_study
 

@@ -160,6 +160,8 @@ def test_killed_and_cancelled_workers_and_a_drained_node_are_got_over(tmp_path: 
     status = penstock("status", out)
     assert "slow: running\n" in status
     assert "workers: 2 running" in status
+    for command in ("resume", "submit"):
+        assert f"wait, or stop them with `penstock cancel {out}`" in penstock(command, out, code=2)
     killed, cancelled = sorted(queue("-workers"))
     os.kill(events(out, "client")[0]["pid"], signal.SIGKILL)
     slurm("scancel", cancelled)

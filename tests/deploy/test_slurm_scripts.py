@@ -59,7 +59,7 @@ def test_scripts_of_the_page_s_profile(tmp_path: Path) -> None:
         "#SBATCH --cpus-per-task=8",
         "#SBATCH --signal=B:USR1@300",
         "#SBATCH --requeue",
-        "module load openmpi/5",
+        "module load openmpi/5 || exit",
         "export OMP_PLACES=cores",
         "exec apptainer exec --nv /shared/penstock.sif /shared/venvs/penstock/bin/python -m penstock.main slurm-server "
         "'/shared/my 50% run'",
@@ -71,7 +71,7 @@ def test_scripts_of_the_page_s_profile(tmp_path: Path) -> None:
         subprocess.run(["bash", "-n"], input=text, text=True, check=True)
         lines = text.splitlines()
         assert max(i for i, line in enumerate(lines) if line.startswith("#SBATCH")) < lines.index(
-            "module load openmpi/5"
+            "module load openmpi/5 || exit"
         )
 
 

@@ -52,7 +52,7 @@ def render(study: str, name: str, profile: Profile, directory: Path) -> dict[str
         "server": profile.server,
         "workers": profile.workers,
         "options": lambda job, title, log: "\n".join(options(profile, job, title, log)),
-        "prepare": "\n".join([*(f"module load {shlex.quote(m)}" for m in slurm.modules), *slurm.environment]),
+        "prepare": "\n".join([*(f"module load {shlex.quote(m)} || exit" for m in slurm.modules), *slurm.environment]),
         "penstock": f"{container}{shlex.quote(slurm.interpreter)} -m penstock.main",
         "connect_seconds": CONNECT_SECONDS,
     }

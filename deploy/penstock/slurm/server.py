@@ -17,7 +17,6 @@ from penstock.slurm.launcher import SlurmLauncher
 from penstock.slurm.profile import Profile
 from penstock.slurm.scripts import FOLDER, SERVER, WORKERS, jobs_name, used_profile
 from penstock.study_errors import StudyError
-from penstock_client import PenstockError
 
 RESTART = "PENSTOCK_RESTART"  # how many servers of this study have died
 TIME_IS_UP = "SIGUSR1"  # what server.sbatch asks Slurm to send
@@ -90,13 +89,17 @@ class _ServerJob:
         if self._restart >= self._profile.server.restarts:
             self._log(f"[server] restarts = {self._profile.server.restarts}: no other job goes on if this one dies")
             return
-        if self._others():
-            return  # this job has come back from the queue
-        following = self.slurm.submit(
-            self._directory / FOLDER / SERVER,
-            f"--dependency=afternotok:{self._job}",
-            environment={RESTART: str(self._restart + 1)},
-        )
+        try:
+            if self._others("server"):
+                return  # this job has come back from the queue
+            following = self.slurm.submit(
+                self._directory / FOLDER / SERVER,
+                f"--dependency=afternotok:{self._job}",
+                environment={RESTART: str(self._restart + 1)},
+            )
+        except SlurmError as error:
+            self._log(f"no other job goes on if this one dies: {error}")
+            return
         self._log(f"job {following} is in waiting, to go on if this one dies")
 
     def end(self, status: str, signal: str) -> None:
@@ -105,7 +108,7 @@ class _ServerJob:
         if status == "finished" or not signal:
             self.take_back()
         elif signal != TIME_IS_UP:
-            following = ", ".join(self._others())
+            following = ", ".join(self._others("server"))
             self._log(
                 f"the study goes on in job {following}"
                 if following
@@ -119,14 +122,15 @@ class _ServerJob:
             self.take_back()
 
     def take_back(self) -> None:
-        """Cancel the job in waiting: nothing is left for it to do."""
+        """Cancel the job in waiting, and whatever a life before has left: nothing is to be done."""
         try:
-            self.slurm.cancel(self._others())
-        except PenstockError as error:
-            self._log(f"the job in waiting could not be cancelled; it will find nothing to do: {error}")
+            self.slurm.cancel(self._others("server", "workers"))
+        except SlurmError as error:
+            self._log(f"jobs could not be cancelled; they will find nothing to do: {error}")
 
-    def _others(self) -> list[str]:
-        return [job.id for job in self.slurm.jobs(f"{self._name}-server") if not job.ended and job.id != self._job]
+    def _others(self, *kinds: str) -> list[str]:
+        names = [f"{self._name}-{kind}" for kind in kinds]
+        return [job.id for job in self.slurm.jobs(*names) if not job.ended and job.id != self._job]
 
 
 def _status(directory: Path) -> str:

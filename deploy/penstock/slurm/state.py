@@ -8,6 +8,7 @@ from pathlib import Path
 
 from penstock.slurm.commands import Job, Slurm, SlurmError
 from penstock.slurm.scripts import jobs_name, submitted
+from penstock.study_errors import StudyError
 
 
 @dataclass(frozen=True)
@@ -67,3 +68,12 @@ def read_jobs(directory: Path) -> StudyJobs | None:
     ended = sorted((job for job in servers if job.ended and job.nodes), key=lambda job: int(job.id))
     workers = Counter(job.state for job in jobs if job.name.endswith("-workers") and not job.ended)
     return StudyJobs(alive[0] if alive else None, len(alive) > 1, workers, ended[-1] if ended else None)
+
+
+def expect_no_jobs(directory: Path) -> None:
+    """Raise StudyError if jobs of the study are in the queue: on a shared file system the lock of a run directory need not be seen."""
+    jobs = read_jobs(directory)
+    if jobs is not None and jobs.any:
+        raise StudyError(
+            [f"{directory}: {jobs.line()}; expected none: wait, or stop them with `penstock cancel {directory}`"]
+        )

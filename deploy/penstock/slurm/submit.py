@@ -13,7 +13,7 @@ from penstock.run_directory import REPORT, hold, prepare
 from penstock.slurm.commands import Slurm, SlurmError
 from penstock.slurm.profile import Profile
 from penstock.slurm.scripts import FOLDER, SERVER, jobs_name, render, write_scripts
-from penstock.slurm.state import StudyJobs, read_jobs
+from penstock.slurm.state import StudyJobs, expect_no_jobs
 from penstock.status import read_state
 from penstock.study_errors import StudyError
 from penstock_client import PenstockError
@@ -49,16 +49,17 @@ def submit_study(study: Study, profile: Profile, directory: Path, *, resume: boo
     """
     directory = directory.absolute()
     if resume:
-        jobs = read_jobs(directory)
-        if jobs is not None and (jobs.any or jobs.unknown):
-            raise StudyError([f"{directory}: {jobs.line()}; expected none: see `penstock status {directory}`"])
+        expect_no_jobs(directory)
     if problems := check_profile(profile):
         raise StudyError(problems)
     with hold(directory):
         if not resume:
             prepare(study, directory)
         write_scripts(study.study.name, profile, directory)
-    job = Slurm().submit(directory / FOLDER / SERVER)
+    try:
+        job = Slurm().submit(directory / FOLDER / SERVER)
+    except SlurmError as error:
+        raise SlurmError(f"{error}; when that is mended: penstock submit {directory}") from error
     log(f"submitted the server (job {job}); its log will be {directory / FOLDER / f'server-{job}.log'}")
 
 
