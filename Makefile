@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEBIAN_PACKAGES := openfoam openfoam-examples openmpi-bin libopenmpi-dev libzmq3-dev pkg-config g++ gcc make valgrind prometheus dpkg-dev iproute2 \
   slurm-wlm munge
 
-.PHONY: env demo test lint bench results chaos system clean
+.PHONY: env demo test lint bench results chaos fuzz system clean
 
 env: $(VENV)/.installed  ## create .venv with everything pinned
 
@@ -41,6 +41,10 @@ lint: env
 bench: env  ## figures that the documentation quotes
 	$(BIN)/python benchmarks/buffer.py
 	$(BIN)/python benchmarks/stream.py
+
+fuzz: env system  ## a million mutated messages at every parser of server and client, and a million at those of libpenstock: docs/fuzzing.md
+	$(BIN)/python tests/fuzz/run.py --messages 1000000
+	$(BIN)/python tests/fuzz/c_parsers.py --inputs 1000000
 
 results: env  ## the tables and figures of docs/results.md: about an hour on 2 cores
 	$(BIN)/python benchmarks/laptop_protocol

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from penstock_client import Client
+from penstock_client import Client, read_connect_file
 from penstock_client.simulation import Simulation
 from penstock_server.config import Study
 from penstock_server.inline_engine import InlineEngine
@@ -47,6 +47,22 @@ class LiveServer:
             **({"stdout": subprocess.PIPE} | options),
         )
 
+    def behind(self, control: str, data: str) -> Path:
+        """A connect.json by which clients reach this server at other addresses, those of proxies."""
+        coordinator = self.engine._coordinator
+        coordinator._welcome = replace(coordinator._welcome, rank_endpoints=(data,))
+        path = self.directory / "behind.json"
+        replace(read_connect_file(self.connect), control=control).write(path)
+        return path
+
+    def vanish(self) -> None:
+        """Be gone without a word to anybody, as a server that was killed."""
+        assert self.engine._sockets is not None
+        self.engine._sockets.close()
+        self.engine._rank.stop("vanished")
+        self.engine._rank.conclude()
+        self.closed = True
+
     def report(self) -> dict[str, Any]:
         """Wait for the end of the study and return its report."""
         assert self.engine.wait(60), self.engine.status()
@@ -64,14 +80,21 @@ def live_server(
     retries: int = 0,
     credit: int | str = "8 MiB",
     server_timeout: float = 30.0,
+    client_timeout: float = 20.0,
+    solver: Mapping[str, Any] | None = None,
+    files: Path = Path(),
+    max_message: int | str = "16 MiB",
 ) -> Iterator[LiveServer]:
-    """Run a study with these fields and one parameter `a` in [2, 3]; its run directory is `directory`."""
+    """Run a study with these fields and one parameter `a` in [2, 3]; its run directory is `directory`.
+
+    solver: laid over [solver], where workers are to run one. files: the folder of the study file.
+    """
     study = Study.model_validate(
         {
             "study": {"name": "live", "engine": "inline"},
             "parameters": {"a": [2.0, 3.0]},
             "solver": {
-                "command": [sys.executable],
+                **(solver or {"command": [sys.executable]}),
                 "simulations": simulations,
                 "validation_simulations": validation_simulations,
                 "retries": retries,
@@ -80,7 +103,13 @@ def live_server(
             "buffer": {"capacity": 500, "credit": credit},
             "model": {"name": "mlp", "hidden": [8]},
             "training": {"batch_size": 4, "device": "cpu", "threads": 1},
-            "server": {"heartbeat": 0.2, "server_timeout": server_timeout, "client_timeout": 20},
+            "server": {
+                "heartbeat": 0.2,
+                "server_timeout": server_timeout,
+                "client_timeout": client_timeout,
+                "max_message": max_message,
+            },
+            "directory": str(files),
         }
     )
     directory.mkdir(parents=True, exist_ok=True)

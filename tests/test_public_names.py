@@ -13,6 +13,7 @@ PUBLIC = {
             "Client",
             "ConnectError",
             "ConnectInfo",
+            "ConnectionBroken",
             "Field",
             "FieldError",
             "PenstockError",

@@ -33,7 +33,7 @@ def shown(text: str, key: str) -> object:
     if isinstance(value, dict) and "name" in value:
         return NamedOptions(**value)
     if isinstance(value, str) and value[0].isdigit() and " " in value:
-        return parse_bytes(value) if key == "credit" else parse_seconds(value)
+        return parse_bytes(value) if key in ("credit", "max_message") else parse_seconds(value)
     return value
 
 

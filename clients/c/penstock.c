@@ -34,6 +34,8 @@ struct penstock {
     uint8_t client[PNSK_CLIENT_BYTES];
     uint32_t ranks;
     pnsk_link control;
+    pnsk_buffer hello; /* said again over a control connection that was made anew */
+    uint64_t number;   /* of the latest request */
     pnsk_welcome welcome;
     pnsk_heartbeat *beat;
     pnsk_stream *streams; /* welcome.n_ranks */
@@ -80,28 +82,70 @@ static pnsk_header header_of(const penstock *p, uint8_t kind)
     return header;
 }
 
-/* Wait for the answer to a request; deadline_ms 0: as long as the server is alive. The caller closes answer->payload. */
-static penstock_status await_answer(penstock *p, uint8_t asked, uint8_t expected, int64_t deadline_ms,
-                                    pnsk_message *answer)
+/* What an answer is worth: DONE, or NO_HELLO when the connection was made anew and HELLO is to be said over it first. */
+typedef enum { DONE, LATE, NO_HELLO } worth;
+
+static worth judge(penstock *p, const pnsk_header *asked, uint8_t expected, pnsk_message *answer, penstock_status *status)
 {
+    if (answer->header.kind == PNSK_REFUSE && (answer->header.offset == asked->offset || answer->header.offset == 0)) {
+        uint32_t reason = 0;
+        *status = pnsk_refused(answer, &reason, &p->error);
+        return reason == PNSK_NO_HELLO ? NO_HELLO : DONE;
+    }
+    if (answer->header.offset != asked->offset) { /* the second answer to something that was asked twice */
+        zmq_msg_close(&answer->payload);
+        return LATE;
+    }
+    *status = PENSTOCK_OK;
+    if (answer->header.kind == expected)
+        return DONE;
+    zmq_msg_close(&answer->payload);
+    if (answer->header.kind == PNSK_NO_MORE) {
+        snprintf(p->error.text, sizeof p->error.text, "the study has ended; no more simulations are wanted");
+        *status = PENSTOCK_ABANDONED;
+    } else {
+        snprintf(p->error.text, sizeof p->error.text, "%s in answer to %s, expected %s", pnsk_kind_name(answer->header.kind),
+                 pnsk_kind_name(asked->kind), pnsk_kind_name(expected));
+        *status = PENSTOCK_BAD_MESSAGE;
+    }
+    return DONE;
+}
+
+static penstock_status send_hello(penstock *p)
+{
+    pnsk_header header = header_of(p, PNSK_HELLO);
+    header.simulation = -1;
+    header.attempt = 0;
+    return pnsk_link_send(&p->control, &header, &p->hello, &p->error);
+}
+
+/* Send a request, again while it is not answered, and wait for the answer; deadline_ms 0: as long as the server is alive. The
+ * server knows a repetition by its number, which is in `header`. The caller closes answer->payload. */
+static penstock_status converse(penstock *p, const pnsk_header *header, const pnsk_buffer *payload, uint8_t expected,
+                                int64_t deadline_ms, pnsk_message *answer)
+{
+    int64_t again_ms = 0;
     for (;;) {
+        penstock_status status = PENSTOCK_OK;
+        if (pnsk_now_ms() >= again_ms) {
+            status = pnsk_link_send(&p->control, header, payload, &p->error);
+            again_ms = pnsk_now_ms() + PNSK_ASK_MS;
+        }
         bool got = false;
-        penstock_status status = pnsk_link_receive(&p->control, PNSK_WAIT_MS, &got, answer, &p->error);
+        if (status == PENSTOCK_OK)
+            status = pnsk_link_receive(&p->control, PNSK_WAIT_MS, &got, answer, &p->error);
         if (status != PENSTOCK_OK)
             return status;
-        if (got && answer->header.kind == expected)
-            return PENSTOCK_OK;
-        if (got && answer->header.kind == PNSK_REFUSE)
-            return pnsk_refused(answer, &p->error);
         if (got) {
-            zmq_msg_close(&answer->payload);
-            if (answer->header.kind == PNSK_NO_MORE) {
-                snprintf(p->error.text, sizeof p->error.text, "the study has ended; no more simulations are wanted");
-                return PENSTOCK_ABANDONED;
+            const worth is = judge(p, header, expected, answer, &status);
+            if (is == DONE)
+                return status;
+            if (is == NO_HELLO) {
+                if ((status = send_hello(p)) != PENSTOCK_OK)
+                    return status;
+                again_ms = 0;
             }
-            snprintf(p->error.text, sizeof p->error.text, "%s in answer to %s, expected %s",
-                     pnsk_kind_name(answer->header.kind), pnsk_kind_name(asked), pnsk_kind_name(expected));
-            return PENSTOCK_BAD_MESSAGE;
+            continue;
         }
         if (p->beat != NULL && (status = pnsk_heartbeat_check(p->beat, &p->error)) != PENSTOCK_OK)
             return status;
@@ -110,13 +154,13 @@ static penstock_status await_answer(penstock *p, uint8_t asked, uint8_t expected
     }
 }
 
-static penstock_status request(penstock *p, const pnsk_header *header, const pnsk_buffer *payload, uint8_t expected,
+static penstock_status request(penstock *p, pnsk_header header, const pnsk_buffer *payload, uint8_t expected,
                                int64_t deadline_ms, pnsk_message *answer)
 {
     if (payload->failed)
         return no_memory(p);
-    const penstock_status status = pnsk_link_send(&p->control, header, payload, &p->error);
-    return status != PENSTOCK_OK ? status : await_answer(p, header->kind, expected, deadline_ms, answer);
+    header.offset = ++p->number;
+    return converse(p, &header, payload, expected, deadline_ms, answer);
 }
 
 /* --- connecting ----------------------------------------------------------------------------------------------- */
@@ -147,13 +191,13 @@ static penstock_status say_hello(penstock *p, double seconds)
 {
     char host[256] = "?";
     gethostname(host, sizeof host - 1);
-    pnsk_buffer hello = {0};
-    pnsk_hello_pack(&hello, p->client, (uint32_t)getpid(), host);
+    pnsk_hello_pack(&p->hello, p->client, (uint32_t)getpid(), host);
+    if (p->hello.failed)
+        return no_memory(p);
     const pnsk_header header = header_of(p, PNSK_HELLO);
     pnsk_message answer;
     const int64_t deadline = pnsk_now_ms() + (int64_t)(seconds * 1000) + 1;
-    penstock_status status = request(p, &header, &hello, PNSK_WELCOME, deadline, &answer);
-    free(hello.data);
+    penstock_status status = converse(p, &header, &p->hello, PNSK_WELCOME, deadline, &answer);
     if (status == PENSTOCK_NO_CONNECTION) {
         const char *what = p->control.rejected
                                ? "the server rejects the keys in connect.json: it belongs to another study, take the "
@@ -226,7 +270,7 @@ static penstock_status connect_to(penstock *p, const char *path, uint32_t rank, 
         return no_memory(p);
     p->ranks = ranks;
     p->base = (pnsk_header){.incarnation = p->server.incarnation, .simulation = -1, .rank = rank};
-    status = pnsk_link_open(&p->control, p->context, &p->server, p->server.control, "the coordinator", &p->error);
+    status = pnsk_link_open(&p->control, p->context, &p->server, p->server.control, "the coordinator", true, &p->error);
     if (status == PENSTOCK_OK)
         status = say_hello(p, seconds);
     return status == PENSTOCK_OK ? open_streams(p) : status;
@@ -276,7 +320,7 @@ penstock_status penstock_begin(penstock *p)
     header.attempt = (uint32_t)attempt;
     const pnsk_buffer nothing = {0};
     pnsk_message answer;
-    status = request(p, &header, &nothing, PNSK_ASSIGN, 0, &answer);
+    status = request(p, header, &nothing, PNSK_ASSIGN, 0, &answer);
     if (status != PENSTOCK_OK)
         return settle(p, status);
     pnsk_assign_free(&p->assign);
@@ -395,7 +439,7 @@ penstock_status penstock_announce(penstock *p, const penstock_field *fields, siz
     pnsk_announce_pack(&payload, fields, (uint32_t)count);
     const pnsk_header header = header_of(p, PNSK_ANNOUNCE);
     pnsk_message answer;
-    penstock_status status = request(p, &header, &payload, PNSK_ACCEPT, 0, &answer);
+    penstock_status status = request(p, header, &payload, PNSK_ACCEPT, 0, &answer);
     free(payload.data);
     if (status != PENSTOCK_OK)
         return settle(p, status);
@@ -513,7 +557,7 @@ static penstock_status send_finish(penstock *p, uint8_t outcome, const char *mes
     pnsk_finish_pack(&payload, outcome, p->ranks, (uint64_t)(p->last_step + 1), blocked_seconds, message);
     const pnsk_header header = header_of(p, PNSK_FINISH);
     pnsk_message answer;
-    const penstock_status status = request(p, &header, &payload, PNSK_FINISHED, deadline_ms, &answer);
+    const penstock_status status = request(p, header, &payload, PNSK_FINISHED, deadline_ms, &answer);
     free(payload.data);
     if (status != PENSTOCK_OK)
         return status;
@@ -530,10 +574,9 @@ penstock_status penstock_finish(penstock *p)
     if (!p->begun)
         return bad(p, "penstock_finish: no simulation has been begun");
     penstock_status status = PENSTOCK_OK;
-    const pnsk_header end = header_of(p, PNSK_END);
     const uint32_t n = p->announced ? p->n_streams : 0;
     for (uint32_t i = 0; i < n && status == PENSTOCK_OK; i++)
-        status = pnsk_stream_request_end(&p->streams[i], &end, &p->error);
+        status = pnsk_stream_request_end(&p->streams[i], &p->error);
     for (uint32_t i = 0; i < n && status == PENSTOCK_OK; i++)
         status = pnsk_stream_await_end(&p->streams[i], &p->error);
     if (status == PENSTOCK_OK)
@@ -568,6 +611,7 @@ void penstock_close(penstock *p)
     if (p->context != NULL)
         zmq_ctx_term(p->context);
     forget_fields(p);
+    free(p->hello.data);
     pnsk_assign_free(&p->assign);
     pnsk_welcome_free(&p->welcome);
     free(p);

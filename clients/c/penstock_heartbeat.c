@@ -30,7 +30,7 @@ static void hear(pnsk_heartbeat *beat, pnsk_message *message)
     penstock_status trouble = PENSTOCK_OK;
     bool abandon = false;
     if (message->header.kind == PNSK_REFUSE)
-        trouble = pnsk_refused(message, &error);
+        trouble = pnsk_refused(message, NULL, &error);
     else {
         if (message->header.kind != PNSK_ALIVE) {
             trouble = PENSTOCK_BAD_MESSAGE;
@@ -128,7 +128,7 @@ pnsk_heartbeat *pnsk_heartbeat_start(void *context, const pnsk_connect_file *ser
     beat->heard_ms = pnsk_now_ms();
     pthread_mutex_init(&beat->lock, NULL);
     int failed = 0;
-    if (pnsk_link_open(&beat->link, context, server, server->control, "the coordinator", error) == PENSTOCK_OK) {
+    if (pnsk_link_open(&beat->link, context, server, server->control, "the coordinator", true, error) == PENSTOCK_OK) {
         failed = start_thread(beat);
         if (failed == 0)
             return beat;

@@ -21,8 +21,23 @@ static penstock_status unusable(const pnsk_link *link, pnsk_error *error)
     return PENSTOCK_NO_CONNECTION;
 }
 
+static bool set(void *socket, int option, int value)
+{
+    return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
+}
+
+/* Who is cut off is noticed by TCP, and on control connections, whose messages are dealt with at once, by libzmq's own heartbeats:
+ * on a data connection they would fail while a trainer rank leaves messages unread. Shorter interruptions cost nothing. */
+static bool notices_a_cut(void *socket, bool control)
+{
+    const bool kept_alive = set(socket, ZMQ_TCP_KEEPALIVE, 1) && set(socket, ZMQ_TCP_KEEPALIVE_IDLE, 30) &&
+                            set(socket, ZMQ_TCP_KEEPALIVE_INTVL, 10) && set(socket, ZMQ_TCP_KEEPALIVE_CNT, 3);
+    return kept_alive && (!control || (set(socket, ZMQ_HEARTBEAT_IVL, 10000) && set(socket, ZMQ_HEARTBEAT_TIMEOUT, 60000) &&
+                                       set(socket, ZMQ_HEARTBEAT_TTL, 60000)));
+}
+
 penstock_status pnsk_link_open(pnsk_link *link, void *context, const pnsk_connect_file *server, const char *endpoint,
-                               const char *peer, pnsk_error *error)
+                               const char *peer, bool control, pnsk_error *error)
 {
     memset(link, 0, sizeof *link);
     link->peer = peer;
@@ -32,12 +47,15 @@ penstock_status pnsk_link_open(pnsk_link *link, void *context, const pnsk_connec
     if (link->socket == NULL || link->monitor == NULL)
         return unusable(link, error);
     const int unlimited = 0; /* credit bounds what is on the way, not message counts */
+    const int reconnect_max_ms = 2000;
     char events[64];
     snprintf(events, sizeof events, "inproc://penstock-%p", link->socket);
     const int watched = ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
                         ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
     if (zmq_setsockopt(link->socket, ZMQ_SNDHWM, &unlimited, sizeof unlimited) != 0 ||
         zmq_setsockopt(link->socket, ZMQ_RCVHWM, &unlimited, sizeof unlimited) != 0 ||
+        !notices_a_cut(link->socket, control) ||
+        zmq_setsockopt(link->socket, ZMQ_RECONNECT_IVL_MAX, &reconnect_max_ms, sizeof reconnect_max_ms) != 0 ||
         zmq_setsockopt(link->socket, ZMQ_CURVE_SERVERKEY, server->server_public_key, PNSK_Z85_KEY) != 0 ||
         zmq_setsockopt(link->socket, ZMQ_CURVE_PUBLICKEY, server->client_public_key, PNSK_Z85_KEY) != 0 ||
         zmq_setsockopt(link->socket, ZMQ_CURVE_SECRETKEY, server->client_secret_key, PNSK_Z85_KEY) != 0 ||
@@ -106,6 +124,14 @@ static void read_events(pnsk_link *link)
     zmq_msg_close(&frame);
 }
 
+bool pnsk_link_was_cut(pnsk_link *link)
+{
+    read_events(link);
+    const bool cut = link->cut;
+    link->cut = false;
+    return cut;
+}
+
 static penstock_status malformed(const pnsk_link *link, const char *what, pnsk_error *error)
 {
     snprintf(error->text, sizeof error->text, "%s sent a message that cannot be read: %.500s", link->peer, what);
@@ -164,12 +190,14 @@ void pnsk_link_close(pnsk_link *link, int linger_ms)
     link->socket = link->monitor = NULL;
 }
 
-penstock_status pnsk_refused(pnsk_message *message, pnsk_error *error)
+penstock_status pnsk_refused(pnsk_message *message, uint32_t *reason, pnsk_error *error)
 {
     pnsk_refuse refuse;
     penstock_status status = PENSTOCK_REFUSED;
     if (pnsk_refuse_unpack(zmq_msg_data(&message->payload), zmq_msg_size(&message->payload), &refuse, error)) {
         snprintf(error->text, sizeof error->text, "%.1900s (refused: %s)", refuse.text, pnsk_reason_name(refuse.reason));
+        if (reason != NULL)
+            *reason = refuse.reason;
         pnsk_refuse_free(&refuse);
     } else
         status = PENSTOCK_BAD_MESSAGE;

@@ -27,7 +27,7 @@ typedef struct {
 int64_t pnsk_now_ms(void);
 
 penstock_status pnsk_link_open(pnsk_link *link, void *context, const pnsk_connect_file *server, const char *endpoint,
-                               const char *peer, pnsk_error *error);
+                               const char *peer, bool control, pnsk_error *error);
 
 /* Send one message: header, and the payload unless it is NULL. Never blocks. */
 penstock_status pnsk_link_send(pnsk_link *link, const pnsk_header *header, const pnsk_buffer *payload,
@@ -41,7 +41,10 @@ penstock_status pnsk_link_receive(pnsk_link *link, int timeout_ms, bool *got, pn
 
 void pnsk_link_close(pnsk_link *link, int linger_ms);
 
-/* Put a REFUSE message into words. Closes its payload. */
-penstock_status pnsk_refused(pnsk_message *message, pnsk_error *error);
+/* Put a REFUSE message into words, and its reason into `reason` unless that is NULL. Closes its payload. */
+penstock_status pnsk_refused(pnsk_message *message, uint32_t *reason, pnsk_error *error);
+
+/* Whether the connection has broken since this was last asked; libzmq makes it anew by itself. */
+bool pnsk_link_was_cut(pnsk_link *link);
 
 #endif

@@ -11,7 +11,7 @@ penstock_status pnsk_stream_open(pnsk_stream *stream, void *context, const pnsk_
     memset(stream, 0, sizeof *stream);
     stream->welcome = welcome;
     stream->beat = beat;
-    return pnsk_link_open(&stream->link, context, server, welcome->rank_endpoints[trainer_rank], "a trainer rank", error);
+    return pnsk_link_open(&stream->link, context, server, welcome->rank_endpoints[trainer_rank], "a trainer rank", false, error);
 }
 
 /* Take in every message that is there, waiting for the first one up to timeout_ms. */
@@ -26,7 +26,7 @@ static penstock_status listen_for(pnsk_stream *stream, int timeout_ms, pnsk_erro
         if (!got)
             break;
         if (message.header.kind == PNSK_REFUSE)
-            return pnsk_refused(&message, error);
+            return pnsk_refused(&message, NULL, error);
         if (message.header.kind == PNSK_CREDIT) {
             if (message.header.count > stream->limit)
                 stream->limit = message.header.count;
@@ -54,17 +54,46 @@ static penstock_status listen_for(pnsk_stream *stream, int timeout_ms, pnsk_erro
     return PENSTOCK_OK;
 }
 
-/* Listen, and return early with the reason when waiting has become pointless. */
-static penstock_status wait_for_rank(pnsk_stream *stream, pnsk_error *error)
+static penstock_status ask(pnsk_stream *stream, uint8_t kind, pnsk_error *error)
 {
-    const penstock_status status = listen_for(stream, PNSK_WAIT_MS, error);
-    return status != PENSTOCK_OK ? status : pnsk_heartbeat_check(stream->beat, error);
+    pnsk_header question = stream->opened;
+    question.kind = kind;
+    return pnsk_link_send(&stream->link, &question, NULL, error);
+}
+
+/* A wait for the rank: until when to leave it in peace, and for how long then. */
+typedef struct {
+    int64_t until_ms, patience_ms;
+} waiting;
+
+static waiting begin_waiting(void)
+{
+    return (waiting){pnsk_now_ms() + PNSK_ASK_MS, PNSK_ASK_MS};
+}
+
+/* Listen for a while; return early with the reason when waiting has become pointless. A rank that knows nothing of this stream,
+ * because the connection is another one by now, owes us no answer: so it is asked, and refuses. */
+static penstock_status wait_for_rank(pnsk_stream *stream, uint8_t question, waiting *wait, pnsk_error *error)
+{
+    penstock_status status = listen_for(stream, PNSK_WAIT_MS, error);
+    if (status == PENSTOCK_OK)
+        status = pnsk_heartbeat_check(stream->beat, error);
+    const int64_t now = pnsk_now_ms();
+    if (status != PENSTOCK_OK || now < wait->until_ms)
+        return status;
+    wait->patience_ms = wait->patience_ms < PNSK_ASK_MOST_MS / 2 ? 2 * wait->patience_ms : PNSK_ASK_MOST_MS;
+    wait->until_ms = now + wait->patience_ms;
+    return ask(stream, question, error);
 }
 
 penstock_status pnsk_stream_begin(pnsk_stream *stream, const pnsk_header *header, const pnsk_buffer *begin,
                                   pnsk_error *error)
 {
     stream->ended = false;
+    stream->opened = *header;
+    stream->pieces = 0;
+    if (pnsk_link_was_cut(&stream->link)) /* with nothing of this simulation on the way: no harm, but credit is counted anew */
+        stream->sent = stream->limit = 0;
     return pnsk_link_send(&stream->link, header, begin, error);
 }
 
@@ -78,9 +107,13 @@ bool pnsk_stream_may_send(const pnsk_stream *stream, uint64_t size)
 static penstock_status wait_for_credit(pnsk_stream *stream, uint64_t size, pnsk_error *error)
 {
     const int64_t begun = pnsk_now_ms();
+    waiting wait = begin_waiting();
     penstock_status status = listen_for(stream, 0, error);
+    /* The rank grants more only when an eighth of the window has been used; a large piece may need it before. */
+    if (status == PENSTOCK_OK && size > stream->welcome->credit_bytes / 8)
+        status = ask(stream, PNSK_CREDIT, error);
     while (status == PENSTOCK_OK && !pnsk_stream_may_send(stream, size))
-        status = wait_for_rank(stream, error);
+        status = wait_for_rank(stream, PNSK_CREDIT, &wait, error);
     stream->blocked_ms += pnsk_now_ms() - begun;
     return status;
 }
@@ -142,6 +175,7 @@ penstock_status pnsk_stream_send(pnsk_stream *stream, const pnsk_header *header,
         zmq_msg_close(&stream->pending[--stream->n_pending]);
         return out_of_memory(size, error);
     }
+    stream->pieces++;
     stream->sent += size;
     stream->pending_bytes += size;
     return stream->pending_bytes >= stream->welcome->coalesce_bytes ? pnsk_stream_flush(stream, error) : status;
@@ -160,23 +194,33 @@ penstock_status pnsk_stream_step_sent(pnsk_stream *stream, pnsk_error *error)
     return listen_for(stream, 0, error);
 }
 
-penstock_status pnsk_stream_request_end(pnsk_stream *stream, const pnsk_header *header, pnsk_error *error)
+penstock_status pnsk_stream_request_end(pnsk_stream *stream, pnsk_error *error)
 {
     const penstock_status status = pnsk_stream_flush(stream, error);
-    return status != PENSTOCK_OK ? status : pnsk_link_send(&stream->link, header, NULL, error);
+    return status != PENSTOCK_OK ? status : ask(stream, PNSK_END, error);
 }
 
 penstock_status pnsk_stream_await_end(pnsk_stream *stream, pnsk_error *error)
 {
     penstock_status status = PENSTOCK_OK;
+    waiting wait = begin_waiting();
     while (status == PENSTOCK_OK && !stream->ended)
-        status = wait_for_rank(stream, error);
+        status = wait_for_rank(stream, PNSK_END, &wait, error);
     if (status != PENSTOCK_OK)
         return status;
-    if (stream->streamed.refused > 0) {
+    const pnsk_streamed *s = &stream->streamed;
+    if (s->refused > 0) {
         snprintf(error->text, sizeof error->text, "%s at %s refused %llu pieces of this simulation; its log says why",
-                 stream->link.peer, stream->link.endpoint, (unsigned long long)stream->streamed.refused);
+                 stream->link.peer, stream->link.endpoint, (unsigned long long)s->refused);
         return PENSTOCK_REFUSED;
+    }
+    const uint64_t arrived = s->accepted + s->duplicates;
+    if (arrived != stream->pieces) {
+        snprintf(error->text, sizeof error->text,
+                 "%llu of %llu pieces have reached %s at %s: the connection has broken, and what was on the way is lost; the "
+                 "simulation must be run again",
+                 (unsigned long long)arrived, (unsigned long long)stream->pieces, stream->link.peer, stream->link.endpoint);
+        return PENSTOCK_SERVER_LOST;
     }
     return PENSTOCK_OK;
 }

@@ -4,12 +4,16 @@
 
 #include "penstock_heartbeat.h"
 
-#define PNSK_WAIT_MS 200 /* between two looks at the heartbeat while waiting for the server */
+#define PNSK_WAIT_MS 200       /* between two looks at the heartbeat while waiting for the server */
+#define PNSK_ASK_MS 4000       /* of waiting, after which the server is asked (again) */
+#define PNSK_ASK_MOST_MS 60000 /* a trainer rank, which may have reason to be slow: longer each time, up to this */
 
 typedef struct {
     pnsk_link link;
     const pnsk_welcome *welcome;
     pnsk_heartbeat *beat;
+    pnsk_header opened; /* BEGIN of the simulation that is streamed */
+    uint64_t pieces;    /* of it, sent and pending */
     uint64_t sent;  /* payload bytes since the connection was made, those pending included */
     uint64_t limit; /* cumulative payload bytes that may be sent; granted by CREDIT */
     zmq_msg_t *pending;
@@ -42,7 +46,7 @@ penstock_status pnsk_stream_flush(pnsk_stream *stream, pnsk_error *error);
 penstock_status pnsk_stream_step_sent(pnsk_stream *stream, pnsk_error *error);
 
 /* END, and waiting for STREAMED: the rank has dealt with every piece. Two calls, so that all ranks work at once. */
-penstock_status pnsk_stream_request_end(pnsk_stream *stream, const pnsk_header *header, pnsk_error *error);
+penstock_status pnsk_stream_request_end(pnsk_stream *stream, pnsk_error *error);
 penstock_status pnsk_stream_await_end(pnsk_stream *stream, pnsk_error *error);
 
 /* Drop what is pending and close. */

@@ -28,7 +28,7 @@ const char *pnsk_reason_name(uint32_t reason)
 {
     static const char *const names[] = {"?",          "malformed",     "version",       "incarnation", "unknown_simulation",
                                         "stale_attempt", "unknown_field", "schema",     "size",        "dtype",
-                                        "not_finite", "no_begin",      "study_over"};
+                                        "not_finite", "no_begin",      "study_over",  "no_hello",    "given_up"};
     return reason < sizeof names / sizeof *names ? names[reason] : "?";
 }
 

@@ -38,6 +38,8 @@ enum pnsk_kind {
     PNSK_REFUSE
 };
 
+enum pnsk_reason { PNSK_NO_HELLO = 13 }; /* those that this library acts upon */
+
 enum pnsk_outcome { PNSK_OUTCOME_FINISHED = 0, PNSK_OUTCOME_FAILED = 1 };
 
 /* The header's fields, in the units of penstock_client.wire.Header. */

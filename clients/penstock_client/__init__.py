@@ -13,6 +13,7 @@ from penstock_client.connect_file import ConnectInfo, read_connect_file
 from penstock_client.errors import (
     Abandoned,
     ConnectError,
+    ConnectionBroken,
     FieldError,
     PenstockError,
     Refused,
@@ -28,6 +29,7 @@ __all__ = [
     "Client",
     "ConnectError",
     "ConnectInfo",
+    "ConnectionBroken",
     "Field",
     "FieldError",
     "PenstockError",

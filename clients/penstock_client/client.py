@@ -11,17 +11,20 @@ from pathlib import Path
 from types import TracebackType
 
 from penstock_client.connect_file import read_connect_file
+from penstock_client.control import Control
 from penstock_client.errors import ConnectError, Refused, ServerLost, WireError
 from penstock_client.heartbeat import Heartbeat
-from penstock_client.payloads import Assign, Hello, Refuse, Welcome
+from penstock_client.payloads import Assign, Hello
 from penstock_client.simulation import Simulation
-from penstock_client.stream import WAIT, Stream
-from penstock_client.transport import Connection, Transport
-from penstock_client.wire import ANY_SIMULATION, Header, Kind, unpack
+from penstock_client.stream import Stream
+from penstock_client.transport import Transport
+from penstock_client.wire import ANY_SIMULATION, Header, Kind
 from penstock_client.zmq_transport import ZmqTransport
 
 SIMULATION_VARIABLE = "PENSTOCK_SIMULATION"
 ATTEMPT_VARIABLE = "PENSTOCK_ATTEMPT"
+SUSPICIOUS = 3  # heartbeats without an answer after which connect.json is looked at: has the server been restarted?
+LOOK = 1.0  # seconds between two such looks
 
 
 class Client:
@@ -42,8 +45,12 @@ class Client:
         rank, ranks: this process's MPI rank and their number, where each sends its own piece.
         transport, control, incarnation: for the inline engine and tests, in place of `connect`.
 
+    Attributes:
+        welcome: what the server has told. incarnation: which of the server's lives this client belongs to.
+
     Raises:
         ConnectError: no usable connect.json, or nobody answers within `timeout`.
+        ServerLost: connect.json has been written anew meanwhile, by a server that was restarted.
         Refused: the connect.json belongs to an earlier incarnation of the server.
     """
 
@@ -58,21 +65,26 @@ class Client:
         control: str = "control",
         incarnation: int = 1,
     ) -> None:
+        self._connect, self._watches = connect, transport is None
         if transport is None:
             info = read_connect_file(connect)
             transport, control, incarnation = ZmqTransport(info), info.control, info.incarnation
         self._transport = transport
         self._ranks = ranks
+        self.incarnation = incarnation
         self._base = Header(Kind.HELLO, incarnation, ANY_SIMULATION, rank=rank)
         self._id = secrets.token_bytes(16)
+        self._looked = 0.0
+        self._lost = False  # nothing can be delivered any more
         self._streams: list[Stream] = []
         self._heartbeat: Heartbeat | None = None
-        self._control: Connection = transport.connect(control)
+        hello = Hello(self._id, os.getpid(), socket.gethostname())
+        self._control = Control(transport.connect(control, control=True), self._base, hello)
         try:
-            self.welcome = self._hello(control, timeout)
+            self.welcome = self._control.hello(control, timeout, self._look_for_another_server)
             if self.welcome.heartbeat_ms:
                 self._heartbeat = Heartbeat(
-                    transport.connect(control),
+                    transport.connect(control, control=True),
                     self._id,
                     incarnation,
                     self.welcome.heartbeat_ms / 1000,
@@ -83,6 +95,7 @@ class Client:
                 for endpoint in self.welcome.rank_endpoints
             ]
         except BaseException:
+            self._lost = True
             self.close()
             raise
 
@@ -116,12 +129,13 @@ class Client:
 
     def close(self) -> None:
         """Close every connection; a simulation that is not finished is handed out again by the server."""
+        deliver = not self._lost
         if self._heartbeat is not None:
             self._heartbeat.close()
         for stream in self._streams:
-            stream.close()
-        self._control.close()
-        self._transport.close()
+            stream.close(deliver=deliver)
+        self._control.close(deliver=deliver)
+        self._transport.close(deliver=deliver)
 
     def __enter__(self) -> Client:
         return self
@@ -132,19 +146,22 @@ class Client:
         self.close()
 
     def _next(self, wanted: int, attempt: int) -> Simulation | None:
+        self._serve(ANY_SIMULATION, 0)
         header = self._base._replace(kind=Kind.NEXT, simulation=wanted, attempt=attempt)
-        self._control.send([header.pack(), b""])
-        answer, payload = self._answer()
+        answer, payload = self._control.ask(header, b"", self._check_server)
         if answer.kind is Kind.NO_MORE:
             return None
         if answer.kind is not Kind.ASSIGN:
             raise WireError(f"{answer.kind.name} in answer to NEXT")
-        assign = Assign.unpack(payload)
-        if self._heartbeat is not None:
-            self._heartbeat.serve(answer.simulation, answer.attempt)
+        assign, names = Assign.unpack(payload), self.welcome.parameters
+        if len(assign.parameters) != len(names) or answer.simulation < 0:
+            raise WireError(
+                f"ASSIGN of simulation {answer.simulation} has {len(assign.parameters)} parameters, WELCOME named {len(names)}"
+            )
+        self._serve(answer.simulation, answer.attempt)
         return Simulation(
             self._base._replace(simulation=answer.simulation, attempt=answer.attempt),
-            dict(zip(self.welcome.parameters, assign.parameters, strict=True)),
+            dict(zip(names, assign.parameters, strict=True)),
             validation=assign.validation,
             ranks=self._ranks,
             welcome=self.welcome,
@@ -153,44 +170,49 @@ class Client:
             check=self._check,
         )
 
-    def _hello(self, control: str, timeout: float) -> Welcome:
-        hello = Hello(self._id, os.getpid(), socket.gethostname())
-        self._control.send([self._base.pack(), hello.pack()])
-        deadline = time.monotonic() + timeout
-        try:
-            header, payload = self._answer(deadline)
-        except ServerLost as error:
-            raise ConnectError(
-                f"no answer from {control} within {timeout:.0f} s: is the study running, and is its connect.json "
-                "the current one (address and keys)?"
-            ) from error
-        if header.kind is not Kind.WELCOME:
-            raise WireError(f"{header.kind.name} in answer to HELLO")
-        return Welcome.unpack(payload)
-
     def _request(self, header: Header, payload: bytes, expected: Kind) -> bytes:
-        self._control.send([header.pack(), payload])
-        answer, body = self._answer()
+        # That a simulation is not wanted any more does not keep its end from being reported.
+        check = self._check_server if header.kind is Kind.FINISH else self._check
+        try:
+            answer, body = self._control.ask(header, payload, check)
+        finally:
+            if header.kind is Kind.FINISH:
+                self._serve(ANY_SIMULATION, 0)
         if answer.kind is not expected:
             raise WireError(f"{answer.kind.name} in answer to {header.kind.name}, expected {expected.name}")
-        if expected is Kind.FINISHED and self._heartbeat is not None:
-            self._heartbeat.serve(ANY_SIMULATION, 0)
         return body
 
-    def _answer(self, deadline: float | None = None) -> tuple[Header, bytes]:
-        """The next control message; the server answers each request with exactly one."""
-        while (frames := self._control.receive(WAIT)) is None:
-            self._check()
-            if deadline is not None and time.monotonic() > deadline:
-                raise ServerLost("no answer")
-        if len(frames) != 2:
-            raise WireError(f"control message of {len(frames)} frames, expected 2")
-        header = unpack(frames[0])
-        if header.kind is Kind.REFUSE:
-            refuse = Refuse.unpack(frames[1])
-            raise Refused(refuse.reason, refuse.text)
-        return header, frames[1]
+    def _serve(self, simulation: int, attempt: int) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.serve(simulation, attempt)
 
     def _check(self) -> None:
+        """Raise what has made it pointless to go on with the current simulation."""
+        self._check_server()
         if self._heartbeat is not None:
-            self._heartbeat.check()
+            self._heartbeat.check_wanted()
+
+    def _check_server(self) -> None:
+        """Raise when the server is gone, or does not want this client."""
+        if self._heartbeat is None:
+            return
+        try:
+            self._heartbeat.check_server()
+            if self._heartbeat.silent() > SUSPICIOUS * self.welcome.heartbeat_ms / 1000:
+                self._look_for_another_server()
+        except (Refused, ServerLost):
+            self._lost = True
+            raise
+
+    def _look_for_another_server(self) -> None:
+        """A server that has been restarted has written connect.json anew; the one before will not answer any more."""
+        now = time.monotonic()
+        if not self._watches or now - self._looked < LOOK:
+            return
+        self._looked = now
+        try:
+            incarnation = read_connect_file(self._connect).incarnation
+        except ConnectError:
+            return  # being written, or gone with its study: the heartbeat's time-out decides
+        if incarnation != self._base.incarnation:
+            raise ServerLost(f"the server has been restarted (as incarnation {incarnation}): connect anew")

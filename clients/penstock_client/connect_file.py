@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from penstock_client.errors import ConnectError
+from penstock_client.private_file import write_private
 
 ENVIRONMENT_VARIABLE = "PENSTOCK_CONNECT"
+MAX_BYTES = 65536
+_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")  # Z85
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class ConnectInfo:
     """What connect.json holds: one flat JSON object, strings and integers only, so that a C client can read it.
 
     study: the study's name. incarnation: the server's current life. control: the coordinator's endpoint.
-    The keys are CURVE keys in Z85 (40 characters), made anew for each study.
+    The keys are CURVE keys in Z85 (40 characters), made for this study; the client pair is one worker's own.
     """
 
     study: str
@@ -31,13 +35,8 @@ class ConnectInfo:
         return f"ConnectInfo(study={self.study!r}, incarnation={self.incarnation}, control={self.control!r}, keys=***)"
 
     def write(self, path: Path) -> None:
-        """Write atomically with mode 0600; a reader sees the old file or the new one, never half of one."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(asdict(self), file, indent=1)
-            file.write("\n")
-        temporary.replace(path)
+        """Write atomically with mode 0600 (`write_private`)."""
+        write_private(path, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def read_connect_file(path: str | Path | None = None) -> ConnectInfo:
@@ -52,15 +51,22 @@ def read_connect_file(path: str | Path | None = None) -> ConnectInfo:
             f"no server given: set {ENVIRONMENT_VARIABLE} to the connect.json in the study's run directory"
         )
     try:
-        data = json.loads(Path(chosen).read_text())
-        info = ConnectInfo(**data)
+        with Path(chosen).open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES} bytes")
+        info = ConnectInfo(**json.loads(text))
     except OSError as error:
         raise ConnectError(
             f"cannot read {chosen} ({error.strerror}): is the study running, and is this path right?"
         ) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ConnectError(f"{chosen} is not a connect.json of this version of Penstock: {error}") from error
     for name, kind in ConnectInfo.__annotations__.items():
         if type(getattr(info, name)).__name__ != kind:
             raise ConnectError(f"{chosen}: {name} should be {kind}, is {getattr(info, name)!r}")
+        if name.endswith("_key") and not _KEY.fullmatch(getattr(info, name)):
+            raise ConnectError(f"{chosen}: {name} should be a CURVE key, 40 characters of Z85")
+    if not 0 <= info.incarnation < 2**32:
+        raise ConnectError(f"{chosen}: incarnation should be 0 to {2**32 - 1}, is {info.incarnation}")
     return info

@@ -5,6 +5,7 @@ PenstockError
 ├── WireError           bytes that are not a valid message (wrong magic, version, size, kind)
 ├── FieldError          an array that does not fit the announced field; raised before anything is sent
 ├── Refused             the server refused a message; `.reason` is a `Reason`, the text says what to do
+├── ConnectionBroken    what was on the way to a trainer rank is lost; the simulation must be run again
 ├── Abandoned           the server no longer wants this simulation (the study is stopping, or gave it to another)
 └── ServerLost          the server stopped answering for longer than its time-out
 """
@@ -32,6 +33,10 @@ class FieldError(PenstockError):
 
 class ServerLost(PenstockError):
     """The server has not answered heartbeats for longer than its time-out."""
+
+
+class ConnectionBroken(PenstockError):
+    """A data connection broke, and what was on the way over it is lost: the simulation cannot be whole and must be run again."""
 
 
 class Abandoned(PenstockError):

@@ -30,7 +30,7 @@ class Heartbeat:
         self._server_timeout = server_timeout
         self._current = (ANY_SIMULATION, 0)
         self._abandoned: tuple[int, int] | None = None
-        self._refused: Refused | None = None
+        self._trouble: Refused | WireError | None = None
         self._heard = time.monotonic()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="penstock-heartbeat", daemon=True)
@@ -40,22 +40,28 @@ class Heartbeat:
         """From now on beat for this simulation; ANY_SIMULATION when idle."""
         self._current = (simulation, attempt)
 
-    def check(self) -> None:
-        """Raise what the server's answers, or their absence, mean for the caller.
+    def silent(self) -> float:
+        """Seconds since the server's last answer."""
+        return time.monotonic() - self._heard
+
+    def check_server(self) -> None:
+        """Raise what the server's answers, or their absence, say about this client.
 
         Raises:
             ServerLost: no answer for longer than the server's time-out.
-            Refused: the server belongs to another incarnation or does not know this client.
-            Abandoned: the server no longer wants the current simulation.
+            Refused: the server belongs to another incarnation, or has given this client up.
         """
-        if self._refused is not None:
-            raise self._refused
-        silent = time.monotonic() - self._heard
+        if self._trouble is not None:
+            raise self._trouble
+        silent = self.silent()
         if silent > self._server_timeout:
             raise ServerLost(
                 f"the server has not answered for {silent:.0f} s (time-out {self._server_timeout:.0f} s): "
                 "is the study still running? `penstock status` in its run directory tells"
             )
+
+    def check_wanted(self) -> None:
+        """Raise Abandoned when the server no longer wants the current simulation."""
         if self._abandoned == self._current and self._current[0] != ANY_SIMULATION:
             raise Abandoned(f"the server no longer wants simulation {self._current[0]}, attempt {self._current[1]}")
 
@@ -70,18 +76,21 @@ class Heartbeat:
                 header = Header(Kind.HEARTBEAT, self._incarnation, simulation, attempt)
                 self._connection.send([header.pack(), self._client])
                 while (frames := self._connection.receive(0)) is not None:
-                    self._hear(frames)
+                    try:
+                        self._hear(frames)
+                    except WireError as error:  # for whoever waits: this thread has nobody to tell
+                        self._trouble = self._trouble or error
                 self._closing.wait(self._interval)
         finally:
-            self._connection.close()
+            self._connection.close(deliver=False)
 
     def _hear(self, frames: list[bytes]) -> None:
-        header = unpack(frames[0])
+        header, payload = unpack(frames[0]), b"".join(frames[1:2])
         self._heard = time.monotonic()
-        if header.kind is Kind.ALIVE and Alive.unpack(frames[1]).abandon:
+        if header.kind is Kind.ALIVE and Alive.unpack(payload).abandon:
             self._abandoned = (header.simulation, header.attempt)
         elif header.kind is Kind.REFUSE:
-            refuse = Refuse.unpack(frames[1])
-            self._refused = Refused(refuse.reason, refuse.text)
+            refuse = Refuse.unpack(payload)
+            self._trouble = Refused(refuse.reason, refuse.text)
         elif header.kind is not Kind.ALIVE:
             raise WireError(f"{header.kind.name} in answer to a heartbeat")

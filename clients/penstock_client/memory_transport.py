@@ -29,7 +29,7 @@ class MemoryConnection:
             raise WireError("waiting for a message that the handler has not sent")
         return self._replies.popleft() if self._replies else None
 
-    def close(self) -> None:
+    def close(self, *, deliver: bool = True) -> None:  # noqa: ARG002 - a Connection
         self._replies.clear()
 
 
@@ -40,11 +40,11 @@ class MemoryTransport:
         self._handlers = handlers
         self._made = 0
 
-    def connect(self, endpoint: str) -> Connection:
+    def connect(self, endpoint: str, *, control: bool = False) -> Connection:  # noqa: ARG002 - a Transport
         if endpoint not in self._handlers:
             raise ConnectError(f"no handler for {endpoint!r}, only for {', '.join(self._handlers)}")
         self._made += 1
         return MemoryConnection(f"memory-{self._made}".encode(), self._handlers[endpoint])
 
-    def close(self) -> None:
+    def close(self, *, deliver: bool = True) -> None:
         """Nothing to give back."""

@@ -20,3 +20,5 @@ class Reason(IntEnum):
     NOT_FINITE = 10  # NaN or Inf in a field
     NO_BEGIN = 11  # a piece before BEGIN
     STUDY_OVER = 12  # the study has stopped; no more data is wanted
+    NO_HELLO = 13  # a request over a connection that has not said HELLO; say it and repeat the request
+    GIVEN_UP = 14  # the client was silent for too long and given up; it must connect anew

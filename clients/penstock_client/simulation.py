@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from penstock_client.errors import Abandoned, FieldError, ServerLost
+from penstock_client.errors import FieldError, PenstockError, Refused, WireError
 from penstock_client.payloads import (
     Accept,
     Announce,
@@ -19,6 +19,7 @@ from penstock_client.payloads import (
     Outcome,
     Welcome,
 )
+from penstock_client.reasons import Reason
 from penstock_client.stream import Stream
 from penstock_client.wire import STATIC_STEP, WIRE_DTYPES, Dtype, Header, Kind
 
@@ -85,10 +86,10 @@ class Simulation:
 
     @property
     def abandoned(self) -> bool:
-        """True once the server no longer wants this simulation, or has stopped answering."""
+        """True once the server no longer wants this simulation or this client, or has stopped answering."""
         try:
             self._check()
-        except (Abandoned, ServerLost):
+        except PenstockError:
             return True
         return False
 
@@ -104,6 +105,8 @@ class Simulation:
         )
         payload = self._request(self._header._replace(kind=Kind.ANNOUNCE), Announce(announcements).pack(), Kind.ACCEPT)
         accept = Accept.unpack(payload)
+        if len(accept.ids) != len(fields):
+            raise WireError(f"ACCEPT has {len(accept.ids)} fields, announced were {len(fields)}")
         self._fields = fields
         self._ids = dict(zip(fields, accept.ids, strict=True))
         self._wanted = dict(zip(fields, accept.wanted, strict=True))
@@ -121,7 +124,7 @@ class Simulation:
 
         Raises:
             FieldError: an array does not fit what was announced; nothing of this step has been sent.
-            Refused, Abandoned, ServerLost: see `penstock_client.errors`.
+            Refused, ConnectionBroken, Abandoned, ServerLost: see `penstock_client.errors`.
         """
         arrays = {name: np.asarray(value) for name, value in fields.items()}
         if not self._fields:
@@ -159,12 +162,13 @@ class Simulation:
 
         Raises:
             Refused: the server refused one or more pieces; the simulation is reported as failed by the caller.
+            ConnectionBroken: one or more pieces were lost on their way; likewise.
         """
         if self._over:
             return
         if self._fields:
             for stream in self._streams:
-                stream.request_end(self._header._replace(kind=Kind.END))
+                stream.request_end()
             for stream in self._streams:
                 stream.await_end()
         self._end(Outcome.FINISHED, "")
@@ -187,7 +191,12 @@ class Simulation:
         finish = Finish(outcome, self._ranks, len(self._steps), message, blocked)
         for stream in self._streams:
             stream.blocked_seconds = 0.0
-        self._request(self._header._replace(kind=Kind.FINISH), finish.pack(), Kind.FINISHED)
+        try:
+            self._request(self._header._replace(kind=Kind.FINISH), finish.pack(), Kind.FINISHED)
+        except Refused as refused:
+            # Somebody else has the simulation by now: how this attempt ended is of no consequence, unless it claims to be whole.
+            if refused.reason is not Reason.STALE_ATTEMPT or outcome is Outcome.FINISHED:
+                raise
 
     def _piece(self, name: str, step: int, time: float, array: NDArray) -> Header:  # type: ignore[type-arg]
         return self._header._replace(

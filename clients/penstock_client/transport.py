@@ -19,15 +19,15 @@ class Connection(Protocol):
     def receive(self, timeout: float) -> list[bytes] | None:
         """The next message, or None when `timeout` seconds have passed without one."""
 
-    def close(self) -> None:
-        """Give the connection back; what is already sent is still delivered where possible."""
+    def close(self, *, deliver: bool = True) -> None:
+        """Give the connection back. deliver: what is already sent is still delivered where possible."""
 
 
 class Transport(Protocol):
     """Makes connections."""
 
-    def connect(self, endpoint: str) -> Connection:
-        """A connection to a server socket."""
+    def connect(self, endpoint: str, *, control: bool = False) -> Connection:
+        """A connection to a server socket. control: to the coordinator, which reads at once."""
 
-    def close(self) -> None:
-        """Close everything this transport made."""
+    def close(self, *, deliver: bool = True) -> None:
+        """Close everything this transport made; see `Connection.close`."""

@@ -7,6 +7,7 @@ and this machine are looked at.
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from penstock_server.models.loader import check_options
 from penstock_server.nearest import nearest
 from penstock_server.optimizers import make_optimizer, make_scheduler
 from penstock_server.parameters import ParameterSpace
+from penstock_server.plan import make_spares
 from penstock_server.recording import Recording
 from penstock_server.recording_check import check_recording
 from penstock_server.schema import FieldSpec, SampleSpec
@@ -43,7 +45,7 @@ def check_study(study: Study, *, here: bool = True) -> list[str]:
         solver, problems = _python_solver(study)
         problems += [*_parameters(study), *_entries(study), *_external_solver(study), *_fields(study, solver)]
         spec = _spec(study, solver)
-    problems += [*_model(study, spec, here), *_training(study, here)]
+    problems += [*_model(study, spec, here), *_training(study, here), *_server(study)]
     return list(dict.fromkeys(" ".join(problem.split()) for problem in problems))
 
 
@@ -55,6 +57,11 @@ def warnings_for(study: Study, *, here: bool = True) -> list[str]:
         warnings.append(
             f"[solver] concurrency = {solver.concurrency} with ranks = {solver.ranks} asks for "
             f"{solver.concurrency * solver.ranks} cores, {cores} are available: solvers and training will share them"
+        )
+    if study.training.source is None and not study.server.host.startswith("127."):
+        warnings.append(
+            f'[server] host = "{study.server.host}": clients need a key, but whoever reaches that address may read the metrics there; '
+            "see docs/security.md"
         )
     if solver.validation_simulations == 0:
         warnings.append("[solver] validation_simulations = 0: nothing is held out, so no error will be reported")
@@ -85,6 +92,8 @@ def _parameters(study: Study) -> Iterator[str]:
         space = ParameterSpace(section, study.directory)
         total = solver.simulations + solver.validation_simulations
         yield from _said("[parameters] ", lambda: space.draw(total, study.study.seed))
+    if solver.redraws:
+        yield from _said("[solver] ", lambda: make_spares(study))
 
 
 def _entries(study: Study) -> Iterator[str]:
@@ -249,3 +258,18 @@ def _training(study: Study, here: bool) -> Iterator[str]:
         )
     if training.ranks > 1:
         yield f"[training] ranks = {training.ranks}: expected 1, training on several ranks is not there yet; set ranks = 1"
+
+
+def _server(study: Study) -> Iterator[str]:
+    """Whether sockets can listen at the address."""
+    if study.training.source is not None:
+        return
+    host = study.server.host
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            yield (
+                f'[server] host = "{host}": this machine cannot listen there ({error.strerror}): expected one of its own addresses; '
+                'set host = "127.0.0.1" for workers on this machine alone'
+            )

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from penstock.compare_command import compare
+from penstock.key_command import key
 from penstock.slurm.command import cancel, check_profile, slurm_server, submit
 from penstock_client import PenstockError
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 openfoam = typer.Typer(help="What concerns OpenFOAM.", no_args_is_help=True)
 app.add_typer(openfoam, name="openfoam")
+app.add_typer(key, name="key")
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).", show_default=False)]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A study's run directory.", show_default=False)]

@@ -124,7 +124,8 @@ def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("wall time", f"{duration(report['wall_seconds'])} in {report['incarnations']} incarnation(s)"),
         (
             "simulations",
-            f"{sims['finished']} of {sims['requested']} finished, {sims['failed']} failed, {sims['restarted']} restarted",
+            f"{sims['finished']} of {sims['requested']} finished, {sims['failed']} failed, {sims['restarted']} restarted, "
+            f"{sims['redrawn']} redrawn",
         ),
         (
             "samples",

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
+
+from penstock_client import PenstockError
 
 QUICK_SECONDS = 20.0  # a worker that dies sooner than this after its start has died quickly
 QUICK_DEATHS = 3  # so many in a row, and the launcher gives up
@@ -25,7 +27,7 @@ class LocalLauncher:
     One thread waits for each process; nothing polls.
 
     Args:
-        connect: connect.json. logs: folder for worker-<n>.log.
+        connect: connect.json, or the file of each worker by its number. logs: folder for worker-<n>.log.
         environment: laid over this process's.
         wanted: how many workers have something to do now.
         on_exit: told pid, exit code and last words of every worker that ended with an error.
@@ -34,7 +36,7 @@ class LocalLauncher:
 
     def __init__(
         self,
-        connect: Path,
+        connect: Path | Callable[[int], Path],
         logs: Path,
         *,
         workers: int,
@@ -43,15 +45,14 @@ class LocalLauncher:
         on_exit: Callable[[int, int, str], None],
         on_failure: Callable[[str], None],
     ) -> None:
-        self._command = [
-            *(sys.executable, "-m", "penstock_solvers.worker", "--connect", str(connect), "--parent", str(os.getpid()))
-        ]
+        self._connect = connect if callable(connect) else lambda _number: connect
         self._logs = logs
         self._environment = {**os.environ, **environment}
         self._wanted, self._on_exit, self._on_failure = wanted, on_exit, on_failure
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._killed: set[int] = set()  # by `kill`
         self._quick_deaths = 0
         self._threads = [
             threading.Thread(target=self._keep, args=(number,), name=f"penstock-worker-{number}", daemon=True)
@@ -67,6 +68,21 @@ class LocalLauncher:
         """Process ids of the workers that run now."""
         with self._lock:
             return [process.pid for process in self._processes.values()]
+
+    def kill(self, pids: Collection[int]) -> list[int]:
+        """Kill those of our workers that are among `pids`: the server has given them up, frozen or stuck as they are.
+
+        Each is replaced, as one that has died. Returns those that were killed.
+        """
+        if not pids:
+            return []
+        with self._lock:
+            killed = [p.pid for p in self._processes.values() if p.pid in pids and p.pid not in self._killed]
+            self._killed.update(killed)
+        for pid in killed:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)  # a stopped process ends by nothing less
+        return killed
 
     def stop(self) -> None:
         """Ask every worker to go, and kill those that do not; returns when none is left."""
@@ -91,12 +107,18 @@ class LocalLauncher:
         """Run worker `number` again and again while it dies and there is work."""
         log = self._logs / f"worker-{number}.log"
         while not self._stopping.is_set() and self._wanted() > number:
+            try:
+                command = _command(self._connect(number))
+            except (PenstockError, OSError) as error:
+                self._stopping.set()
+                self._on_failure(f"worker {number} cannot be started: {error}")
+                return
             begun = time.monotonic()
             with log.open("ab") as output, self._lock:
                 if self._stopping.is_set():
                     return
                 process = subprocess.Popen(
-                    self._command,
+                    command,
                     env=self._environment,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -107,12 +129,16 @@ class LocalLauncher:
             code = process.wait()
             with self._lock:
                 del self._processes[number]
+                killed = process.pid in self._killed
+                self._killed.discard(process.pid)
             if code == 0:
                 return
             last_words = tail(log)
             self._on_exit(process.pid, code, last_words)
             if self._stopping.is_set():
                 return
+            if killed:  # which says nothing about whether workers can live here
+                continue
             with self._lock:
                 self._quick_deaths = self._quick_deaths + 1 if time.monotonic() - begun < QUICK_SECONDS else 0
                 deaths = self._quick_deaths
@@ -124,6 +150,10 @@ class LocalLauncher:
                 )
                 return
             self._stopping.wait(BACKOFF_SECONDS * 2**deaths)
+
+
+def _command(connect: Path) -> list[str]:
+    return [sys.executable, "-m", "penstock_solvers.worker", "--connect", str(connect), "--parent", str(os.getpid())]
 
 
 def tail(log: Path) -> str:

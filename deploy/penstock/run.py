@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,6 +17,7 @@ from penstock.study_file import make_importable
 from penstock.threads import SOLVER_ENVIRONMENT, ThreadBudget, cores_for_the_rest, plan_threads, quiet_waiting
 from penstock_server.config import Study
 from penstock_server.engine import Engine, StudyStatus
+from penstock_server.plan import local_connect_file
 
 TICK = 0.5  # seconds between two looks at how the study stands
 STOP_PATIENCE = 6.0  # seconds that the engine has for its last checkpoint, of the ten that Ctrl-C may take
@@ -31,11 +32,13 @@ class Launcher(Protocol):
 
     def start(self) -> None: ...
 
+    def kill(self, pids: Collection[int]) -> list[int]: ...
+
     def stop(self) -> None: ...
 
 
-Launch = Callable[[Path, Callable[[], int], Callable[[str], None]], Launcher]
-"""Makes the launcher of workers elsewhere, from connect.json, how many have something to do, and who is told that it has given up."""
+Launch = Callable[[Callable[[], int], Callable[[str], None]], Launcher]
+"""Makes the launcher of workers elsewhere, from how many have something to do, and who is told that it has given up."""
 
 
 class Signals:
@@ -102,7 +105,7 @@ def run_study(
         signals = signals or Signals()
         with signals.caught(), cores_for_the_rest(budget):
             display.log(f"starting the server (engine: {engine_name(study)})")
-            engine = _make_engine(study, out, budget, resume)
+            engine = _make_engine(study, out, budget, resume, display.log)
             report = serve(engine, out, display, signals, workers=_workers(study), launch=launch)
         display.report(report, out)
         if report["status"] == "stopped" and launch is None:
@@ -124,16 +127,18 @@ def _workers(study: Study) -> int:
     return 0 if study.training.source is not None or _solves_itself(study) else study.solver.concurrency
 
 
-def _make_engine(study: Study, out: Path, budget: ThreadBudget, resume: bool) -> Engine:
+def _make_engine(study: Study, out: Path, budget: ThreadBudget, resume: bool, log: Callable[[str], None]) -> Engine:
     # Here and not above: these import torch and ray, whose OpenMP reads its settings once.
     if engine_name(study) == "ray":
         from penstock_server.ray_engine import RayEngine
 
-        return RayEngine(study, out, threads=budget.training, own_cores=budget.own)
-    from penstock_server.checkpoint import load_latest
+        return RayEngine(study, out, threads=budget.training, own_cores=budget.own, log=log)
+    from penstock_server.checkpoint import load_latest_if_any
     from penstock_server.restore import CHECKPOINTS
 
-    restore = load_latest(out / CHECKPOINTS) if resume and (out / CHECKPOINTS).exists() else None
+    restore = load_latest_if_any(out / CHECKPOINTS) if resume else None
+    for warning in () if restore is None else restore.skipped:
+        log(f"warning: {warning}")
     if engine_name(study) == "offline":
         from penstock_server.offline_engine import OfflineEngine
 
@@ -160,7 +165,7 @@ def serve(
     out: where their logs go. stopping: what is said to happen on the first signal.
     """
     (out / LOGS).mkdir(exist_ok=True)
-    connect = engine.start()
+    engine.start()
     signals.catch()
     latest = engine.status()
 
@@ -172,14 +177,16 @@ def serve(
     def show(status: StudyStatus) -> None:
         nonlocal latest
         latest = status
+        for pid in launcher.kill(status.given_up):
+            display.log(f"a worker (pid {pid}) has been silent or stuck for too long and is replaced")
         display.update(status)
 
     launcher: Launcher
     if launch is not None:
-        launcher = launch(connect.absolute(), lambda: latest.wanted_workers, engine.fail)
+        launcher = launch(lambda: latest.wanted_workers, engine.fail)
     else:
         launcher = LocalLauncher(
-            connect.absolute(),
+            lambda number: local_connect_file(out.absolute(), number),
             out / LOGS,
             workers=workers,
             environment=SOLVER_ENVIRONMENT,

@@ -11,6 +11,7 @@ from typing import Any
 from penstock.display import duration, number
 from penstock.run_directory import REPORT, holder, open_run
 from penstock.slurm.state import StudyJobs, read_jobs
+from penstock_server.jsonl import read_lines
 
 # events.jsonl: what an event makes of its simulation
 _STATES = {"assigned": "running", "finished": "finished", "returned": "waiting", "failed": "failed"}
@@ -70,13 +71,15 @@ def read_state(directory: Path) -> RunState:
     study = open_run(directory)
     pid, jobs = holder(directory), read_jobs(directory)
     states: dict[int, str] = {}
-    for event in _lines(directory / "events.jsonl"):
+    for event in read_lines(directory / "events.jsonl"):
+        if event["event"] == "started":  # an incarnation knows nothing of what ran in the one before
+            states = _handed_back(states)
         if "simulation" in event and event["event"] in _STATES:
             again = event["event"] == "failed" and event.get("again")
             states[event["simulation"]] = "waiting" if again else _STATES[event["event"]]
     if pid is None and not (jobs is not None and jobs.running):
-        states = {s: "waiting" if state == "running" else state for s, state in states.items()}
-    last = {line["kind"]: line for line in _lines(directory / "metrics.jsonl")}
+        states = _handed_back(states)
+    last = {line["kind"]: line for line in read_lines(directory / "metrics.jsonl")}
     report = directory / REPORT
     return RunState(
         name=study.study.name,
@@ -90,9 +93,5 @@ def read_state(directory: Path) -> RunState:
     )
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a .jsonl file; the last one may be half written."""
-    if not path.is_file():
-        return []
-    text = path.read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+def _handed_back(states: dict[int, str]) -> dict[int, str]:
+    return {s: "waiting" if state == "running" else state for s, state in states.items()}

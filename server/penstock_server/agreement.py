@@ -9,7 +9,7 @@ from typing import Any
 from penstock_client.errors import Refused
 from penstock_client.payloads import FieldAnnouncement
 from penstock_client.reasons import Reason
-from penstock_client.wire import Dtype
+from penstock_client.wire import NUMPY_DTYPES, Dtype
 from penstock_server.config import FieldSection, SamplesSection
 from penstock_server.schema import FieldSpec, SampleSpec
 
@@ -67,10 +67,12 @@ def agree(
     schema: Schema | None,
     *,
     seeds: int = 0,
+    max_message: int = 2**63,
 ) -> Schema:
     """Hold what a client announces against the study file, and against what the first client announced.
 
-    parameters: what a simulation is given, the last `seeds` of them for the solver alone.
+    parameters: what a simulation is given, the last `seeds` of them for the solver alone. max_message: bytes that the server takes in
+    one message; a whole field of one time step must fit.
 
     A client that sends plain arrays announces one component and the array's whole shape; where the study file says how many
     components the field has, the last dimension is taken for them.
@@ -86,6 +88,9 @@ def agree(
             raise Refused(Reason.UNKNOWN_FIELD, f"{kind} {f.name!r}: the study has {', '.join(known)}")
         if f.dtype is Dtype.NONE or f.components < 1 or any(n < 1 for n in f.shape):
             raise Refused(Reason.SCHEMA, f"field {f.name!r} announced as {f.dtype.name} {f.shape} x {f.components}")
+    names = [f.name for f in announced]
+    if len(set(names)) < len(names):
+        raise Refused(Reason.SCHEMA, "a field was announced twice")
     missing = [name for name in wanted if name not in moving]
     if missing:
         raise Refused(
@@ -97,6 +102,12 @@ def agree(
         if spec.size > MAX_FIELD_ELEMENTS:
             raise Refused(
                 Reason.SCHEMA, f"field {spec.name!r} of {spec.size} elements, at most {MAX_FIELD_ELEMENTS} are allowed"
+            )
+        size = spec.size * NUMPY_DTYPES[moving[spec.name].dtype].itemsize
+        if size > max_message:
+            raise Refused(
+                Reason.SCHEMA,
+                f"field {spec.name!r} of {size} bytes, the server takes at most {max_message} in one message: raise [server] max_message",
             )
     if schema is None:
         ids = {name: i for i, name in enumerate(wanted)} | {

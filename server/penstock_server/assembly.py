@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from penstock_client.errors import Refused
+from penstock_client.reasons import Reason
+
+MAX_STRETCHES = 2**16  # of one time step; an unstructured mesh on so many solver ranks arrives in fewer
 
 Floats = NDArray[np.float32]
 
@@ -24,19 +30,46 @@ class PartialStep:
         self.inputs = inputs
         self.targets = targets
         self._missing = targets.size
-        self._pieces: set[int] = set()
+        # What has come, as disjoint stretches in rising order: neighbours become one, so there are few.
+        self._starts: list[int] = []
+        self._ends: list[int] = []
 
     @property
     def whole(self) -> bool:
         return self._missing == 0
 
     def add(self, start: int, values: NDArray) -> bool:  # type: ignore[type-arg]
-        """Put a piece at column `start`; False when that piece has come before."""
-        if start in self._pieces:
+        """Put a piece at column `start`; False when all of it has come before.
+
+        Raises Refused where part of it has come before, which would leave a gap elsewhere uncounted, or the gaps are too many.
+        """
+        end = start + values.size
+        after = bisect_right(self._starts, start)  # stretches before this one start at `start` or sooner
+        if after and self._ends[after - 1] >= end:
             return False
-        self._pieces.add(start)
-        self.targets[start : start + values.size] = values
+        if (after and self._ends[after - 1] > start) or (after < len(self._starts) and self._starts[after] < end):
+            raise Refused(
+                Reason.SIZE,
+                f"piece of {values.size} elements overlaps one that has come before: send each element once",
+            )
+        if len(self._starts) >= MAX_STRETCHES:
+            raise Refused(
+                Reason.SIZE, f"more than {MAX_STRETCHES} gaps in one time step: send pieces in order, or larger ones"
+            )
+        self.targets[start:end] = values
         self._missing -= values.size
+        left = after > 0 and self._ends[after - 1] == start
+        right = after < len(self._starts) and self._starts[after] == end
+        if left and right:
+            self._ends[after - 1] = self._ends.pop(after)
+            del self._starts[after]
+        elif left:
+            self._ends[after - 1] = end
+        elif right:
+            self._starts[after] = start
+        else:
+            self._starts.insert(after, start)
+            self._ends.insert(after, end)
         return True
 
 

@@ -21,11 +21,17 @@ class TrainingClock:
         self._aside = 0.0
         self._samples = 0
         self._earlier = {"wall": 0.0, "training": 0.0, "stall": 0.0, "samples": 0}  # of earlier incarnations
+        self.last_step: float | None = None  # time.monotonic() of this life's last batch
         self._recent: deque[tuple[float, int]] = deque()  # (training seconds, samples) of the last batches
 
     @property
     def running(self) -> bool:
         return self._begun is not None
+
+    @property
+    def first_step(self) -> float | None:
+        """time.monotonic() of this life's first batch."""
+        return self._begun
 
     def begin(self, stall_seconds: float) -> None:
         """The first batch is there; stall_seconds: what was waited for it."""
@@ -34,6 +40,7 @@ class TrainingClock:
     def batch(self, samples: int) -> None:
         """A batch has been trained on."""
         self._samples += samples
+        self.last_step = time.monotonic()
         now = self._training_seconds()
         self._recent.append((now, self._samples))
         while self._recent[0][0] < now - RECENT_SECONDS and len(self._recent) > 2:

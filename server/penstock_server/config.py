@@ -7,7 +7,9 @@ keys, their types, their defaults and what must hold between them. Sizes and tim
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -15,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 _BYTES = {"B": 1, "kB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30, "TiB": 2**40}
 _SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
+FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:+()-]{0,127}")  # they name files and datasets
 IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -51,7 +54,7 @@ class Section(BaseModel):
 class StudySection(Section):
     """[study]: name, seed and engine ("ray": actors; "inline": one process, bit-reproducible)."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")
     seed: int = Field(0, ge=0)
     engine: Literal["ray", "inline"] = "ray"
 
@@ -127,6 +130,14 @@ class EntrySection(Section):
     entry: str
     value: str = "{}"
 
+    @field_validator("file")
+    @classmethod
+    def _inside(cls, file: str) -> str:
+        path = PurePosixPath(file)
+        if not path.parts or path.is_absolute() or ".." in path.parts:
+            raise ValueError("expected the path of a file inside the case")
+        return file
+
 
 class SolverSection(Section):
     """[solver]: what runs, how often and how many at a time. Exactly one of `adapter` and `command` is given.
@@ -134,7 +145,8 @@ class SolverSection(Section):
     adapter: "openfoam", a built-in solver ("heat2d"), or "package.module:Class". command: any program that streams
     through PENSTOCK_CONNECT; "{name}" in an argument stands for a parameter. case: OpenFOAM template case, or the
     command's working directory. options: passed to a built-in solver or class. ranks: MPI ranks per simulation. every:
-    stream each n-th time step. retries: further attempts of a simulation that failed. wall_time: of one simulation.
+    stream each n-th time step. retries: further attempts of a simulation that failed. on_failure: what becomes of one that has used
+    them up: given up, or replaced by another point of the parameter space. wall_time: of one simulation.
     mesh_commands, application: how an OpenFOAM case is meshed and run (default: blockMesh; the case's controlDict).
     """
 
@@ -147,6 +159,7 @@ class SolverSection(Section):
     ranks: int = Field(1, gt=0)
     every: int = Field(1, gt=0)
     retries: int = Field(2, ge=0)
+    on_failure: Literal["drop", "redraw"] = "drop"
     wall_time: Seconds = 3600.0
     application: str | None = None
     mesh_commands: list[list[str]] = [["blockMesh"]]
@@ -160,6 +173,11 @@ class SolverSection(Section):
         if self.adapter == "openfoam" and self.case is None:
             raise ValueError('adapter = "openfoam" needs case = "path/to/template case"')
         return self
+
+    @property
+    def redraws(self) -> int:
+        """How many simulations may be replaced at most: a tenth of them, rounded up. Their ids follow those of the held-out ones."""
+        return -(-self.simulations // 10) if self.on_failure == "redraw" else 0
 
 
 class FieldSection(Section):
@@ -285,6 +303,7 @@ class TrainingSection(Section):
     wall_time: Seconds | None = None
     validate_every: int = Field(200, gt=0)
     checkpoint_every: Seconds = 60.0
+    checkpoints_kept: int = Field(2, gt=0)
     pushforward: int = Field(0, ge=0)
     source: str | None = None
     epochs: int | None = Field(None, gt=0)
@@ -300,12 +319,33 @@ class TrainingSection(Section):
 
 
 class ServerSection(Section):
-    """[server]: addresses and time-outs. host: the address that sockets bind and clients are told ("127.0.0.1")."""
+    """[server]: addresses, time-outs and bounds.
+
+    host: the address that sockets bind and clients are told ("127.0.0.1"). max_message: bytes that a client may send at once; the
+    connection that sends more is closed before memory is taken for it.
+    max_restarts: how often the server is started again after a process of its own has died, before the study fails.
+    """
 
     host: str = "127.0.0.1"
+    max_message: Bytes = 2**28
     heartbeat: Seconds = 2.0
     client_timeout: Seconds = 60.0
     server_timeout: Seconds = 60.0
+    max_restarts: int = Field(5, ge=0)
+
+    @field_validator("host")
+    @classmethod
+    def _one_address(cls, host: str) -> str:
+        try:
+            address = ipaddress.IPv4Address(host)
+        except ValueError:
+            address = None
+        if address is None or address.is_unspecified or address.is_multicast:
+            raise ValueError(
+                "expected one IPv4 address of this machine: sockets bind it and clients are told it, so that neither a name nor "
+                '"all addresses" will do'
+            )
+        return host
 
 
 class Study(Section):
@@ -322,6 +362,16 @@ class Study(Section):
     training: TrainingSection = TrainingSection()
     server: ServerSection = ServerSection()
     directory: str = Field(".", exclude=True)
+
+    @field_validator("fields")
+    @classmethod
+    def _usable_names(cls, fields: dict[str, FieldSection]) -> dict[str, FieldSection]:
+        for name in fields:
+            if not FIELD_NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} is not a usable field name: expected a letter or _, then letters, digits and _ . : + - ( ) only"
+                )
+        return fields
 
     @model_validator(mode="after")
     def _fit_together(self) -> Study:

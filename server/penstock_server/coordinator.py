@@ -1,14 +1,16 @@
 """The coordinator's logic: who gets which simulation, who is alive, what has ended. No sockets, no threads, no clock of its own.
 
 `handle` takes one message of one peer and returns the messages that follow from it; `tick` looks for clients that have fallen silent.
-`control_loop.ControlLoop` drives both from a ROUTER socket; the inline engine calls them directly.
+`router_loop.RouterLoop` drives both from a ROUTER socket; the inline engine calls `handle` directly. What a message costs does not
+depend on how many simulations the study has.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any
 
 from penstock_client.errors import Refused, WireError
@@ -20,9 +22,16 @@ from penstock_server.assembly import windows_in
 from penstock_server.config import FieldSection, SamplesSection
 from penstock_server.engine import SimulationCounts
 from penstock_server.events import EventLog
+from penstock_server.known_clients import KnownClient, KnownClients
+from penstock_server.ledger import MAX_STEPS
+
+MAX_REFUSAL_EVENTS = 1000  # lines of events.jsonl, which a client that repeats itself must not fill the disk with
 
 Message = tuple[bytes, list[bytes]]
 """A peer and the frames that go to it."""
+
+MAX_RANKS = 2**16  # solver ranks of one simulation
+MAX_TEXT = 1000  # characters that are kept of a client's text, or sent of a refusal's, which may quote what was sent
 
 
 @dataclass(frozen=True)
@@ -33,39 +42,46 @@ class Point:
     validation: bool
 
 
-@dataclass
-class _Client:
-    """A client process, known by the 16 bytes of its HELLO."""
-
-    pid: int
-    host: str
-    heard: float
+STOPPED_SECONDS = 5.0  # without a message or a tick: the server itself stood still, since ticks come every second
+# A worker ends a solver at its wall time by itself; the coordinator is there for one that does not.
+WALL_TIME_MARGIN = 1.25
+WALL_TIME_MARGIN_SECONDS = 30.0  # a worker may have to prepare something first
 
 
-@dataclass
+@dataclass(slots=True)
 class _Simulation:
-    """How one simulation stands. `clients` are those that serve it now: a worker, and the solver ranks it started."""
+    """How one simulation stands."""
 
-    state: str = "waiting"  # waiting, running, finished, failed
+    state: str = "waiting"  # waiting, running, finished, failed; changed by `Coordinator._enter` alone
     attempt: int = 0
     failures: int = 0
-    clients: set[bytes] = field(default_factory=set)
-    ranks_finished: set[int] = field(default_factory=set)
     steps: int = 0
     message: str = ""
+
+
+@dataclass(slots=True)
+class _Run:
+    """A simulation while it runs. clients: those that serve it, a worker and the solver ranks it started, as long as they do."""
+
+    begun: float
+    clients: set[bytes]
+    ranks_finished: set[int] = field(default_factory=set)
 
 
 class Coordinator:
     """Hands out the plan's simulations and follows them to their end.
 
     Args:
-        plan: the simulations, by id.
+        plan: the simulations, by id. spares: points that take the place of training simulations which have used up their retries, one
+            after the other, as simulations with new ids.
         welcome: what every client is told.
         fields: the study's [fields].
         samples: what time steps are made into.
         retries: further attempts of a simulation that failed.
+        client_timeout: seconds of silence after which a client is given up. wall_time: seconds that one attempt may take.
         on_schema: called once, when the fields' shapes are known, to make the trainer ranks ready. True: they are. False: it has begun
             elsewhere, since it may take longer than clients wait for a heartbeat's answer, and `configured` will be called.
+        max_message: bytes that a trainer rank takes in one message.
         on_refused: called with the reason of every refusal, to count it.
     """
 
@@ -79,36 +95,43 @@ class Coordinator:
         samples: SamplesSection,
         retries: int,
         client_timeout: float,
+        wall_time: float,
         on_schema: Callable[[Schema], bool],
         on_refused: Callable[[Reason], None],
         events: EventLog,
         seeds: int = 0,
+        max_message: int = 2**63,
         schema: Schema | None = None,
+        spares: Sequence[Point] = (),
     ) -> None:
-        self._plan = plan
+        self._plan, self._spares = list(plan), spares
         self._welcome = welcome
         self._incarnation = incarnation
         self._fields = fields
         self._samples = samples
         self._seeds = seeds
+        self._max_message = max_message
         self._retries = retries
         self._client_timeout = client_timeout
+        self._wall_time = wall_time
         self._on_schema = on_schema
         self._on_refused = on_refused
         self._events = events
         self._schema = schema
         self._configured = schema is not None
-        self._announced: list[
-            tuple[bytes, Header, Accept]
-        ] = []  # ANNOUNCEs that wait for the trainer ranks to be ready
+        # ANNOUNCEs that wait for the trainer ranks to be ready, by client
+        self._announced: dict[bytes, tuple[Header, Accept]] = {}
         self._static_arrived: set[str] = set()
         self._simulations = [_Simulation() for _ in plan]
-        # Held-out simulations first: there is something to validate on from the start.
-        self._waiting = deque(sorted(range(len(plan)), key=lambda i: (not plan[i].validation, i)))
-        self._clients: dict[bytes, _Client] = {}
-        self._peers: dict[bytes, bytes] = {}  # peer of a control connection -> client
-        self._parked: deque[tuple[bytes, Header]] = deque()  # NEXT without an answer yet
+        self._waiting = deque(self._in_turn())
+        self._states = Counter(waiting=len(self._plan))
+        self._running: dict[int, _Run] = {}
+        self._clients = KnownClients()
+        self._parked: dict[bytes, Header] = {}  # NEXT without an answer yet, by client, in order
+        self._now = 0.0
         self._restarted = 0
+        self._redrawn: list[int] = []  # failed simulations that a spare point has replaced
+        self._refusals = 0
         self._stopping = False
         self.blocked_seconds = 0.0  # time that clients spent waiting for credit, as they report it
 
@@ -117,25 +140,28 @@ class Coordinator:
     @property
     def production_over(self) -> bool:
         """True when no time step will come any more."""
-        return self._stopping or all(s.state in ("finished", "failed") for s in self._simulations)
+        return self._stopping or self._states["finished"] + self._states["failed"] == len(self._simulations)
 
     @property
     def wanted_workers(self) -> int:
         """Simulations that are waiting or running: more workers than that have nothing to do."""
-        if self._stopping:
-            return 0
-        return sum(s.state in ("waiting", "running") for s in self._simulations)
+        return 0 if self._stopping else self._states["waiting"] + self._states["running"]
 
     def counts(self) -> SimulationCounts:
         """Simulations by state."""
-        states = [s.state for s in self._simulations]
+        redrawn = len(self._redrawn)
         return SimulationCounts(
-            requested=len(states),
-            finished=states.count("finished"),
-            failed=states.count("failed"),
-            running=states.count("running"),
+            requested=len(self._simulations) - redrawn,
+            finished=self._states["finished"],
+            failed=self._states["failed"] - redrawn,
+            running=self._states["running"],
             restarted=self._restarted,
+            redrawn=redrawn,
         )
+
+    def given_up(self, host: str) -> tuple[int, ...]:
+        """Process ids on a machine whose clients were given up: they may be frozen, and hold a worker's place."""
+        return self._clients.stuck(host)
 
     def failures(self) -> dict[int, str]:
         """Why each failed simulation failed."""
@@ -159,47 +185,95 @@ class Coordinator:
 
     def state_dict(self) -> dict[str, Any]:
         """What a later incarnation must know, for a checkpoint."""
+        numbered = list(enumerate(self._simulations))
         return {
-            "steps": {str(i): s.steps for i, s in enumerate(self._simulations) if s.state == "finished"},
-            "attempts": {str(i): s.attempt for i, s in enumerate(self._simulations) if s.attempt},
+            "steps": {str(i): s.steps for i, s in numbered if s.state == "finished"},
+            "attempts": {str(i): s.attempt for i, s in numbered if s.attempt},
+            "failures": {str(i): [s.failures, s.message] for i, s in numbered if s.failures},
+            "failed": [i for i, s in numbered if s.state == "failed"],
+            "redrawn": list(self._redrawn),
+            "waiting": list(self._waiting),
+            "restarted": self._restarted,
             "static_arrived": sorted(self._static_arrived),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any], arrived: Callable[[int], int]) -> None:
+    def load_state_dict(
+        self, state: Mapping[str, Any], arrived: Callable[[int], int], again: Sequence[int] = ()
+    ) -> None:
         """Take up an earlier incarnation's work. What had finished stays so if all its samples had arrived by the checkpoint.
 
-        arrived: as for `expected`; for a held-out simulation, its time steps.
+        What was under way then is handed out first, as a further attempt.
+
+        arrived: as for `expected`; for a held-out simulation, its time steps. again: simulations under way that go on where they
+            were, handed out before all others in this order and as the same attempt.
         """
+        for number in state["redrawn"]:
+            self._redraw(number)
         for number, attempt in state["attempts"].items():
-            self._simulations[int(number)].attempt = attempt
+            self._simulations[int(number)].attempt = attempt - (int(number) in again)
+        for number, (failures, message) in state["failures"].items():
+            self._simulations[int(number)].failures, self._simulations[int(number)].message = failures, message
+        for number in state["failed"]:
+            self._enter(number, "failed")
         for number, steps in state["steps"].items():
             i = int(number)
             window, stride = (1, 1) if self._plan[i].validation else (self._samples.window, self._samples.stride)
             if arrived(i) >= windows_in(steps, window, stride):
-                self._simulations[i].state, self._simulations[i].steps = "finished", steps
-                self._waiting.remove(i)
+                self._enter(i, "finished")
+                self._simulations[i].steps = steps
+        self._restarted = state["restarted"] - sum(self._simulations[i].attempt > 0 for i in again)
+        later = dict.fromkeys(state["waiting"])
+        under_way = [i for i in self._in_turn() if i not in later]
+        order = dict.fromkeys([*again, *under_way, *later])
+        self._waiting = deque(i for i in order if self._simulations[i].state == "waiting")
         self._static_arrived = set(state["static_arrived"])
+
+    def _in_turn(self) -> list[int]:
+        """All simulations, the held-out ones first: there is something to validate on from the start."""
+        return sorted(range(len(self._plan)), key=lambda i: (not self._plan[i].validation, i))
 
     def stop(self) -> list[Message]:
         """Hand out nothing more, and tell running clients to abandon what they do."""
         self._stopping = True
         return self._serve_parked()
 
-    def worker_exited(self, pid: int, message: str) -> list[Message]:
-        """A worker process on this machine has ended: what it held is handed out again."""
-        gone = [key for key, client in self._clients.items() if client.pid == pid]
-        return [m for key in gone for m in self._lose(key, message or "its worker process ended")]
+    def worker_exited(self, host: str, pid: int, message: str) -> list[Message]:
+        """A worker process has ended: what it held is handed out again."""
+        text = message or "its worker process ended"
+        return self._lose(dict.fromkeys(self._clients.ended(host, pid), text), given_up=False)
 
     def tick(self, now: float) -> list[Message]:
-        """Give up clients that have been silent for longer than the time-out."""
-        silent = [key for key, client in self._clients.items() if now - client.heard > self._client_timeout]
-        return [m for key in silent for m in self._lose(key, f"no heartbeat for {self._client_timeout:.0f} s")]
+        """Give up clients that have been silent for too long, or serve something else than they should; end what runs too long."""
+        self._advance(now)
+        lost: dict[KnownClient, str] = {}
+        for client in self._clients:
+            if now - client.heard > self._client_timeout:
+                if client.may_leave and client.holds is None:
+                    self._clients.remove(client, given_up=False)
+                else:
+                    lost[client] = f"no heartbeat for {self._client_timeout:.0f} s"
+            elif client.adrift is not None and now - client.adrift > self._client_timeout:
+                held = "none" if client.holds is None else f"simulation {client.holds}"
+                lost[client] = (
+                    f"its heartbeats have named another simulation than it holds ({held}) for {self._client_timeout:.0f} s"
+                )
+        out = self._lose(lost, given_up=True)
+        patience = self._wall_time * WALL_TIME_MARGIN + WALL_TIME_MARGIN_SECONDS
+        for number in [number for number, run in self._running.items() if now - run.begun > patience]:
+            out += self._fail(
+                number,
+                f"it ran longer than wall_time = {self._wall_time:g} s, and nobody had stopped it: raise [solver] wall_time or "
+                "make the simulation cheaper",
+            )
+        return out
 
     # What arrives --------------------------------------------------------------------------------------------------
 
     def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0) -> list[Message]:
         """Deal with one message; the messages to send follow. Never raises for what a peer sent."""
+        self._advance(now)
         header = Header(Kind.REFUSE)
+        client: KnownClient | None = None
         try:
             if len(frames) != 2:
                 raise WireError(f"control message of {len(frames)} frames, expected 2")
@@ -210,55 +284,76 @@ class Coordinator:
                     f"this is incarnation {self._incarnation} of the server, the message belongs to {header.incarnation}: "
                     "read connect.json again",
                 )
-            return self._dispatch(peer, header, frames[1], now)
+            if header.kind is Kind.HELLO:
+                return self._hello(peer, header, Hello.unpack(frames[1]))
+            if header.kind is Kind.HEARTBEAT:
+                return [(peer, self._heartbeat(header, frames[1]))]
+            asking = self._clients.at(peer, now)
+            if not asking.asks_anew(header.offset):
+                return [] if asking.answer is None else [(peer, asking.answer)]
+            client = asking
+            return self._dispatch(client, header, frames[1])
         except Refused as refused:
-            return [(peer, self._refusal(header, refused.reason, refused.text))]
+            refusal = self._refusal(header, refused.reason, refused.text)
         except VersionMismatch as error:
-            return [(peer, self._refusal(header, Reason.VERSION, str(error)))]
+            refusal = self._refusal(header, Reason.VERSION, str(error))
         except WireError as error:
-            return [(peer, self._refusal(header, Reason.MALFORMED, str(error)))]
+            refusal = self._refusal(header, Reason.MALFORMED, str(error))
+        if client is not None:
+            client.answer = refusal
+        return [(peer, refusal)]
 
-    def _dispatch(self, peer: bytes, header: Header, payload: bytes, now: float) -> list[Message]:
-        if header.kind is Kind.HELLO:
-            hello = Hello.unpack(payload)
-            self._clients[hello.client] = _Client(hello.pid, hello.host, now)
-            self._peers[peer] = hello.client
-            self._events.write("client", pid=hello.pid, host=hello.host)
-            return [(peer, self._answer(header, Kind.WELCOME, self._welcome.pack()))]
-        if header.kind is Kind.HEARTBEAT:
-            return [(peer, self._heartbeat(header, payload, now))]
-        key = self._peers.get(peer)
-        if key is None or key not in self._clients:
-            raise Refused(Reason.INCARNATION, "the server does not know this client any more: connect again with HELLO")
-        self._clients[key].heard = now
+    def _advance(self, now: float) -> None:
+        """The clock goes on. Time in which this process was stopped is nobody's silence: what was sent then has yet to be read."""
+        stood_still = now - self._now
+        self._now = now
+        if stood_still < STOPPED_SECONDS:
+            return
+        for client in self._clients:
+            client.heard += stood_still
+            if client.adrift is not None:
+                client.adrift += stood_still
+        for run in self._running.values():
+            run.begun += stood_still
+
+    def _hello(self, peer: bytes, header: Header, hello: Hello) -> list[Message]:
+        earlier = self._clients.over(peer)
+        out: list[Message] = []
+        if earlier is not None and earlier.id != hello.client:
+            out = self._lose({earlier: "its connection now belongs to another client"}, given_up=False)
+        client, new = self._clients.hello(peer, replace(hello, host=hello.host[:MAX_TEXT]), self._now)
+        if new:
+            self._events.write("client", pid=client.pid, host=client.host)
+        return [(peer, self._frames(header, Kind.WELCOME, self._welcome.pack())), *out]
+
+    def _dispatch(self, client: KnownClient, header: Header, payload: bytes) -> list[Message]:
+        """Deal with a request that is not a repetition."""
         if header.kind is Kind.NEXT:
-            if header.simulation != ANY_SIMULATION:
-                return [(peer, self._join(key, header))]
-            self._parked.append((peer, header))
-            return self._serve_parked()
-        simulation = self._current(header)
+            return self._next(client, header)
         if header.kind is Kind.ANNOUNCE:
-            self._announced.append((peer, header, self._announce(Announce.unpack(payload))))
+            self._current(header)
+            self._announced[client.id] = header, self._announce(Announce.unpack(payload))
             return self._serve_announced()
         if header.kind is Kind.FINISH:
-            simulation.clients.add(key)
-            answer = self._answer(header, Kind.FINISHED, b"")
-            return [(peer, answer), *self._finish(header, Finish.unpack(payload))]
+            self._current(header)
+            finish = _plausible(header, Finish.unpack(payload))
+            return [self._answer(client, header, Kind.FINISHED, b""), *self._finish(client, header, finish)]
         raise WireError(f"{header.kind.name} is not for the coordinator")
 
-    def _heartbeat(self, header: Header, payload: bytes, now: float) -> list[bytes]:
-        client = self._clients.get(payload)
-        if client is None:
-            raise Refused(Reason.INCARNATION, "the server does not know this client any more: connect again with HELLO")
-        client.heard = now
-        abandon = False
+    def _heartbeat(self, header: Header, payload: bytes) -> list[bytes]:
+        client = self._clients.named(payload, self._now)
+        abandon, agrees = False, client.holds is None
         if 0 <= header.simulation < len(self._simulations):
             simulation = self._simulations[header.simulation]
+            outdated = simulation.attempt != header.attempt or simulation.state in ("waiting", "failed")
             # One that has finished is not abandoned: its client is about to ask for the next.
-            abandon = (
-                self._stopping or simulation.attempt != header.attempt or simulation.state in ("waiting", "failed")
-            )
-        return self._answer(header, Kind.ALIVE, Alive(abandon).pack())
+            abandon = self._stopping or outdated
+            agrees = not outdated and client.holds in (None, header.simulation)
+        if agrees or self._stopping:
+            client.adrift = None
+        elif client.adrift is None:
+            client.adrift = self._now
+        return self._frames(header, Kind.ALIVE, Alive(abandon).pack())
 
     def _current(self, header: Header) -> _Simulation:
         """The simulation that a message is about, when the message belongs to its current attempt."""
@@ -275,7 +370,19 @@ class Coordinator:
             )
         return simulation
 
-    def _join(self, key: bytes, header: Header) -> list[bytes]:
+    def _next(self, client: KnownClient, header: Header) -> list[Message]:
+        before = client.holds if client.holds != header.simulation else None
+        out = [self._join(client, header)] if header.simulation != ANY_SIMULATION else []
+        if before is not None:
+            # It serves one simulation at a time. Left as it is, the one before would stay running for ever.
+            out += self._fail(before, f"{client} asked for another simulation without having ended this one")
+        if header.simulation == ANY_SIMULATION:
+            client.may_leave = False
+            self._parked[client.id] = header
+            out += self._serve_parked()
+        return out
+
+    def _join(self, client: KnownClient, header: Header) -> Message:
         """A solver that was started for one simulation joins the worker which holds it."""
         if self._stopping:
             raise Refused(Reason.STUDY_OVER, "the study is stopping and wants no more data")
@@ -285,39 +392,48 @@ class Coordinator:
                 Reason.UNKNOWN_SIMULATION,
                 f"simulation {header.simulation} is {simulation.state}, not running: only what a worker holds can be joined",
             )
-        simulation.clients.add(key)
-        return self._assignment(header, header.simulation)
+        self._running[header.simulation].clients.add(client.id)
+        return self._assign(client, header, header.simulation)
 
     def _serve_parked(self) -> list[Message]:
         """Answer as many waiting NEXTs as there are simulations to hand out; all of them when there will be none."""
         out: list[Message] = []
-        while self._parked and self._waiting and not self._stopping:
-            peer, header = self._parked.popleft()
-            key = self._peers.get(peer)
-            if key is None or key not in self._clients:
-                continue  # its client was given up while it waited
+        while self._parked and (self.production_over or self._waiting):
+            key = next(iter(self._parked))
+            header, client = self._parked.pop(key), self._clients.get(key)
+            if client is None or client.number != header.offset:
+                continue  # it was given up while it waited, or has asked for something else
+            if self.production_over:
+                client.may_leave = True
+                out.append(self._answer(client, header, Kind.NO_MORE, b""))
+                continue
             number = self._waiting.popleft()
             simulation = self._simulations[number]
-            simulation.state, simulation.attempt = "running", simulation.attempt + 1
-            simulation.clients, simulation.ranks_finished = {key}, set()
+            self._enter(number, "running")
+            simulation.attempt += 1
+            self._running[number] = _Run(self._now, {client.id})
             self._restarted += simulation.attempt > 1
-            self._events.write("assigned", simulation=number, attempt=simulation.attempt, pid=self._clients[key].pid)
-            out.append((peer, self._assignment(header, number)))
-        while self._parked and self.production_over:
-            peer, header = self._parked.popleft()
-            out.append((peer, self._answer(header, Kind.NO_MORE, b"")))
+            self._events.write("assigned", simulation=number, attempt=simulation.attempt, pid=client.pid)
+            out.append(self._assign(client, header, number))
         return out
 
-    def _assignment(self, header: Header, number: int) -> list[bytes]:
+    def _assign(self, client: KnownClient, header: Header, number: int) -> Message:
+        client.holds, client.adrift = number, None
         point = self._plan[number]
         header = header._replace(simulation=number, attempt=self._simulations[number].attempt)
-        return self._answer(header, Kind.ASSIGN, Assign(point.parameters, point.validation).pack())
+        return self._answer(client, header, Kind.ASSIGN, Assign(point.parameters, point.validation).pack())
 
     def _announce(self, announce: Announce) -> Accept:
         if self._stopping:
             raise Refused(Reason.STUDY_OVER, "the study is stopping and wants no more data")
         schema = agree(
-            announce.fields, self._fields, self._welcome.parameters, self._samples, self._schema, seeds=self._seeds
+            announce.fields,
+            self._fields,
+            self._welcome.parameters,
+            self._samples,
+            self._schema,
+            seeds=self._seeds,
+            max_message=self._max_message,
         )
         if self._schema is None:
             self._events.write("schema", fields={f.name: [*f.shape, f.components] for f in schema.spec.fields})
@@ -334,65 +450,126 @@ class Coordinator:
     def _serve_announced(self) -> list[Message]:
         if not self._configured:
             return []
-        waiting, self._announced = self._announced, []
-        return [(peer, self._answer(header, Kind.ACCEPT, accept.pack())) for peer, header, accept in waiting]
+        waiting, self._announced = self._announced, {}
+        out: list[Message] = []
+        for key, (header, accept) in waiting.items():
+            client = self._clients.get(key)
+            if client is not None and client.number == header.offset:  # it has asked for nothing else meanwhile
+                out.append(self._answer(client, header, Kind.ACCEPT, accept.pack()))
+        return out
 
     def static_arrived(self, name: str) -> None:
         """A static field is in; later clients need not send it."""
         self._static_arrived.add(name)
 
-    def _finish(self, header: Header, finish: Finish) -> list[Message]:
-        simulation = self._simulations[header.simulation]
+    def _finish(self, client: KnownClient, header: Header, finish: Finish) -> list[Message]:
+        number, simulation = header.simulation, self._simulations[header.simulation]
         self.blocked_seconds += finish.blocked_seconds
-        if simulation.state != "running":  # the stream's own FINISH has been before the worker's word on the process
+        run = self._running.get(number)
+        if run is None:  # the stream's own FINISH has been before the worker's word on the process
             if finish.message:
                 self._events.write(
-                    "solver", simulation=header.simulation, outcome=finish.outcome.name.lower(), text=finish.message
+                    "solver", simulation=number, outcome=finish.outcome.name.lower(), text=finish.message
                 )
             return []
         if finish.outcome is Outcome.FINISHED:
-            simulation.ranks_finished.add(header.rank)
+            run.ranks_finished.add(header.rank)
             simulation.steps = max(simulation.steps, finish.steps)
-            if len(simulation.ranks_finished) < finish.ranks:
+            if len(run.ranks_finished) < finish.ranks:
+                run.clients.discard(client.id)  # it has done its part, and may end before the others
+                client.holds = None
                 return []
-            simulation.state = "finished"
-            self._events.write("finished", simulation=header.simulation, attempt=header.attempt, steps=simulation.steps)
+            self._enter(number, "finished")
+            self._events.write("finished", simulation=number, attempt=header.attempt, steps=simulation.steps)
             return self._serve_parked()
         if finish.outcome is Outcome.RETURNED:
-            simulation.state = "waiting"
-            self._waiting.appendleft(header.simulation)
-            self._events.write("returned", simulation=header.simulation, attempt=header.attempt)
+            self._enter(number, "waiting")
+            self._waiting.appendleft(number)
+            self._events.write("returned", simulation=number, attempt=header.attempt)
             return self._serve_parked()
         message = finish.message
         if finish.outcome is Outcome.EXITED:
             message = (
                 f"the solver ended without finishing its stream: does it load Penstock's client? {message}".strip()
             )
-        return self._fail(header.simulation, message)
+        return self._fail(number, message)
 
     def _fail(self, number: int, message: str) -> list[Message]:
         simulation = self._simulations[number]
         simulation.failures += 1
         simulation.message = message
         again = simulation.failures <= self._retries and not self._stopping
-        simulation.state = "waiting" if again or self._stopping else "failed"
+        self._enter(number, "waiting" if again or self._stopping else "failed")
         if again:
             self._waiting.append(number)
         self._events.write("failed", simulation=number, attempt=simulation.attempt, again=again, message=message)
+        if (
+            simulation.state == "failed"
+            and not self._plan[number].validation
+            and len(self._redrawn) < len(self._spares)
+        ):
+            replacement = self._redraw(number)
+            self._waiting.append(replacement)
+            self._events.write("redrawn", simulation=number, replacement=replacement)
         return self._serve_parked()
 
-    def _lose(self, key: bytes, message: str) -> list[Message]:
-        """A client is gone: every running simulation it was part of has failed."""
-        client = self._clients.pop(key)
-        self._peers = {peer: k for peer, k in self._peers.items() if k != key}
-        self._events.write("client_lost", pid=client.pid, host=client.host, message=message)
-        held = [i for i, s in enumerate(self._simulations) if s.state == "running" and key in s.clients]
-        return [m for number in held for m in self._fail(number, f"client {client.host}:{client.pid}: {message}")]
+    def _enter(self, number: int, state: str) -> None:
+        """A simulation's state changes; whoever served one that runs no more holds nothing."""
+        simulation = self._simulations[number]
+        self._states[simulation.state] -= 1
+        self._states[state] += 1
+        simulation.state = state
+        run = self._running.pop(number, None)
+        for key in run.clients if run is not None else ():
+            client = self._clients.get(key)
+            if client is not None and client.holds == number:
+                client.holds = None
 
-    def _answer(self, header: Header, kind: Kind, payload: bytes) -> list[bytes]:
+    def _redraw(self, number: int) -> int:
+        """Give the study another simulation in place of one that has failed for good; returns its id."""
+        self._plan.append(self._spares[len(self._redrawn)])
+        self._simulations.append(_Simulation())
+        self._states["waiting"] += 1
+        self._redrawn.append(number)
+        return len(self._plan) - 1
+
+    def _lose(self, clients: Mapping[KnownClient, str], *, given_up: bool) -> list[Message]:
+        """Clients are gone, and why: the simulations that they served have failed. given_up: their processes may still be there."""
+        for client, message in clients.items():  # all of them first, or one would be given what another held
+            self._clients.remove(client, given_up=given_up)
+            self._events.write("client_lost", pid=client.pid, host=client.host, message=message)
+        return [
+            m
+            for client, message in clients.items()
+            if client.holds is not None
+            for m in self._fail(client.holds, f"{client}: {message}")
+        ]
+
+    def _answer(self, client: KnownClient, header: Header, kind: Kind, payload: bytes) -> Message:
+        """The answer to a client's latest request, kept for when it repeats that."""
+        client.answer = self._frames(header, kind, payload)
+        return client.peer, client.answer
+
+    def _frames(self, header: Header, kind: Kind, payload: bytes) -> list[bytes]:
         return [header._replace(kind=kind, incarnation=self._incarnation).pack(), payload]
 
     def _refusal(self, header: Header, reason: Reason, text: str) -> list[bytes]:
+        text = text[:MAX_TEXT]
         self._on_refused(reason)
-        self._events.write("refused", reason=reason.name.lower(), kind=header.kind.name, text=text)
-        return self._answer(header, Kind.REFUSE, Refuse(reason, text).pack())
+        self._refusals += 1
+        if self._refusals <= MAX_REFUSAL_EVENTS:  # the metric counts on
+            self._events.write("refused", reason=reason.name.lower(), kind=header.kind.name, text=text)
+        return self._frames(header, Kind.REFUSE, Refuse(reason, text).pack())
+
+
+def _plausible(header: Header, finish: Finish) -> Finish:
+    """A client's FINISH with its text cut to what is kept. WireError for figures that no client can have, which would spoil the study's."""
+    if not (isfinite(finish.blocked_seconds) and finish.blocked_seconds >= 0):
+        raise WireError(f"FINISH after {finish.blocked_seconds} s of waiting: expected a finite number, 0 or more")
+    if not header.rank < finish.ranks <= MAX_RANKS:
+        raise WireError(
+            f"FINISH of solver rank {header.rank} of {finish.ranks}: expected 0 <= rank < ranks <= {MAX_RANKS}"
+        )
+    if finish.steps > MAX_STEPS:
+        raise WireError(f"FINISH after {finish.steps} time steps: at most {MAX_STEPS} are allowed")
+    return replace(finish, message=finish.message[:MAX_TEXT])

@@ -13,13 +13,17 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class SimulationCounts:
-    """Simulations by state. requested = finished + failed + running + waiting; restarted counts further attempts."""
+    """Simulations by state. requested = finished + failed + running + waiting; restarted counts further attempts.
+
+    redrawn: failed ones that another point of the parameter space has replaced; that one counts in their place.
+    """
 
     requested: int = 0
     finished: int = 0
     failed: int = 0
     running: int = 0
     restarted: int = 0
+    redrawn: int = 0
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class StudyStatus:
     phase: "starting", "training", "draining" (production has ended), "finished", "stopped" or "failed".
     elapsed: seconds since the start. received: samples that arrived. population, capacity: of all buffers together.
     samples_per_second: training throughput of the last seconds. loss: of the last batch. validation_relative_l2: of the last validation.
-    wanted_workers: how many worker processes have something to do. message: why, when the phase is "failed" or "stopped".
+    wanted_workers: how many worker processes have something to do. given_up: ids of processes on this machine whose clients the server
+    has given up: frozen or stuck workers, to be killed by whoever started them. message: why, when the phase is "failed" or "stopped".
     """
 
     phase: str = "starting"
@@ -43,6 +48,7 @@ class StudyStatus:
     loss: float | None = None
     validation_relative_l2: float | None = None
     wanted_workers: int = 0
+    given_up: tuple[int, ...] = ()
     message: str = ""
 
 

@@ -235,6 +235,9 @@ class FileSource:
             num_workers=self._workers,
             collate_fn=_sent,  # `__getitems__` has put the batch together
             pin_memory=self._pin,
+            # Else it draws a seed for its processes from torch's global generator, which models draw from: they would see other
+            # numbers after a resume.
+            generator=torch.Generator(),
             **more,
         )
         return iter(loader)

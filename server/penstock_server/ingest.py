@@ -6,7 +6,7 @@ that message, which is refused and counted.
 
 from __future__ import annotations
 
-import math
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -28,6 +28,14 @@ from penstock_server.normalisation import Normaliser
 
 Message = tuple[bytes, list[bytes]]
 NOTHING_STREAMED = Streamed(0, 0, 0)
+MAX_PEERS = 2**14  # connections remembered: more than a process may have open; nothing says when one has gone
+MAX_RANKS = 2**16  # solver ranks of one simulation
+UNFINISHED = 16  # time steps that a simulation may always have unfinished; more while their bytes are few
+MAX_REFUSALS = 100  # answered one by one in a stream; STREAMED counts all
+MAX_REFUSAL = 1000  # characters of a refusal's text, which may quote what was sent
+
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class TimeSteps(Protocol):
@@ -41,6 +49,7 @@ class TimeSteps(Protocol):
 class _Peer:
     """One data connection: the stream that is open on it, and its credit."""
 
+    name: bytes = b""
     header: Header | None = None
     parameters: tuple[float, ...] = ()
     streamed: Streamed = NOTHING_STREAMED
@@ -50,13 +59,20 @@ class _Peer:
 
 @dataclass
 class _Simulation:
-    """What is under way of one simulation."""
+    """What is under way of one simulation.
+
+    again: so many of its first time steps were dealt with before a checkpoint and come again. counted: so many are in the
+    checkpoint's statistics; one more than `again` where the sample of the last was waiting for room in the buffer.
+    """
 
     attempt: int = 0
     partial: dict[int, tuple[PartialStep, Slot | None]] = field(default_factory=dict)
     windows: WindowBuilder | None = None
     ended: set[int] = field(default_factory=set)  # solver ranks that have said END
     ranks: int = 1
+    again: int = 0
+    counted: int = 0
+    senders: set[bytes] = field(default_factory=set)  # connections that have begun its current attempt
 
 
 class Ingest:
@@ -64,7 +80,7 @@ class Ingest:
 
     Args:
         schema: what clients send. samples: what they are made into. simulations: ids run from 0 to this; held_out: those from here
-            on are validation simulations.
+            on are validation simulations; redraws: so many ids more may come after them, of training simulations.
         buffer: for training samples (None where all simulations are held out); put: commits a filled slot, however long that takes,
             False when the study is over.
         trained, validated: the ledgers of training samples and of held-out time steps.
@@ -88,12 +104,13 @@ class Ingest:
         validated: Ledger,
         metrics: Metrics,
         on_static: Callable[[str, NDArray[np.float64]], None],
+        redraws: int = 0,
     ) -> None:
         self._schema = schema
         self._samples = samples
         self._incarnation = incarnation
-        self._total = simulations
-        self._held_out = held_out
+        self._total = simulations + redraws
+        self._held_out = range(held_out, simulations)
         self._credit = credit
         self._buffer = buffer
         self._put = put
@@ -105,13 +122,13 @@ class Ingest:
         self._on_static = on_static
         self._columns = {schema.ids[name]: columns for name, columns in schema.spec.columns().items()}
         self._first_field = min(self._columns)
-        self._peers: dict[bytes, _Peer] = {}
+        self._peers: OrderedDict[bytes, _Peer] = OrderedDict()  # the one that has been silent longest comes first
         self._simulations: dict[int, _Simulation] = {}
         self._static: dict[str, PartialStep] = {}
 
     def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0) -> list[Message]:  # noqa: ARG002 - a Handler
         """Deal with one message. Blocks while the buffer has no room."""
-        state = self._peers.setdefault(peer, _Peer())
+        state = self._peer(peer)
         out: list[list[bytes]] = []
         if frames and len(frames) % 2 and len(frames) > 1:
             out.append(
@@ -125,6 +142,34 @@ class Ingest:
         if state.consumed + self._credit - state.granted >= self._credit // 8 and state.header is not None:
             out.append(self._grant(state))
         return [(peer, reply) for reply in out]
+
+    def take_up(self, simulation: int, attempt: int, steps: int, *, counted: int) -> None:
+        """Go on with an attempt that a checkpoint was made in the middle of, by a client that sends its time steps again.
+
+        The first `steps` were dealt with before: they are passed over, or only make the windows of later ones whole. The first
+        `counted` were counted before. Call it before the attempt's BEGIN.
+        """
+        windows = WindowBuilder(self._samples.window, self._samples.stride) if self._samples.window > 1 else None
+        self._simulations[simulation] = _Simulation(attempt, windows=windows, again=steps, counted=counted)
+
+    def incomplete(self) -> int:
+        """Time steps of which pieces are missing."""
+        return sum(len(simulation.partial) for simulation in list(self._simulations.values()))
+
+    def give_up_incomplete(self) -> None:
+        """Nothing more will come: drop them, counted."""
+        for simulation in list(self._simulations):
+            self._drop_partial(simulation)
+
+    def _peer(self, name: bytes) -> _Peer:
+        state = self._peers.get(name)
+        if state is None:
+            state = self._peers[name] = _Peer(name)
+            if len(self._peers) > MAX_PEERS:
+                self._peers.popitem(last=False)
+        else:
+            self._peers.move_to_end(name)
+        return state
 
     def _one(self, state: _Peer, frames: list[bytes]) -> list[list[bytes]]:
         header = Header(Kind.PIECE)
@@ -141,7 +186,8 @@ class Ingest:
                 )
             if header.kind is Kind.PIECE:
                 state.consumed += len(payload)
-                self._metrics.bytes_received.inc(len(payload))
+                if not self._counted(header):
+                    self._metrics.bytes_received.inc(len(payload))
                 new = self._piece(state, header, payload)
                 s = state.streamed
                 state.streamed = Streamed(s.accepted + new, s.duplicates + (not new), s.refused)
@@ -149,29 +195,48 @@ class Ingest:
             if header.kind is Kind.BEGIN:
                 self._begin(state, header, Begin.unpack(payload))
                 return [self._grant(state)]
+            if (
+                header.kind is Kind.CREDIT
+            ):  # a client that has waited long asks whether its connection still is the one it was
+                self._stream_of(state, header)
+                return [self._grant(state)]
             if header.kind is Kind.END:
                 simulation = self._stream_of(state, header)
+                if header.rank >= simulation.ranks:
+                    raise Refused(
+                        Reason.MALFORMED,
+                        f"END of solver rank {header.rank}: simulation {header.simulation} has {simulation.ranks}",
+                    )
                 simulation.ended.add(header.rank)
                 if len(simulation.ended) >= simulation.ranks:
                     self._drop_partial(header.simulation)
                 return [self._answer(header, Kind.STREAMED, state.streamed.pack())]
             raise WireError(f"{header.kind.name} is not for a trainer rank")
         except Refused as refused:
-            return [self._refuse(state, header, refused.reason, refused.text)]
+            return self._refuse(state, header, refused.reason, refused.text)
         except VersionMismatch as error:
-            return [self._refuse(state, header, Reason.VERSION, str(error))]
+            return self._refuse(state, header, Reason.VERSION, str(error))
         except WireError as error:
-            return [self._refuse(state, header, Reason.MALFORMED, str(error))]
+            return self._refuse(state, header, Reason.MALFORMED, str(error))
 
     def _begin(self, state: _Peer, header: Header, begin: Begin) -> None:
         if not 0 <= header.simulation < self._total:
             raise Refused(
                 Reason.UNKNOWN_SIMULATION, f"simulation {header.simulation}: the study has 0 to {self._total - 1}"
             )
+        if not 1 <= begin.ranks <= MAX_RANKS:
+            raise Refused(Reason.MALFORMED, f"a simulation of {begin.ranks} solver ranks: expected 1 to {MAX_RANKS}")
+        if header.rank >= begin.ranks:
+            raise Refused(Reason.MALFORMED, f"BEGIN of solver rank {header.rank} of {begin.ranks}")
+        if not header.attempt:
+            raise Refused(Reason.STALE_ATTEMPT, f"attempt 0 of simulation {header.simulation}: the first is attempt 1")
         seen, seeds = self._schema.spec.parameters, self._schema.seeds
         if len(begin.parameters) != len(seen) + seeds:
             named = f"{', '.join(seen)}{f' and {seeds} seeds' if seeds else ''}"
             raise Refused(Reason.SCHEMA, f"{len(begin.parameters)} parameters, the study has {named}")
+        parameters = begin.parameters[: len(seen)]
+        if not _finite(np.array(parameters)).all():
+            raise Refused(Reason.NOT_FINITE, f"simulation {header.simulation} has the parameters {parameters}")
         simulation = self._simulations.setdefault(header.simulation, _Simulation())
         if header.attempt < simulation.attempt:
             raise Refused(
@@ -181,9 +246,11 @@ class Ingest:
         if header.attempt > simulation.attempt:
             self._drop_partial(header.simulation)
             simulation.attempt, simulation.ranks, simulation.ended = header.attempt, begin.ranks, set()
+            simulation.again = simulation.counted = 0
             if self._samples.window > 1:
                 simulation.windows = WindowBuilder(self._samples.window, self._samples.stride)
-        state.header, state.parameters, state.streamed = header, begin.parameters[: len(seen)], NOTHING_STREAMED
+        simulation.senders.add(state.name)
+        state.header, state.parameters, state.streamed = header, parameters, NOTHING_STREAMED
 
     def _stream_of(self, state: _Peer, header: Header) -> _Simulation:
         """The simulation of a stream's message, when the message belongs to the stream that is open."""
@@ -207,8 +274,10 @@ class Ingest:
         columns = self._columns.get(header.field)
         if columns is None:
             raise Refused(Reason.UNKNOWN_FIELD, f"field id {header.field}: the study has {sorted(self._columns)}")
-        held_out = header.simulation >= self._held_out
+        held_out = header.simulation in self._held_out
         if self._samples.window == 1 or held_out:
+            if header.step < simulation.again:
+                return True
             ledger = self._validated if held_out else self._trained
             if ledger.has(header.simulation, header.step):
                 if (
@@ -250,8 +319,8 @@ class Ingest:
         if not STATIC_STEP <= header.step < MAX_STEPS:
             raise Refused(Reason.MALFORMED, f"time step {header.step}: expected 0 to {MAX_STEPS - 1}")
         values = np.frombuffer(payload, NUMPY_DTYPES[expected])
-        if expected in (Dtype.FLOAT32, Dtype.FLOAT64) and not np.isfinite(values).all():
-            at = header.offset + int(np.flatnonzero(~np.isfinite(values))[0])
+        if expected in (Dtype.FLOAT32, Dtype.FLOAT64) and not (finite := _finite(values)).all():
+            at = header.offset + int(np.flatnonzero(~finite)[0])
             raise Refused(
                 Reason.NOT_FINITE,
                 f"time step {header.step} of simulation {header.simulation} has {values[at - header.offset]} at element {at} "
@@ -270,6 +339,19 @@ class Ingest:
     ) -> tuple[PartialStep, Slot | None]:
         """Room for a time step of which the first piece has come."""
         spec = self._schema.spec
+        # A solver rank may be ahead of another by what credit lets it have on the way.
+        unfinished = len(simulation.partial)
+        if unfinished >= UNFINISHED and unfinished * 4 * spec.width > 2 * self._credit * len(simulation.senders):
+            raise Refused(
+                Reason.MALFORMED,
+                f"time step {header.step} while {unfinished} others of simulation {header.simulation} are unfinished: send all fields "
+                "of a time step before the next",
+            )
+        if self._samples.time == "physical" and not abs(header.time) <= _LARGEST:
+            raise Refused(
+                Reason.SCHEMA,
+                f'time step {header.step} has the physical time {header.time}: send(step, time, ...) or samples.time = "step"',
+            )
         slot = None
         if self._samples.window == 1 and not held_out:
             slot = self._reserve()
@@ -277,14 +359,7 @@ class Ingest:
         else:
             inputs, targets = np.empty(spec.n_inputs, np.float32), np.empty(spec.width, np.float32)
         inputs[:-1] = state.parameters
-        inputs[-1] = header.step
-        if self._samples.time == "physical":
-            if not math.isfinite(header.time):
-                raise Refused(
-                    Reason.SCHEMA,
-                    f'time step {header.step} has no physical time: send(step, time, ...) or samples.time = "step"',
-                )
-            inputs[-1] = header.time
+        inputs[-1] = header.time if self._samples.time == "physical" else header.step
         simulation.partial[header.step] = (PartialStep(inputs, targets), slot)
         return simulation.partial[header.step]
 
@@ -296,27 +371,35 @@ class Ingest:
             self._validated.mark(header.simulation, header.step)
             self._validation.add(header.simulation, header.step, partial.inputs, partial.targets)
         elif slot is not None:
-            self._commit(slot, header.simulation, header.step)
+            self._commit(slot, header, header.step)
         elif simulation.windows is not None:
             for window in simulation.windows.add(header.step, partial.inputs, partial.targets):
+                if header.step < simulation.again:
+                    continue
                 if self._trained.has(header.simulation, window.index):
                     self._count_duplicate()
                     continue
                 slot = self._reserve()
                 slot.inputs[:], slot.targets[:] = window.inputs, window.targets
-                self._commit(slot, header.simulation, window.index)
+                self._commit(slot, header, window.index)
 
     def _reserve(self) -> Slot:
         assert self._buffer is not None  # there are training simulations
         return self._buffer.reserve()
 
-    def _commit(self, slot: Slot, simulation: int, sample: int) -> None:
-        slot.simulation, slot.sample = simulation, sample
-        self._normaliser.update(slot.inputs[None], slot.targets[None])
+    def _counted(self, header: Header) -> bool:
+        """Whether a checkpoint has counted this time step already, though it comes again."""
+        simulation = self._simulations.get(header.simulation)
+        return simulation is not None and header.attempt == simulation.attempt and 0 <= header.step < simulation.counted
+
+    def _commit(self, slot: Slot, header: Header, sample: int) -> None:
+        slot.simulation, slot.sample = header.simulation, sample
+        if not self._counted(header):
+            self._normaliser.update(slot.inputs[None], slot.targets[None])
         if not self._put(slot):
             raise Refused(Reason.STUDY_OVER, "the study is stopping and wants no more data")
         # Marked only now: what is in the ledger is in the buffer, or has been.
-        self._trained.mark(simulation, sample)
+        self._trained.mark(header.simulation, sample)
         self._metrics.samples_received.inc()
 
     def _count_duplicate(self) -> None:
@@ -344,20 +427,30 @@ class Ingest:
             if slot is not None and self._buffer is not None:
                 self._buffer.discard(slot)
         state.partial.clear()
+        state.senders.clear()
 
     def _grant(self, state: _Peer) -> list[bytes]:
         assert state.header is not None
         state.granted = state.consumed + self._credit
         return self._answer(state.header._replace(count=state.granted), Kind.CREDIT, b"")
 
-    def _refuse(self, state: _Peer, header: Header, reason: Reason, text: str) -> list[bytes]:
+    def _refuse(self, state: _Peer, header: Header, reason: Reason, text: str) -> list[list[bytes]]:
         s = state.streamed
-        state.streamed = Streamed(s.accepted, s.duplicates, s.refused + 1)
-        return self._refusal(header, reason, text)
+        if header.kind is Kind.PIECE:
+            state.streamed = Streamed(s.accepted, s.duplicates, s.refused + 1)
+        refusal = self._refusal(header, reason, text)
+        # Whoever sends on regardless must not fill the server with answers that nobody reads.
+        return [] if header.kind is Kind.PIECE and s.refused >= MAX_REFUSALS else [refusal]
 
     def _refusal(self, header: Header, reason: Reason, text: str) -> list[bytes]:
         self._metrics.refused(reason)
-        return self._answer(header, Kind.REFUSE, Refuse(reason, text).pack())
+        return self._answer(header, Kind.REFUSE, Refuse(reason, text[:MAX_REFUSAL]).pack())
 
     def _answer(self, header: Header, kind: Kind, payload: bytes) -> list[bytes]:
         return [header._replace(kind=kind, incarnation=self._incarnation).pack(), payload]
+
+
+def _finite(values: NDArray) -> NDArray[np.bool_]:  # type: ignore[type-arg]
+    """Which of the values are finite as samples hold them: in float32, where 1e300 is not."""
+    finite: NDArray[np.bool_] = np.isfinite(values) if values.dtype == np.float32 else np.abs(values) <= _LARGEST
+    return finite

@@ -3,31 +3,35 @@
 A Python solver is advanced here, `concurrency` simulations in turn, one time step each. Any other solver is run by one worker,
 one simulation after the other, through the same sockets as in the Ray engine. Either way one thread does everything that touches data: it
 takes a piece, and when the buffer has no room for a sample, or its limiter holds producers back, trains a batch to make some.
+
+With a Python solver a study that was stopped, or killed, goes on from its checkpoint as if it had not been: the same time steps in the
+same order, the same weights bit for bit.
 """
 
 from __future__ import annotations
 
-import itertools
+import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from penstock_client import Client, Solver, stream_solver
+from penstock_client import Solver
 from penstock_client.memory_transport import MemoryTransport
 from penstock_server.agreement import Schema
-from penstock_server.auth import StudyKeys
 from penstock_server.buffer import Slot
 from penstock_server.checkpoint import Checkpoint
 from penstock_server.config import Study
 from penstock_server.coordinator import Coordinator
 from penstock_server.engine import StudyStatus
 from penstock_server.events import EventLog
+from penstock_server.keys import open_keys
 from penstock_server.metrics import Metrics, write_targets
-from penstock_server.plan import make_plan, make_welcome, next_incarnation, write_connect_file
+from penstock_server.outages import Outages
+from penstock_server.plan import make_plan, make_spares, make_welcome, next_incarnation, write_connect_file
+from penstock_server.production import Production
 from penstock_server.rank import TrainerRank
 from penstock_server.report import build_report, study_outcome, study_status, write_report
 from penstock_server.study_sockets import StudySockets
@@ -62,10 +66,11 @@ class InlineEngine:
         self._study, self._directory, self._threads, self._solver = study, directory, threads, solver
         self._incarnation = next_incarnation(directory)
         self._events = EventLog(directory / "events.jsonl")
+        self._outages = Outages(directory)
         self._metrics = Metrics("coordinator", study.study.name)
         plan = make_plan(study)
         schema = None if restore is None else Schema.from_state_dict(restore.parts["schema"])
-        self._keys = StudyKeys.make()
+        self._keys = open_keys(directory)
         self._rank = TrainerRank(
             study,
             directory,
@@ -74,40 +79,55 @@ class InlineEngine:
             held_out=study.solver.simulations,
             simulations=len(plan),
             put=self._put,
-            coordinator_state=lambda: self._coordinator.state_dict(),
+            coordinator_state=lambda: self._kept or self._coordinator_state(),
             on_static=lambda name: self._coordinator.static_arrived(name),
             restore=restore,
         )
         self._ended = threading.Event()
         self._stopped = ""
         self._error = ""
+        self._kept: dict[
+            str, Any
+        ] = {}  # the coordinator's state as training ended, before clients handed back what they had
+        coordinator_before = {} if restore is None else restore.parts["coordinator"]
+        self._production = (
+            None if solver is None else Production(study, solver, self._events, coordinator_before.get("production"))
+        )
         self._sockets: StudySockets | None = None
         if solver is None:
             self._sockets = StudySockets(
                 study.server.host,
                 self._keys,
                 self._rank,
+                metrics=self._metrics,
+                max_message=study.server.max_message,
                 on_production_over=self._drain,
                 on_error=self._broken,
             )
         endpoint = DATA if self._sockets is None else self._sockets.data_endpoint
         self._coordinator = Coordinator(
             plan,
-            make_welcome(study, (endpoint,), heartbeats=solver is None),
+            make_welcome(study, (endpoint,), in_process=solver is not None),
             incarnation=self._incarnation,
             fields=study.fields,
             samples=study.samples,
             seeds=len(study.parameters.seeds),
             retries=study.solver.retries,
             client_timeout=study.server.client_timeout,
+            wall_time=study.solver.wall_time,
+            max_message=study.server.max_message,
             on_schema=self._configure,
             on_refused=self._metrics.refused,
             events=self._events,
             schema=schema,
+            spares=make_spares(study),
         )
         if restore is not None and schema is not None:
             self._rank.configure(schema)
-            self._coordinator.load_state_dict(restore.parts["coordinator"], self._rank.arrived)
+            again = [] if self._production is None else self._production.under_way
+            self._coordinator.load_state_dict(coordinator_before, self._rank.arrived, again=again)
+            if self._production is not None:
+                self._production.announce_again(self._rank.ingest)
         self._begun = time.monotonic()
         self._thread = threading.Thread(target=self._produce, name="penstock-inline", daemon=True)
 
@@ -136,6 +156,7 @@ class InlineEngine:
             production_over=self._coordinator.production_over,
             error=self._error,
             stopped=self._stopped,
+            given_up=self._coordinator.given_up(socket.gethostname()),
         )
 
     def worker_exited(self, pid: int, code: int | None, message: str) -> None:
@@ -162,6 +183,7 @@ class InlineEngine:
         if self._sockets is not None:
             self._sockets.close()
         rank = self._rank.status()
+        self._outages.note([rank])
         status, message = study_outcome([rank], self._coordinator.counts(), self._error, self._stopped)
         report = build_report(
             self._study,
@@ -176,10 +198,11 @@ class InlineEngine:
             control_refused=self._metrics.refusals(),
             blocked_seconds=self._coordinator.blocked_seconds,
             failures=self._coordinator.failures(),
+            warnings=self._events.warnings(),
+            outages=self._outages.ended,
         )
         write_report(self._directory, report)
         self._events.write(status, message=message)
-        self._events.close()
         return report
 
     # One thread does all of what follows ---------------------------------------------------------------------------
@@ -188,23 +211,29 @@ class InlineEngine:
         """Commit a sample, training until there is room for it; False when training has ended meanwhile."""
         buffer = self._rank.buffer
         assert buffer is not None
+        self._putting(True)
         try:
             while not self._rank.over:
                 if buffer.try_commit(slot):
+                    self._putting(False)
                     return True
                 batch = buffer.try_get(self._study.training.batch_size)
-                if batch is None:
+                if batch is not None:
+                    self._rank.train_batch(batch)
+                elif not self._rank.over:  # else it has been stopped, and the buffer with it, since the loop began
                     raise RuntimeError(f"the buffer takes no sample and gives no batch: {buffer.stats()}")
-                self._rank.train_batch(batch)
         except (
             Exception
         ) as error:  # training's trouble is not the fault of the simulation that happened to bring a sample
             self._broken(error)
+        self._keep()
         buffer.discard(slot)
         return False
 
     def _drain(self) -> None:
         """Production has ended: train on what the buffer holds, then conclude."""
+        if self._ended.is_set():  # broken: the last checkpoint is the one to go on from
+            return
         try:
             torch.set_num_threads(self._threads)
             self._rank.end_production()
@@ -215,43 +244,44 @@ class InlineEngine:
                     self._rank.finish("production ended")
                     break
                 self._rank.train_batch(batch)
+            if buffer is not None:
+                self._rank.ingest.give_up_incomplete()
             self._rank.conclude()
         except BaseException as error:
             self._broken(error)
         self._ended.set()
 
     def _produce(self) -> None:
-        """Advance `concurrency` simulations in turn, one time step each, until none is left; then drain."""
-        assert self._solver is not None
+        """Advance the simulations until none is left or training has ended; then drain."""
+        assert self._production is not None
         torch.set_num_threads(self._threads)
         try:
             transport = MemoryTransport(
                 {CONTROL: self._direct(self._coordinator.handle), DATA: self._direct(self._rank.handle)}
             )
-            clients = [
-                Client(transport=transport, control=CONTROL, incarnation=self._incarnation)
-                for _ in range(self._study.solver.concurrency)
-            ]
-            running: dict[int, Iterator[int]] = {}
-            for place in itertools.cycle(range(len(clients))):
-                if self._rank.over:
-                    self._coordinator.stop()
-                    for solver in running.values():
-                        solver.close()  # type: ignore[attr-defined]
-                    break
-                if place not in running and self._coordinator.has_waiting:
-                    simulation = clients[place].next_simulation()
-                    assert simulation is not None
-                    running[place] = stream_solver(
-                        self._solver, simulation, tuple(self._study.fields), self._study.solver.every
-                    )
-                if place in running and next(running[place], None) is None:
-                    del running[place]
-                if not running and not self._coordinator.has_waiting:
-                    break
+            self._production.begin(transport, CONTROL, self._incarnation, lambda: self._rank.over)
+            while not self._rank.over and self._production.advance(self._coordinator):
+                pass
+            if self._rank.over:
+                self._keep()
+                self._coordinator.stop()
+            self._production.close()
         except BaseException as error:
             self._broken(error)
         self._drain()
+
+    def _putting(self, putting: bool) -> None:
+        if self._production is not None:
+            self._production.putting = putting
+
+    def _coordinator_state(self) -> dict[str, Any]:
+        state = self._coordinator.state_dict()
+        return state if self._production is None else {**state, "production": self._production.state_dict()}
+
+    def _keep(self) -> None:
+        """Training has ended before production: what a checkpoint from now on says of it is how it stands now."""
+        if self._production is not None:
+            self._kept = self._kept or self._coordinator_state()
 
     @staticmethod
     def _direct(handle: Any) -> Any:

@@ -32,10 +32,26 @@ class Metrics:
         self._refused = Counter(
             "penstock_refused", "Messages refused", ["study", "process", "reason"], registry=self.registry
         )
+        self._handshakes_refused = Counter(
+            "penstock_handshakes_refused",
+            "Connections turned away before they could send anything",
+            ["study", "process", "reason"],
+            registry=self.registry,
+        )
+        self.revoked_messages = self._counter(
+            "revoked_messages", "Messages of open connections whose key has been revoked"
+        )
+        self.replies_dropped = self._counter("replies_dropped", "Answers to clients that are gone or do not read")
+        self.keys_unusable = self._counter("keys_unusable", "Changes of keys.json that could not be used")
         self.batches = self._counter("batches", "Training steps")
         self.presentations = self._counter("presentations", "Samples drawn for training")
         self.validation_seconds = self._counter("validation_seconds", "Time spent in validation")
         self.checkpoint_seconds = self._counter("checkpoint_seconds", "Time spent writing checkpoints")
+        self.checkpoints = self._counter("checkpoints", "Checkpoints written")
+        self.checkpoints_failed = self._counter("checkpoints_failed", "Checkpoints that the disk did not take")
+        self.ingest_blocked_seconds = self._counter(
+            "checkpoint_ingest_blocked_seconds", "Time that checkpoints have kept ingest from the buffer, at most"
+        )
         self.buffer_population = self._gauge("buffer_population", "Samples in the buffer")
         self.buffer_unseen = self._gauge("buffer_unseen", "Samples in the buffer that no batch has held yet")
         self.buffer_capacity = self._gauge("buffer_capacity", "Samples the buffer may hold")
@@ -52,15 +68,26 @@ class Metrics:
         )
         self.client_blocked_seconds = self._gauge("client_blocked_seconds", "Time clients have waited for credit")
 
-    def refused(self, reason: Reason) -> None:
-        """Count one refusal."""
-        self._refused.labels(**self._labels, reason=reason.name.lower()).inc()
+    def refused(self, reason: Reason, number: int = 1) -> None:
+        """Count one refusal, or several."""
+        self._refused.labels(**self._labels, reason=reason.name.lower()).inc(number)
+
+    def handshake_refused(self, reason: str) -> None:
+        """Count a connection that was turned away: "unknown_key", "revoked_key", or "protocol" (no CURVE, or a wrong server key)."""
+        self._handshakes_refused.labels(**self._labels, reason=reason).inc()
 
     def refusals(self) -> dict[str, int]:
         """Refusals so far by reason."""
+        return self._by_reason(self._refused)
+
+    def handshakes_refused(self) -> dict[str, int]:
+        """Connections turned away so far by reason."""
+        return self._by_reason(self._handshakes_refused)
+
+    def _by_reason(self, counter: Counter) -> dict[str, int]:
         return {
             s.labels["reason"]: int(s.value)
-            for family in self._refused.collect()
+            for family in counter.collect()
             for s in family.samples
             if s.name.endswith("_total")
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from pathlib import Path
@@ -19,7 +18,9 @@ from penstock_server.config import Study
 from penstock_server.engine import SimulationCounts, StudyStatus
 from penstock_server.events import EventLog
 from penstock_server.file_source import FileSource
+from penstock_server.jsonl import read_lines
 from penstock_server.metrics import write_targets
+from penstock_server.outages import Outages
 from penstock_server.plan import CONNECT_FILE
 from penstock_server.recording import Recording, RecordingReader
 from penstock_server.report import build_report, study_outcome, study_status, write_report
@@ -49,6 +50,7 @@ class OfflineEngine:
         self._counts = SimulationCounts(requested=number, finished=finished, failed=number - finished)
         self._incarnation = 1 + _starts(directory / EVENTS)
         self._events = EventLog(directory / EVENTS)
+        self._outages = Outages(directory)
         self._loop = TrainingLoop(study, directory, restore=restore, exhausted="all epochs done")
         self._samples = 0
         self._stopped = self._error = ""
@@ -96,6 +98,7 @@ class OfflineEngine:
             self.stop("closed")
             self._ended.wait()
         rank = self._loop.status()
+        self._outages.note([rank])
         status, message = study_outcome([rank], self._counts, self._error, self._stopped)
         report = build_report(
             self._study,
@@ -110,10 +113,11 @@ class OfflineEngine:
             control_refused={},
             blocked_seconds=0.0,
             failures={},
+            warnings=self._events.warnings(),
+            outages=self._outages.ended,
         )
         write_report(self._directory, report)
         self._events.write(status, message=message)
-        self._events.close()
         return report
 
     def _run(self) -> None:
@@ -167,6 +171,4 @@ class OfflineEngine:
 
 def _starts(events: Path) -> int:
     """How often a study has been started in this run directory."""
-    if not events.exists():
-        return 0
-    return sum(json.loads(line)["event"] == "started" for line in events.read_text().splitlines() if line.endswith("}"))
+    return sum(event["event"] == "started" for event in read_lines(events))

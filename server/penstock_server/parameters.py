@@ -15,6 +15,7 @@ from penstock_server.config import ParametersSection
 
 Points = NDArray[np.float64]
 MAX_SEED = 2**32 - 1
+_SEQUENCES = ("uniform", "sobol", "halton")
 
 
 class ParameterSpace:
@@ -66,6 +67,18 @@ class ParameterSpace:
         seeds = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(int(validation), 1)))
         points[:, numbers:] = seeds.integers(0, MAX_SEED, size=(number, self.seeds), endpoint=True)
         return points
+
+    def further(self, number: int, seed: int, *, training: int) -> Points:
+        """`number` points (number, n) more, which follow the `training` points of `draw` in the same sequence.
+
+        Raises ValueError for a sampler whose points are no sequence that goes on.
+        """
+        if self.sampler not in _SEQUENCES:
+            raise ValueError(
+                f'[solver] on_failure = "redraw" with [parameters] sampler = "{self.sampler}", whose points are a closed set: expected a '
+                'sampler that can go on, one of "sobol", "halton" and "uniform"; set one of these, or on_failure = "drop"'
+            )
+        return self.draw(training + number, seed)[training:]
 
     def named(self, point: Points) -> dict[str, float]:
         """One point (n,) as parameters by name, as a solver takes them."""

@@ -32,7 +32,7 @@ class TrainerRank(TrainingLoop):
 
     Args:
         study: the whole study. directory: its run directory. held_out: simulation ids from here on are validation simulations;
-            simulations: their number, both kinds.
+            simulations: their number, both kinds; the ids after them are of training simulations that replace failed ones.
         put: how a filled slot is committed; None: `Buffer.commit`, which blocks.
         coordinator_state: asked for at each checkpoint: what the coordinator must remember.
         on_static: told the name of each static field that has arrived.
@@ -55,9 +55,11 @@ class TrainerRank(TrainingLoop):
         super().__init__(study, directory, rank=rank, restore=restore)
         self.trained = Ledger()
         self.validated = Ledger()
-        self._incarnation, self._held_out, self.simulations = incarnation, held_out, simulations
+        self._incarnation, self._held_out = incarnation, range(held_out, simulations)
+        self.simulations = simulations + study.solver.redraws
         self._put, self._coordinator_state, self._on_static = put, coordinator_state, on_static
         self._production_ended = False
+        self._static: dict[str, NDArray[np.float64]] = {}
         self.buffer: Buffer | None = None
 
     def configure(self, schema: Schema) -> None:
@@ -81,8 +83,9 @@ class TrainerRank(TrainingLoop):
             schema,
             study.samples,
             incarnation=self._incarnation,
-            simulations=self.simulations,
-            held_out=self._held_out,
+            simulations=self._held_out.stop,
+            held_out=self._held_out.start,
+            redraws=study.solver.redraws,
             credit=study.buffer.credit,
             buffer=buffer,
             put=self._put or buffer.commit,
@@ -108,7 +111,7 @@ class TrainerRank(TrainingLoop):
 
     def arrived(self, simulation: int) -> int:
         """Samples of a training simulation, or time steps of a held-out one, that have arrived here."""
-        return (self.validated if simulation >= self._held_out else self.trained).count(simulation)
+        return (self.validated if simulation in self._held_out else self.trained).count(simulation)
 
     def train_batch(self, batch: Batch) -> None:
         """As in any training loop; once production has ended and `min_batches` are done, the buffer drains."""
@@ -124,12 +127,14 @@ class TrainerRank(TrainingLoop):
             self.buffer.end_production(drain=self.trainer.batches >= self.study.training.min_batches)
 
     def state(self) -> dict[str, Any]:
-        return {
+        state = {
             "coordinator": self._coordinator_state(),
             # The ledgers before the buffer: what ingest adds in between is in the buffer, and `_load_ledgers` marks it.
             "ledger": {"trained": self.trained.state_dict(), "validated": self.validated.state_dict()},
             **super().state(),
         }
+        state["counts"]["incomplete"] += self.ingest.incomplete()  # their missing pieces will not come any more
+        return state
 
     def _load_ledgers(self, ledger: dict[str, Any], buffer: Buffer) -> None:
         self.trained.load_state_dict(ledger["trained"])
@@ -138,7 +143,23 @@ class TrainerRank(TrainingLoop):
             self.trained.mark(simulation, sample)
 
     def _save_static(self, name: str, values: NDArray[np.float64]) -> None:
-        with h5py.File(self.directory / "mesh.h5", "a") as file:
-            if name not in file:
-                file.create_dataset(name, data=values)
+        """Add a static field to mesh.h5, which is replaced as a whole: whoever dies meanwhile leaves the file before."""
+        self._static[name] = values
+        path = self.directory / "mesh.h5"
+        temporary = path.with_name(".mesh.h5.new")
+        try:
+            with h5py.File(temporary, "w") as file:
+                for field, content in (_read_static(path) | self._static).items():
+                    file[field] = content
+            temporary.replace(path)
+        except OSError as error:  # pictures will lack it; the study needs it for nothing else
+            self.events.write("mesh_lost", field=name, message=str(error))
+            self._warnings.append(f"mesh.h5: {name} could not be written ({error})")
         self._on_static(name)
+
+
+def _read_static(path: Path) -> dict[str, NDArray[np.float64]]:
+    if not path.is_file():
+        return {}
+    with h5py.File(path) as file:
+        return {name: dataset[()] for name, dataset in file.items()}

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from penstock_server.buffer import BufferStats
 from penstock_server.validation import ValidationResult
+
+
+@dataclass
+class CheckpointFigures:
+    """Checkpoints of this life. count: written; failed: not taken by the disk. seconds: that training waited for them.
+
+    ingest_blocked_seconds: for how long what arrives could not be put away meanwhile.
+    """
+
+    count: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    ingest_blocked_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -13,7 +26,7 @@ class RankStatus:
     """How a trainer rank stands, for the display and the report.
 
     over: why training has ended, "" while it goes on. error: what it failed of, "" where it did not. buffer is None until the
-    fields are known.
+    fields are known. first_step, last_step: time.monotonic() of this life's first and last training step.
     """
 
     over: str = ""
@@ -32,4 +45,7 @@ class RankStatus:
     refused: dict[str, int] | None = None
     validation: ValidationResult | None = None
     validated: int = 0
+    first_step: float | None = None
+    last_step: float | None = None
+    checkpoints: CheckpointFigures = field(default_factory=CheckpointFigures)
     warnings: tuple[str, ...] = ()

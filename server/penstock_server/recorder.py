@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,12 +16,12 @@ from penstock_client.payloads import Refuse
 from penstock_client.reasons import Reason
 from penstock_client.wire import Header, Kind
 from penstock_server.agreement import Schema
-from penstock_server.auth import StudyKeys
 from penstock_server.config import Study
 from penstock_server.coordinator import Coordinator, Point
 from penstock_server.engine import StudyStatus
 from penstock_server.events import EventLog
 from penstock_server.ingest import Ingest, Message
+from penstock_server.keys import open_keys
 from penstock_server.ledger import Ledger
 from penstock_server.metrics import Metrics
 from penstock_server.normalisation import Normaliser
@@ -99,7 +100,7 @@ class RecordEngine:
         self._study, self._directory, self._path = study, directory, path
         self._incarnation = next_incarnation(directory)
         self._events = EventLog(directory / "events.jsonl")
-        self._keys = StudyKeys.make()
+        self._keys = open_keys(directory)
         plan = make_plan(study)
         self._recorder = Recorder(
             study,
@@ -109,7 +110,13 @@ class RecordEngine:
             on_static=lambda name: self._coordinator.static_arrived(name),
         )
         self._sockets = StudySockets(
-            study.server.host, self._keys, self._recorder, on_production_over=self._conclude, on_error=self._broken
+            study.server.host,
+            self._keys,
+            self._recorder,
+            metrics=self._recorder.metrics,
+            max_message=study.server.max_message,
+            on_production_over=self._conclude,
+            on_error=self._broken,
         )
         self._coordinator = Coordinator(
             plan,
@@ -120,6 +127,8 @@ class RecordEngine:
             seeds=len(study.parameters.seeds),
             retries=study.solver.retries,
             client_timeout=study.server.client_timeout,
+            wall_time=study.solver.wall_time,
+            max_message=study.server.max_message,
             on_schema=self._sockets.configure,
             on_refused=self._recorder.metrics.refused,
             events=self._events,
@@ -145,6 +154,7 @@ class RecordEngine:
             simulations=self._coordinator.counts(),
             received=self._recorder.arrived.total(),
             wanted_workers=self._coordinator.wanted_workers,
+            given_up=self._coordinator.given_up(socket.gethostname()),
             message=message,
         )
 
@@ -179,7 +189,6 @@ class RecordEngine:
             writer.discard()
         status, message = self._outcome()
         self._events.write(status, message=message)
-        self._events.close()
         return {
             "status": status,
             "message": message,

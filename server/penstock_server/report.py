@@ -9,9 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from penstock_client.errors import PenstockError
 from penstock_server.config import Study
 from penstock_server.engine import SimulationCounts, StudyStatus
+from penstock_server.outages import Outage
 from penstock_server.rank_status import RankStatus
+
+
+class ReportError(PenstockError):
+    """report.json could not be written."""
 
 
 def study_outcome(
@@ -39,6 +45,7 @@ def study_status(
     production_over: bool,
     error: str,
     stopped: str,
+    given_up: tuple[int, ...] = (),
 ) -> StudyStatus:
     """The study at this moment, from what its coordinator and trainer ranks say of themselves."""
     buffers = [r.buffer for r in ranks if r.buffer is not None]
@@ -58,6 +65,7 @@ def study_status(
         loss=first.loss,
         validation_relative_l2=first.validation.relative_l2 if first.validation else None,
         wanted_workers=wanted_workers,
+        given_up=given_up,
         message=message,
     )
 
@@ -76,8 +84,13 @@ def build_report(
     control_refused: dict[str, int],
     blocked_seconds: float,
     failures: dict[int, str],
+    warnings: Sequence[str] = (),
+    outages: Sequence[Outage] = (),
 ) -> dict[str, Any]:
-    """Put the report together. expected, unique: training samples that should have arrived, and that have, each once."""
+    """Put the report together. expected, unique: training samples that should have arrived, and that have, each once.
+
+    warnings: beside those of the ranks. outages: times without training after a crash.
+    """
     buffers = [r.buffer for r in ranks if r.buffer is not None]
     first = ranks[0]
     validation = first.validation
@@ -93,7 +106,7 @@ def build_report(
         "wall_seconds": round(wall_seconds, 3),
         "incarnations": incarnations,
         "simulations": {k: v for k, v in asdict(simulations).items() if k != "running"},
-        "warnings": [w for r in ranks for w in r.warnings],
+        "warnings": list(dict.fromkeys([*warnings, *(w for r in ranks for w in r.warnings)])),
         "failures": {str(i): text for i, text in sorted(failures.items())},
         "samples": {
             "expected": expected,
@@ -115,6 +128,13 @@ def build_report(
             "stall_fraction": round(sum(r.stall_fraction for r in ranks) / len(ranks), 4),
             "loss": first.loss,
         },
+        "checkpoint": {
+            "count": sum(r.checkpoints.count for r in ranks),
+            "seconds": round(sum(r.checkpoints.seconds for r in ranks), 3),
+            "ingest_blocked_seconds": round(sum(r.checkpoints.ingest_blocked_seconds for r in ranks), 3),
+            "failed": sum(r.checkpoints.failed for r in ranks),
+        },
+        "outages": [asdict(outage) for outage in outages],
         "clients": {
             "bytes_received": sum(r.bytes_received for r in ranks),
             "blocked_seconds": round(blocked_seconds, 3),
@@ -131,9 +151,16 @@ def build_report(
 
 
 def write_report(directory: Path, report: dict[str, Any]) -> Path:
-    """Write report.json atomically; returns its path."""
+    """Write report.json atomically; returns its path. Raises ReportError where the disk does not take it."""
     path = directory / "report.json"
     temporary = directory / ".report.json.new"
-    temporary.write_text(json.dumps(report, indent=2) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        outcome = f"{report['status']} ({report['message']})"
+        raise ReportError(
+            f"{path} cannot be written ({error.strerror}); the study: {outcome}; make room, then `penstock resume {directory}` "
+            "writes it again from the last checkpoint"
+        ) from error
     return path

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Protocol
 
 from penstock_server.agreement import Schema
-from penstock_server.auth import StudyKeys
 from penstock_server.coordinator import Coordinator
+from penstock_server.keys import StudyKeys
+from penstock_server.metrics import Metrics
 from penstock_server.router_loop import Message, RouterLoop
 
 
 class DataRank(Protocol):
     """Where data go: a trainer rank, or a recorder."""
+
+    metrics: Metrics
 
     @property
     def over(self) -> str:
@@ -29,6 +33,7 @@ class StudySockets:
     """The control thread alone touches the coordinator, the data thread alone the rank.
 
     Args:
+        metrics: of the control socket. max_message: bytes of a frame on the data socket.
         on_production_over: called once, on the data thread, when no time step will come any more.
         on_error: called when either thread has died: the server is broken.
     """
@@ -39,13 +44,19 @@ class StudySockets:
         keys: StudyKeys,
         rank: DataRank,
         *,
+        metrics: Metrics,
+        max_message: int,
         on_production_over: Callable[[], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
         self._rank, self._on_production_over = rank, on_production_over
         self._told = False
-        self._data = RouterLoop("data", host, keys, self._handle_data, on_error=on_error)
-        self._control = RouterLoop("control", host, keys, self._handle_control, tick=self._tick, on_error=on_error)
+        self._data = RouterLoop(
+            "data", host, keys, self._handle_data, metrics=rank.metrics, max_message=max_message, on_error=on_error
+        )
+        self._control = RouterLoop(
+            "control", host, keys, self._handle_control, metrics=metrics, tick=self._tick, on_error=on_error
+        )
         self.data_endpoint, self.control_endpoint = self._data.endpoint, self._control.endpoint
 
     def serve(self, coordinator: Coordinator) -> None:
@@ -67,7 +78,7 @@ class StudySockets:
 
     def worker_exited(self, pid: int, text: str) -> None:
         """A worker process on this machine has ended."""
-        self._control.post(lambda: self._after(self._coordinator.worker_exited(pid, text)))
+        self._control.post(lambda: self._after(self._coordinator.worker_exited(socket.gethostname(), pid, text)))
 
     def stop(self) -> None:
         """Hand out nothing more."""

@@ -9,18 +9,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from penstock_client.reasons import Reason
 from penstock_server.agreement import Schema
 from penstock_server.checkpoint import Checkpoint, write_checkpoint
 from penstock_server.clock import TrainingClock
 from penstock_server.config import Study
+from penstock_server.events import EventLog
 from penstock_server.export import ExportError
 from penstock_server.metrics import Metrics
 from penstock_server.metrics_log import MetricsLog
 from penstock_server.normalisation import Normaliser
-from penstock_server.rank_status import RankStatus
+from penstock_server.rank_status import CheckpointFigures, RankStatus
 from penstock_server.restore import CHECKPOINTS, export_trained
 from penstock_server.sample_source import SampleSource
 from penstock_server.schema import Batch
@@ -57,7 +60,10 @@ class TrainingLoop:
         self._ready = threading.Event()  # set once there is something to draw from, or the study ends without
         self._over = ""
         self._error = ""
-        self._warnings: list[str] = []
+        self.events = EventLog(directory / "events.jsonl")
+        self._warnings: list[str] = list(() if restore is None else restore.skipped)
+        self._checkpoint_figures = CheckpointFigures()
+        self._checkpoint_fault = ""
         self._checkpoints = 0 if restore is None else restore.number + 1
         self._last_validation: tuple[int, ValidationResult] | None = None
 
@@ -163,10 +169,34 @@ class TrainingLoop:
             self._log.training(self.clock, self.trainer.batches, loss, stats, self.trainer.learning_rate)
 
     def checkpoint(self) -> None:
-        """Write one whole checkpoint at this step; off the training clock."""
+        """Write one whole checkpoint at this step; off the training clock. One that the disk does not take is counted and given up: the
+        one before stays, and the next is tried when it is due."""
+        assert self.source is not None
+        figures, begun = self._checkpoint_figures, time.monotonic()
+        locked = self.source.stats().snapshot_seconds
         with self.clock.aside(self.metrics.checkpoint_seconds):
-            write_checkpoint(self.directory / CHECKPOINTS, self._checkpoints, self.state())
-            self._checkpoints += 1
+            try:
+                write_checkpoint(
+                    self.directory / CHECKPOINTS,
+                    self._checkpoints,
+                    self.state(),
+                    keep=self.study.training.checkpoints_kept,
+                )
+            except OSError as error:
+                figures.failed += 1
+                self.metrics.checkpoints_failed.inc()
+                self._checkpoint_fault = error.strerror or str(error)
+                self.events.write("checkpoint_failed", number=self._checkpoints, message=self._checkpoint_fault)
+            else:
+                figures.count += 1
+                self.metrics.checkpoints.inc()
+                seconds = round(time.monotonic() - begun, 3)
+                self.events.write("checkpoint", number=self._checkpoints, batches=self.trainer.batches, seconds=seconds)
+                self._checkpoints += 1
+        figures.seconds += time.monotonic() - begun
+        blocked = self.source.stats().snapshot_seconds - locked
+        figures.ingest_blocked_seconds += blocked
+        self.metrics.ingest_blocked_seconds.inc(blocked)
 
     def conclude(self) -> None:
         """After the last batch: a last validation, log line and checkpoint, and pictures' worth of held-out samples."""
@@ -174,18 +204,21 @@ class TrainingLoop:
             return
         self.source.close()
         self.log()
+        # Before a validation off the schedule, which brings the normalisation up to date earlier than training would have.
+        self.checkpoint()
         if self._last_validation is None or self._last_validation[0] != self.trainer.batches:
             self.validate()
-        self.checkpoint()
         if self.rank == 0:
-            if len(self.validation):
-                pictures = take_snapshots(self.validation, self.trainer)
-                write_snapshots(self.directory / "validation_snapshots.h5", pictures)
-            validation = self._last_validation[1] if self._last_validation else None
             try:
+                if len(self.validation):
+                    pictures = take_snapshots(self.validation, self.trainer)
+                    write_snapshots(self.directory / "validation_snapshots.h5", pictures)
+                validation = self._last_validation[1] if self._last_validation else None
                 export_trained(self.study, self.trainer, validation, self.directory)
             except ExportError as error:
                 self._warnings.append(str(error))
+            except OSError as error:
+                self._warnings.append(f"the trained model was not exported ({error}): `penstock export` does it later")
         if self._log is not None:
             self._log.close()
 
@@ -215,7 +248,9 @@ class TrainingLoop:
     def status(self) -> RankStatus:
         """How this rank stands; safe from any thread."""
         if self.source is None:
-            return RankStatus(over=self._over, error=self._error, refused=self.metrics.refusals())
+            return RankStatus(
+                over=self._over, error=self._error, refused=self.metrics.refusals(), warnings=self._all_warnings()
+            )
         stats = self.source.stats()
         return RankStatus(
             over=self._over,
@@ -234,8 +269,21 @@ class TrainingLoop:
             refused=self.metrics.refusals(),
             validation=self._last_validation[1] if self._last_validation else None,
             validated=len(self.validation),
-            warnings=tuple(self._warnings),
+            first_step=self.clock.first_step,
+            last_step=self.clock.last_step,
+            checkpoints=replace(self._checkpoint_figures),
+            warnings=self._all_warnings(),
         )
+
+    def _all_warnings(self) -> tuple[str, ...]:
+        figures, more = self._checkpoint_figures, list[str]()
+        if figures.failed:
+            more.append(
+                f"{figures.failed} checkpoints could not be written (the last time: {self._checkpoint_fault}); {figures.count} were"
+            )
+        if self._log is not None:
+            more += self._log.warnings()
+        return (*self._warnings, *more, *self.events.warnings())
 
     # Checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -253,6 +301,9 @@ class TrainingLoop:
                 "received": self.metrics.total("samples_received"),
                 "duplicates": self.metrics.total("duplicates_dropped"),
                 "bytes": self.metrics.total("received_bytes"),
+                "incomplete": self.metrics.total("incomplete_dropped"),
+                # What a stopping study turns away is sent again.
+                "refused": {reason: n for reason, n in self.metrics.refusals().items() if reason != "study_over"},
             },
         }
 
@@ -266,4 +317,8 @@ class TrainingLoop:
         self.metrics.samples_received.inc(parts["counts"]["received"])
         self.metrics.duplicates_dropped.inc(parts["counts"]["duplicates"])
         self.metrics.bytes_received.inc(parts["counts"]["bytes"])
+        self.metrics.incomplete_dropped.inc(parts["counts"]["incomplete"])
+        for reason, number in parts["counts"]["refused"].items():
+            self.metrics.refused(Reason[reason.upper()], number)
         self.metrics.batches.inc(self.trainer.batches)
+        self.metrics.presentations.inc(source.stats().presentations)

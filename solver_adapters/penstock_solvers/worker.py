@@ -13,22 +13,38 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from penstock_client import Abandoned, Client, PenstockError, Simulation, stream_solver
+from penstock_client import (
+    Abandoned,
+    Client,
+    ConnectError,
+    PenstockError,
+    Reason,
+    Refused,
+    ServerLost,
+    Simulation,
+    read_connect_file,
+    stream_solver,
+)
 from penstock_client.client import ATTEMPT_VARIABLE, SIMULATION_VARIABLE
 from penstock_client.connect_file import ENVIRONMENT_VARIABLE
 from penstock_solvers.processes import Runner, SolverFailed, Task
 from penstock_solvers.solver import EXTERNAL, make_solver
 
 HAND_BACK_SECONDS = 2.0  # that a worker which must leave waits for the server
+CONNECT_SECONDS = 30.0  # that it looks for a server, unless PENSTOCK_CONNECT_TIMEOUT says otherwise
+LOOK_SECONDS = 0.3  # between two looks at connect.json
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
-Serve = Callable[[Simulation], None]
+OUTLIVED = (Reason.INCARNATION, Reason.NO_HELLO, Reason.GIVEN_UP)  # refusals that a client connected anew would not get
+
+Serve = Callable[[Client, Simulation], None]
 """Runs one simulation and reports how it ended."""
 
 
@@ -43,34 +59,130 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
 def run_worker(connect: Path) -> int:
     """Serve simulations until the study has none left; returns an exit code: 0 done, 1 the server is lost or the solver unusable.
 
-    SIGTERM hands back what is running and ends the worker.
+    A server that is restarted, and writes connect.json anew within [server] server_timeout, is served on; what was under way of the
+    one before is dropped, since the new one hands it out again. SIGTERM hands back what is running and ends the worker.
     """
-    connect = connect.absolute()
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGALRM, _leave)
-    simulation: Simulation | None = None
-    with ExitStack() as stack:
-        try:
-            client = stack.enter_context(Client(connect))
-            serve = _server_of(json.loads(client.welcome.solver), client, connect, stack)
-            while (simulation := client.next_simulation()) is not None:
-                serve(simulation)
-        except (_Leave, KeyboardInterrupt):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            if simulation is not None and not simulation.over:
-                # The server may be gone, too: then there is nobody to hand back to.
-                with suppress(PenstockError, _Leave):
-                    signal.setitimer(signal.ITIMER_REAL, HAND_BACK_SECONDS)
-                    simulation.hand_back()
-                signal.setitimer(signal.ITIMER_REAL, 0)
-        except PenstockError as error:
-            print(f"penstock worker: {error}", file=sys.stderr)
-            return 1
+    worker = _Worker(connect.absolute())
+    try:
+        worker.run()
+    except (_Leave, KeyboardInterrupt):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        worker.hand_back()
+    except PenstockError as error:
+        _say(error)
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is going
+        worker.close()
     return 0
 
 
-def _server_of(solver: dict[str, Any], client: Client, connect: Path, stack: ExitStack) -> Serve:
+class _Worker:
+    """Serves one server after another, each a life of the same study."""
+
+    def __init__(self, connect: Path) -> None:
+        self._connect = connect
+        self._client: Client | None = None
+        self._simulation: Simulation | None = None
+        self._solver = ""  # as the server describes it
+        self._serve: Serve | None = None
+        self._resources = ExitStack()  # of the solver
+
+    def run(self) -> None:
+        """Until a server has no simulation left.
+
+        Raises:
+            PenstockError: the server is lost and no other has come in its place, or the solver is unusable.
+        """
+        patience = _connect_seconds()
+        outlived: int | None = None
+        trouble: PenstockError | None = None
+        while True:
+            client = self._client = _find_server(self._connect, outlived, patience, trouble)
+            patience = client.welcome.server_timeout_ms / 1000
+            try:
+                self._serve_study(client)
+                return
+            except (ServerLost, Refused) as error:
+                if isinstance(error, Refused) and error.reason not in OUTLIVED:
+                    raise
+                # A server that gave this client up is still there; any other has been outlived.
+                given_up = isinstance(error, Refused) and error.reason is not Reason.INCARNATION
+                outlived, trouble = None if given_up else client.incarnation, error
+                _say(
+                    f"{error}; {'connecting anew' if given_up else f'waiting up to {patience:.0f} s for another server'}"
+                )
+                self._simulation = None
+                client.close()
+
+    def _serve_study(self, client: Client) -> None:
+        if self._serve is None or client.welcome.solver != self._solver:
+            self._resources.close()
+            self._serve = _server_of(json.loads(client.welcome.solver), self._connect, self._resources)
+            self._solver = client.welcome.solver
+        while (simulation := client.next_simulation()) is not None:
+            self._simulation = simulation
+            self._serve(client, simulation)
+
+    def hand_back(self) -> None:
+        """Return what is running. The server may be gone, too: then there is nobody to hand back to."""
+        if self._simulation is not None and not self._simulation.over:
+            with suppress(PenstockError, _Leave):
+                signal.setitimer(signal.ITIMER_REAL, HAND_BACK_SECONDS)
+                self._simulation.hand_back()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def close(self) -> None:
+        self._resources.close()
+        if self._client is not None:
+            self._client.close()
+
+
+def _find_server(connect: Path, outlived: int | None, patience: float, trouble: PenstockError | None) -> Client:
+    """Connect to the server of connect.json, once that is another one than the incarnation that has been outlived.
+
+    patience: seconds. trouble: what became of the server before.
+
+    Raises:
+        PenstockError: the last trouble met, when patience is at an end; at once when there has never been a server.
+    """
+    deadline = time.monotonic() + patience
+    first = trouble is None
+    while True:
+        try:
+            found = read_connect_file(connect).incarnation
+            if found != outlived:
+                return Client(connect, timeout=max(0.1, deadline - time.monotonic()))
+        except Refused as refused:
+            if refused.reason not in OUTLIVED:
+                raise
+            trouble, outlived = refused, found
+        except (ConnectError, ServerLost) as error:
+            if first and not connect.is_file():
+                raise
+            trouble = error
+        if time.monotonic() >= deadline:
+            lost = ConnectError if first else ServerLost
+            raise lost(f"{trouble} (looked for another server in {connect} for {patience:.0f} s)") from trouble
+        time.sleep(LOOK_SECONDS)
+
+
+def _connect_seconds() -> float:
+    text = os.environ.get("PENSTOCK_CONNECT_TIMEOUT", "")
+    try:
+        return float(text or CONNECT_SECONDS)
+    except ValueError as error:
+        raise ConnectError(f"PENSTOCK_CONNECT_TIMEOUT is {text!r}: expected seconds, such as 30") from error
+
+
+def _say(what: object) -> None:
+    print(f"penstock worker: {what}", file=sys.stderr, flush=True)
+
+
+def _server_of(solver: dict[str, Any], connect: Path, stack: ExitStack) -> Serve:
     """How a simulation of this study is run."""
     directory = solver["directory"]
     if directory not in sys.path:
@@ -78,11 +190,11 @@ def _server_of(solver: dict[str, Any], client: Client, connect: Path, stack: Exi
     adapter = solver["adapter"]
     if adapter is not None and adapter not in EXTERNAL:
         python_solver = make_solver(adapter, solver["options"])
-        return lambda simulation: _exhaust(
+        return lambda client, simulation: _exhaust(
             stream_solver(python_solver, simulation, client.welcome.fields, solver["every"])
         )
     runner = _runner(solver, stack)
-    return lambda simulation: _run_process(runner, simulation, connect)
+    return lambda _client, simulation: _run_process(runner, simulation, connect)
 
 
 def _runner(solver: dict[str, Any], stack: ExitStack) -> Runner:
@@ -103,7 +215,9 @@ def _run_process(runner: Runner, simulation: Simulation, connect: Path) -> None:
         ATTEMPT_VARIABLE: str(simulation.attempt),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     }
-    logs = connect.parent / "logs"
+    # Beside connect.json; the file of a worker with a key of its own lies in workers/.
+    run = connect.parent.parent if connect.parent.name == "workers" else connect.parent
+    logs = run / "logs"
     log = logs / f"simulation-{simulation.id}.log" if logs.is_dir() else None
     try:
         summary = runner.run(

@@ -21,11 +21,15 @@ import pytest
 import zmq
 
 from live_server import live_server, worker
+from network import Proxy
 from penstock_client import wire
 from penstock_client.connect_file import ConnectInfo, read_connect_file
-from penstock_client.payloads import Accept, Alive, Assign, Welcome
+from penstock_client.payloads import Accept, Alive, Assign, Refuse, Streamed, Welcome
+from penstock_client.reasons import Reason
 from penstock_client.wire import Header, Kind
-from penstock_server.auth import StudyKeys, secure_context
+from penstock_server.auth import AllowList, secure_context
+from penstock_server.keys import DEFAULT, open_keys
+from penstock_server.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 VECTORS: dict[str, Any] = json.loads((ROOT / "tests" / "wire" / "vectors.json").read_text())
@@ -325,8 +329,9 @@ def run(programs: Path, *arguments: str, **environment: str) -> tuple[int, str, 
 
 
 def connect_file(path: Path, **changes: Any) -> Path:
-    keys = StudyKeys.make()
-    info = ConnectInfo("a study", 1, "tcp://127.0.0.1:9", keys.server_public, keys.client_public, keys.client_secret)
+    keys = open_keys(path.parent)
+    client = keys.workers[DEFAULT]
+    info = ConnectInfo("a study", 1, "tcp://127.0.0.1:9", keys.server_public, client.public, client.secret)
     replace(info, **changes).write(path)
     return path
 
@@ -403,10 +408,11 @@ def test_somebody_else_listens(programs: Path, tmp_path: Path) -> None:
 
 def test_keys_of_another_study(programs: Path, tmp_path: Path) -> None:
     with live_server(tmp_path / "run", U) as server:
-        stranger = StudyKeys.make()
+        stranger = open_keys(tmp_path)
+        client = stranger.workers[DEFAULT]
         info = read_connect_file(server.connect)
         path = tmp_path / "connect.json"
-        replace(info, client_public_key=stranger.client_public, client_secret_key=stranger.client_secret).write(path)
+        replace(info, client_public_key=client.public, client_secret_key=client.secret).write(path)
         code, said, _ = run(programs, PENSTOCK_CONNECT=str(path))
         assert code == NO_CONNECTION
         assert said.endswith(
@@ -443,8 +449,8 @@ def scripted(tmp_path: Path, script: dict[Kind, Any], timeout_ms: int = 600) -> 
 
     script: kind of a request -> function from its header to the frames of the answer, or None for silence.
     """
-    keys = StudyKeys.make()
-    context, authenticator = secure_context(keys)
+    keys = open_keys(tmp_path)
+    context, authenticator = secure_context(AllowList(keys, Metrics("scripted", "test")))
     router = context.socket(zmq.ROUTER)
     router.setsockopt(zmq.CURVE_SERVER, 1)
     router.setsockopt(zmq.CURVE_SECRETKEY, keys.server_secret.encode())
@@ -475,7 +481,9 @@ def scripted(tmp_path: Path, script: dict[Kind, Any], timeout_ms: int = 600) -> 
     thread = threading.Thread(target=serve)
     thread.start()
     path = tmp_path / "connect.json"
-    ConnectInfo("s", 1, endpoint, keys.server_public, keys.client_public, keys.client_secret).write(path)
+    ConnectInfo("s", 1, endpoint, keys.server_public, keys.workers[DEFAULT].public, keys.workers[DEFAULT].secret).write(
+        path
+    )
     try:
         yield path
     finally:
@@ -518,6 +526,104 @@ def test_a_connection_that_breaks_is_noticed_before_the_time_out(programs: Path,
     assert code == SERVER_LOST
     assert "lost the connection to a trainer rank at tcp://127.0.0.1:" in said
     assert seconds < 5
+
+
+def at_the_second_time(answer: Any, before: Any = None) -> Any:
+    """Answers the first request as `before` says (None: not at all), any later one as it should be."""
+    asked: list[int] = []
+
+    def script(header: Header) -> list[bytes] | None:
+        asked.append(header.offset)
+        assert asked[0] == header.offset  # a repetition bears the same number
+        if len(asked) > 1:
+            return answer(header)
+        return before(header) if before else None
+
+    return script
+
+
+def assign(header: Header) -> list[bytes]:
+    return [header._replace(kind=Kind.ASSIGN).pack(), Assign((2.0,), False).pack()]
+
+
+def streamed(header: Header) -> list[bytes]:
+    return [header._replace(kind=Kind.STREAMED).pack(), Streamed(3, 0, 0).pack()]
+
+
+def finished(header: Header) -> list[bytes]:
+    return [header._replace(kind=Kind.FINISHED).pack(), b""]
+
+
+def test_what_is_not_answered_is_asked_again(programs: Path, tmp_path: Path) -> None:
+    script = {Kind.NEXT: at_the_second_time(assign), Kind.END: at_the_second_time(streamed), Kind.FINISH: finished}
+    with scripted(tmp_path, script, timeout_ms=10_000) as path:
+        code, said, seconds = run(programs, PENSTOCK_CONNECT=str(path))
+    assert (code, said) == (0, "finished")
+    assert seconds > 7  # twice a little over the time after which it asks again
+
+
+def test_late_second_answers_are_passed_over(programs: Path, tmp_path: Path) -> None:
+    def late(header: Header) -> list[bytes]:
+        return assign(header._replace(offset=header.offset - 1))
+
+    script = {Kind.ANNOUNCE: at_the_second_time(answer(Kind.ACCEPT, Accept((0,), (True,)).pack()), late)}
+    with scripted(tmp_path, script | {Kind.END: streamed, Kind.FINISH: finished}, timeout_ms=10_000) as path:
+        code, said, _ = run(programs, PENSTOCK_CONNECT=str(path))
+    assert (code, said) == (0, "finished")
+
+
+def test_hello_is_said_again_over_a_connection_made_anew(programs: Path, tmp_path: Path) -> None:
+    def no_hello(header: Header) -> list[bytes]:
+        return [header._replace(kind=Kind.REFUSE).pack(), Refuse(Reason.NO_HELLO, "who are you").pack()]
+
+    script = {Kind.NEXT: at_the_second_time(assign, no_hello), Kind.END: streamed, Kind.FINISH: finished}
+    with scripted(tmp_path, script, timeout_ms=10_000) as path:
+        code, said, seconds = run(programs, PENSTOCK_CONNECT=str(path))
+    assert (code, said) == (0, "finished")
+    assert seconds < 4  # at once
+
+
+def test_pieces_that_have_not_arrived_are_missed_at_the_end(programs: Path, tmp_path: Path) -> None:
+    def end(header: Header) -> list[bytes]:
+        return [header._replace(kind=Kind.STREAMED).pack(), Streamed(1, 1, 0).pack()]
+
+    with scripted(tmp_path, {Kind.END: end}) as path:
+        code, said, _ = run(programs, PENSTOCK_CONNECT=str(path))
+    assert code == SERVER_LOST
+    assert "finish: 2 of 3 pieces have reached a trainer rank" in said
+    assert said.endswith("the simulation must be run again")
+
+
+def test_a_network_that_breaks_costs_an_attempt_at_most(programs: Path, tmp_path: Path) -> None:
+    """Control connections are made anew without a loss; a data connection with pieces on the way ends the attempt at once."""
+    with (
+        live_server(tmp_path / "run", U, retries=1) as server,
+        Proxy(server.engine._sockets.control_endpoint) as control,
+        Proxy(server.engine._sockets.data_endpoint) as data,
+        worker(server) as client,
+    ):
+        server.connect = server.behind(control.endpoint, data.endpoint)
+        for simulation in iter(client.next_simulation, None):
+            begun, before = time.monotonic(), server.engine.status().received
+            process = server.start([programs / "stream", "100", "4", "pause_ms=20"], simulation)
+            while server.engine.status().received < before + 10:
+                time.sleep(0.01)
+            control.cut()
+            if simulation.attempt == 1:
+                data.cut()
+            output = process.communicate(timeout=60)[0]
+            if simulation.attempt == 1:
+                assert process.returncode in (SERVER_LOST, REFUSED), output
+                assert time.monotonic() - begun < 20
+                simulation.fail(output)
+            else:
+                assert output.splitlines()[-1] == "finished"
+                simulation.exited()
+        report = server.report()
+    assert report["simulations"] == {"requested": 1, "finished": 1, "failed": 0, "restarted": 1, "redrawn": 0}
+    assert report["samples"]["unique"] == report["samples"]["expected"] == 100
+    assert report["samples"]["duplicates_dropped"] >= 9
+    assert control.connections >= 6
 
 
 def test_an_abandoned_simulation_stops(programs: Path, tmp_path: Path) -> None:

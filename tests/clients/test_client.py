@@ -190,6 +190,29 @@ def test_a_client_waits_for_credit_and_says_for_how_long(heat_study, tmp_path: P
     assert report["clients"]["blocked_seconds"] > 0
 
 
+def test_a_large_piece_after_a_small_one_does_not_wait_for_credit_that_nobody_would_grant(
+    heat_study, tmp_path: Path
+) -> None:
+    study = heat_study(
+        solver={"simulations": 1, "validation_simulations": 0},
+        fields={"T": None, "small": {}, "large": {}},
+        buffer={"policy": "fifo", "capacity": 10, "watermark": 0, "credit": 80_000},
+        training={"batch_size": 1},
+    )
+    # 8 kB use less than an eighth of the window, and leave too little of it for 79 kB.
+    fields = {"small": np.zeros(2_000, np.float32), "large": np.zeros(19_750, np.float32)}
+    with live_server(study, tmp_path) as live:
+        with Client(live.connect) as client:
+            simulation = client.next_simulation()
+            assert simulation is not None
+            begun = time.monotonic()
+            for step in range(20):
+                simulation.send(step, **fields)
+            simulation.finish()
+            assert time.monotonic() - begun < 20  # and not 4 s, the time after which a rank is asked, a step
+        assert live.report()["samples"]["unique"] == 20
+
+
 def test_a_study_that_stops_tells_its_clients_to_abandon(study, tmp_path: Path) -> None:
     with live_server(study, tmp_path) as live, Client(live.connect) as client:
         simulation = client.next_simulation()
@@ -210,7 +233,6 @@ def test_a_server_that_has_gone_is_noticed_by_a_client_that_computes(study, tmp_
         simulation.send(0, T=np.zeros((4, 4), np.float32))
         live.engine._sockets.close()  # gone without a word
         live.engine._rank.conclude()
-        live.engine._events.close()
         live.closed = True
         deadline = time.monotonic() + 10
         with pytest.raises(ServerLost, match="has not answered for"):

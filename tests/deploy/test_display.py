@@ -29,7 +29,7 @@ REPORT: dict[str, Any] = {
     "message": "no [bold] simulation",
     "wall_seconds": 65.2,
     "incarnations": 2,
-    "simulations": {"requested": 64, "finished": 60, "failed": 4, "restarted": 3},
+    "simulations": {"requested": 64, "finished": 60, "failed": 4, "restarted": 3, "redrawn": 0},
     "failures": {"7": "diverged\nlast line"},
     "samples": {
         "expected": 6000, "unique": 5999, "duplicates_dropped": 3, "rejected": 1, "trained_unique": 5999, "presentations": 12000,
@@ -86,7 +86,7 @@ def test_the_report_for_people(tmp_path: Path) -> None:
     for text in (
         "cavity: failed (no [bold] simulation)",
         "0:01:05 in 2 incarnation(s)",
-        "60 of 64 finished, 4 failed, 3 restarted",
+        "60 of 64 finished, 4 failed, 3 restarted, 0 redrawn",
         "5999 of 6000 expected; 3 duplicates dropped, 1 messages refused",
         "25.0 % of the time waiting for data",
         "no held-out samples",

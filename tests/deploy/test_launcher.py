@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from penstock.launcher import LocalLauncher
+from penstock.launcher import QUICK_DEATHS, LocalLauncher
 from penstock.threads import SOLVER_ENVIRONMENT
 from penstock_server.config import Study
 from penstock_server.inline_engine import InlineEngine
@@ -27,7 +27,7 @@ PATIENCE = 60.0
 class Rig:
     """An inline engine behind a launcher, with what the launcher said of workers that ended."""
 
-    def __init__(self, directory: Path, adapter: str, **solver: Any) -> None:
+    def __init__(self, directory: Path, adapter: str, client_timeout: float = 60.0, **solver: Any) -> None:
         study = Study.model_validate(
             {
                 "study": {"name": "launched", "engine": "inline"},
@@ -37,6 +37,7 @@ class Rig:
                 "buffer": {"capacity": 50},
                 "model": {"name": "mlp", "hidden": [4]},
                 "training": {"batch_size": 2, "device": "cpu", "threads": 1},
+                "server": {"heartbeat": 0.2, "client_timeout": client_timeout},
                 "directory": HERE,
             }
         )
@@ -93,10 +94,40 @@ def test_a_killed_worker_is_replaced_and_its_simulation_is_run_again(tmp_path: P
         assert [(pid, code) for pid, code, _ in r.exits] == [(victim, -signal.SIGKILL)]
         report = r.close()
     assert report["status"] == "finished"
-    assert report["simulations"] == {"requested": 3, "finished": 3, "failed": 0, "restarted": 1}
+    assert report["simulations"] == {"requested": 3, "finished": 3, "failed": 0, "restarted": 1, "redrawn": 0}
     samples = report["samples"]
     assert samples["unique"] == samples["expected"] == 36
     assert samples["duplicates_dropped"] >= 3
+
+
+def test_a_frozen_worker_is_killed_and_replaced_however_often(tmp_path: Path) -> None:
+    """More often than workers may die quickly: what was done to it says nothing about whether a worker can live."""
+    options = {"steps": 12, "pause": 0.1}
+    with rig(tmp_path, "slow_solver:Slow", client_timeout=2.0, retries=10, options=options) as r:
+        r.launcher.start()
+        frozen: list[int] = []
+        for _ in range(QUICK_DEATHS + 1):
+            received = r.engine.status().received
+            until(lambda: r.engine.status().received > received)  # noqa: B023
+            (victim,) = r.launcher.pids()
+            os.kill(victim, signal.SIGSTOP)
+            frozen.append(victim)
+            until(lambda: r.launcher.kill(r.engine.status().given_up) == [victim])  # noqa: B023
+        assert r.engine.wait(PATIENCE)
+        assert [(pid, code) for pid, code, _ in r.exits] == [(pid, -signal.SIGKILL) for pid in frozen]
+        report = r.close()
+    assert report["status"] == "finished"
+    assert report["simulations"] == {"requested": 3, "finished": 3, "failed": 0, "restarted": len(frozen), "redrawn": 0}
+    assert report["samples"]["unique"] == report["samples"]["expected"] == 36
+    assert not any(psutil.pid_exists(pid) for pid in frozen)
+
+
+def test_only_its_own_workers_are_killed(tmp_path: Path) -> None:
+    with rig(tmp_path, "slow_solver:Slow", options={"steps": 1000, "pause": 0.1}) as r:
+        r.launcher.start()
+        until(lambda: r.engine.status().received >= 1)
+        assert r.launcher.kill([os.getpid(), os.getppid(), 2**22 + 1]) == []
+        assert len(r.launcher.pids()) == 1
 
 
 def test_workers_that_die_at_once_fail_the_study_with_their_last_words(tmp_path: Path) -> None:

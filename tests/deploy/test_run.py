@@ -88,6 +88,64 @@ def test_run_report_status_and_a_second_run_into_the_same_folder(tmp_path: Path,
         assert (file["times"].tolist(), file["u"].shape) == ([2.0], (1, 4, 1))
 
 
+def test_a_frozen_worker_costs_an_attempt_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    study = write_study(tmp_path, adapter="slow_solver:Slow", simulations=2, options={"steps": 15, "pause": 0.1})
+    out = tmp_path / "out"
+    settings = ("--set", "server.heartbeat=0.2", "--set", "server.client_timeout=2", "--set", "study.engine=ray")
+    running = subprocess.Popen(
+        [*PENSTOCK, "run", study, "--out", out, *settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    until(lambda: assigned(out))
+    (frozen,) = workers_of(running.pid)
+    time.sleep(0.5)
+    os.kill(frozen, signal.SIGSTOP)
+    stdout, _ = running.communicate(timeout=120)
+    assert running.returncode == 0, stdout
+    assert f"a worker (pid {frozen}) has been silent or stuck for too long and is replaced" in stdout
+    report = json.loads((out / "report.json").read_text())
+    assert report["simulations"] == {"requested": 3, "finished": 3, "failed": 0, "restarted": 1, "redrawn": 0}
+    samples = report["samples"]
+    assert samples["unique"] == samples["expected"] == samples["trained_unique"] == 30
+    assert not psutil.pid_exists(frozen)
+
+
+def workers_of(pid: int) -> list[int]:
+    """Worker processes that a running study has started on this machine."""
+    return [p.pid for p in psutil.Process(pid).children() if "penstock_solvers.worker" in p.cmdline()]
+
+
+def test_a_worker_from_elsewhere_goes_on_with_the_server_that_comes_after_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = write_study(tmp_path, command=[sys.executable, "slow_solver.py"])
+    monkeypatch.setenv("SOLVER_PIDS", str(tmp_path / "pids"))
+    monkeypatch.setenv("SOLVER_STEPS", "20")
+    out = tmp_path / "out"
+    running = subprocess.Popen([*PENSTOCK, "run", study, "--out", out, "--set", "server.heartbeat=0.2"])
+    until(lambda: assigned(out))
+    helper = subprocess.Popen(
+        [*PENSTOCK, "worker", "--connect", out / "connect.json"], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        until(lambda: f'"pid": {helper.pid}' in (out / "events.jsonl").read_text())
+        until(lambda: list((out / "checkpoints").glob("[!.]*")))
+        running.kill()
+        running.wait()
+        subprocess.run([*PENSTOCK, "resume", out], check=True, timeout=120)
+        _, said = helper.communicate(timeout=60)
+        assert helper.returncode == 0
+        assert "the server has been restarted (as incarnation 2)" in said
+    finally:
+        for process in (helper, running):
+            process.kill()
+            process.wait()
+    report = json.loads((out / "report.json").read_text())
+    assert (report["status"], report["incarnations"], report["simulations"]["finished"]) == ("finished", 2, 5)
+    assert report["samples"]["unique"] == report["samples"]["expected"] == 80
+    lives = (out / "events.jsonl").read_text().split('"event": "started"')
+    assert any(f'"pid": {helper.pid}' in line for line in lives[2].splitlines() if '"assigned"' in line)
+
+
 def test_ctrl_c_stops_within_ten_seconds_and_resume_finishes(tmp_path: Path, penstock: Penstock) -> None:
     study = write_study(tmp_path, adapter="slow_solver:Slow", options={"steps": 400, "pause": 0.1})
     out = tmp_path / "out"

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from penstock_server.buffer import Buffer, Slot
+from buffers import in_memory
+from penstock_server.buffer import Buffer, BufferState, Slot
 from penstock_server.schema import FieldSpec, SampleSpec
 
 SPEC = SampleSpec(parameters=("a",), fields=(FieldSpec("u", 1, (3,)),), window=2)
@@ -68,6 +69,7 @@ class BufferMachine(RuleBasedStateMachine):
         self.left: dict[int, int] = {}
         self.number = 0
         self.ended = self.draining = False
+        self.checkpoint: tuple[BufferState, BufferState] | None = None
 
     @property
     def presentations(self) -> int:
@@ -150,11 +152,25 @@ class BufferMachine(RuleBasedStateMachine):
         self.ended = True
         self.draining |= drain or self.policy != "reservoir"
 
+    @rule()
+    def begin_checkpoint(self) -> None:
+        """Read later, whatever happens until then."""
+        self.checkpoint = (self.buffer.state_dict(), in_memory(self.buffer.state_dict()))
+
+    @precondition(lambda self: self.checkpoint is not None)
+    @rule()
+    def read_checkpoint(self) -> None:
+        assert self.checkpoint is not None
+        later, at_once = (in_memory(state)["arrays"] for state in self.checkpoint)
+        np.testing.assert_array_equal(later["inputs"], at_once["inputs"])
+        np.testing.assert_array_equal(later["targets"], at_once["targets"])
+        self.checkpoint = None
+
     @precondition(lambda self: not self.filling)
     @rule(sizes=st.lists(st.integers(1, 4), max_size=4))
     def restore(self, sizes: list[int]) -> None:
         """A copy made from the state, through JSON, goes on exactly as the original, which is thrown away."""
-        state = self.buffer.state_dict()
+        state = in_memory(self.buffer.state_dict())
         state["meta"] = json.loads(json.dumps(state["meta"]))
         original, self.buffer = self.buffer, Buffer(SPEC, **self.options)
         self.buffer.load_state_dict(state)
@@ -191,7 +207,7 @@ class BufferMachine(RuleBasedStateMachine):
 
     @invariant()
     def state_is_whole(self) -> None:
-        arrays = self.buffer.state_dict()["arrays"]
+        arrays = in_memory(self.buffer.state_dict())["arrays"]
         held = identify(arrays["inputs"], arrays["targets"])
         assert held == arrays["simulation"].tolist()
         assert [2 * identifier for identifier in held] == arrays["sample"].tolist()

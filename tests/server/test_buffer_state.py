@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
 import pytest
 
-from penstock_server.buffer import Buffer, BufferState
+from buffers import in_memory
+from penstock_server.buffer import Buffer, BufferState, snapshot
 from penstock_server.buffer.population import Population
 from penstock_server.schema import FieldSpec, SampleSpec
 
@@ -31,7 +31,7 @@ def used_buffer() -> Buffer:
 
 @pytest.fixture
 def state() -> BufferState:
-    return used_buffer().state_dict()
+    return in_memory(used_buffer().state_dict())
 
 
 @pytest.mark.parametrize("policy", ["fifo", "firo", "reservoir"])
@@ -58,7 +58,7 @@ def test_a_restored_buffer_continues_identically(policy: str) -> None:
 
     original, restored = Buffer(SPEC, **options), Buffer(SPEC, **options)
     put_and_draw(original, range(70))
-    restored.load_state_dict(original.state_dict())
+    restored.load_state_dict(in_memory(original.state_dict()))
     assert put_and_draw(restored, range(70, 200)) == put_and_draw(original, range(70, 200))
     assert restored.identifiers() == original.identifiers()
     for buffer in (original, restored):
@@ -79,20 +79,35 @@ def test_figures_survive(state: BufferState) -> None:
     assert after.stall_seconds == state["meta"]["stall_seconds"]
 
 
-def test_a_state_is_a_copy(state: BufferState) -> None:
-    buffer = Buffer(SPEC, **OPTIONS)
-    buffer.load_state_dict(state)
-    kept = copy.deepcopy(state)
-    buffer.end_production()
-    while buffer.try_get(3) is not None:
-        pass
-    for identifier in range(5):
-        slot = buffer.reserve()
-        slot.inputs[:] = slot.targets[:] = 99 + identifier
-        buffer.commit(slot)
-    for name, array in kept["arrays"].items():
-        np.testing.assert_array_equal(state["arrays"][name], array)
-    assert state["meta"] == kept["meta"]
+def test_a_state_is_of_its_moment_whatever_happens_before_it_is_read() -> None:
+    """Every sample is drawn, evicted and overwritten between the two arrays' being read, and before."""
+    for read_first in (0, 3, 8):
+        buffer, twin = used_buffer(), used_buffer()
+        state, expected = buffer.state_dict(), in_memory(twin.state_dict())
+        rows = iter(state["arrays"]["inputs"].chunks())
+        inputs = [next(rows)] if read_first else []
+        for identifier in range(read_first * 4):
+            buffer.try_get(3)
+            slot = buffer.reserve()
+            slot.inputs[:] = slot.targets[:] = 99 + identifier
+            assert buffer.commit(slot)
+        inputs += list(rows)
+        np.testing.assert_array_equal(np.concatenate(inputs), expected["arrays"]["inputs"])
+        np.testing.assert_array_equal(np.asarray(state["arrays"]["targets"]), expected["arrays"]["targets"])
+        assert state["meta"]["counters"] == expected["meta"]["counters"]
+        assert buffer.stats().snapshot_seconds > 0
+        with pytest.raises(RuntimeError, match="can be read once"):
+            np.asarray(state["arrays"]["targets"])
+
+
+def test_a_state_takes_pieces_rather_than_a_second_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "CHUNK_BYTES", 2 * 4 * SPEC.width)
+    buffer = used_buffer()
+    state = buffer.state_dict()
+    assert [len(piece) for piece in state["arrays"]["targets"].chunks()] == [2, 2, 2, 2]
+    kept = len(buffer._snapshots)
+    del state
+    assert (kept, len(buffer._snapshots)) == (1, 0)  # a state that nobody will read costs nothing any more
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from buffers import in_memory
 from penstock_server.buffer import Buffer
 from penstock_server.schema import FieldSpec, SampleSpec
 
@@ -198,7 +199,7 @@ def test_a_checkpoint_taken_while_samples_arrive_is_whole() -> None:
     states = []
     training = start(consume, buffer, 4)
     while not training.done():
-        states.append(buffer.state_dict())
+        states.append(in_memory(buffer.state_dict()))
     producer.result(timeout=10)
     assert len(states) > 5
     for state in states:

@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock_client.errors import Refused
 from penstock_client.payloads import Begin, FieldAnnouncement, Refuse, Streamed
 from penstock_client.reasons import Reason
 from penstock_client.wire import STATIC_STEP, Dtype, Header, Kind, unpack
 from penstock_server.agreement import agree
+from penstock_server.assembly import PartialStep
 from penstock_server.buffer import Buffer
 from penstock_server.config import FieldSection, SamplesSection
-from penstock_server.ingest import Ingest
+from penstock_server.ingest import MAX_REFUSALS, UNFINISHED, Ingest
 from penstock_server.ledger import Ledger
 from penstock_server.metrics import Metrics
 from penstock_server.normalisation import Normaliser
@@ -29,7 +31,13 @@ class Rig:
     """An ingest with everything it feeds, two fields U (3 components) and p; simulations 0..3, of which 3 is held out."""
 
     def __init__(
-        self, window: int = 1, stride: int = 1, time: str = "step", capacity: int = 50, credit: int = 1000
+        self,
+        window: int = 1,
+        stride: int = 1,
+        time: str = "step",
+        capacity: int = 50,
+        credit: int = 1000,
+        redraws: int = 0,
     ) -> None:
         wanted = {"U": FieldSection(components=3), "p": FieldSection()}
         announced = [
@@ -57,6 +65,7 @@ class Rig:
             validated=self.validated,
             metrics=self.metrics,
             on_static=self.static.__setitem__,
+            redraws=redraws,
         )
 
     def say(self, *frames: bytes, peer: bytes = PEER):
@@ -269,6 +278,73 @@ def test_pieces_of_an_older_attempt_are_refused_once_a_newer_has_begun() -> None
     assert rig.refusal(*rig.piece("U", np.zeros(3)), peer=b"old").reason is Reason.STALE_ATTEMPT
 
 
+@pytest.mark.parametrize("simulation", [0, 3], ids=["training", "held out"])
+@pytest.mark.parametrize(
+    ("late", "reason"),
+    [({"attempt": 1}, Reason.STALE_ATTEMPT), ({"attempt": 1, "incarnation": 6}, Reason.INCARNATION)],
+    ids=["attempt", "incarnation"],
+)
+def test_late_data_are_refused_counted_and_change_nothing(
+    simulation: int, late: dict[str, int], reason: Reason
+) -> None:
+    rig = Rig()
+    rig.begin(simulation, peer=b"old")
+    rig.begin(simulation, attempt=2, peer=b"new")
+    rig.say(*rig.step(0, simulation=simulation, **late), peer=b"old")
+    assert rig.metrics.refusals() == {reason.name.lower(): 2}  # each of its two pieces
+    assert rig.trained.total() == rig.validated.total() == len(rig.validation) == rig.buffer.stats().received == 0
+    assert rig.normaliser.state_dict()["own"][0] == 0
+    rig.say(*rig.step(0, simulation=simulation, attempt=2), peer=b"new")
+    assert rig.trained.total() + rig.validated.total() == 1
+    assert rig.metrics.total("duplicates_dropped") == 0
+
+
+def test_held_out_time_steps_that_have_arrived_before_are_dropped_and_counted() -> None:
+    rig = Rig()
+    for attempt in (1, 2):
+        rig.begin(simulation=3, attempt=attempt)
+        rig.say(*rig.step(0, simulation=3, attempt=attempt))
+    assert (rig.validated.total(), len(rig.validation)) == (1, 1)
+    assert (rig.metrics.total("samples_received"), rig.metrics.total("duplicates_dropped")) == (1, 1)
+
+
+def test_simulations_that_replace_failed_ones_come_after_the_held_out_ones_and_are_trained_on() -> None:
+    rig = Rig(redraws=1)
+    rig.begin(simulation=4)
+    rig.say(*rig.step(0, simulation=4))
+    assert (rig.trained.count(4), rig.validated.total()) == (1, 0)
+    header = Header(Kind.BEGIN, 7, 5, 1)
+    assert rig.refusal(header.pack(), Begin(1, (0.0, 0.0)).pack()).reason is Reason.UNKNOWN_SIMULATION
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_what_a_checkpoint_has_comes_again_without_being_counted_again(window: int) -> None:
+    """The fifth time step's sample waited for room when the checkpoint was made: it is in the statistics, and nowhere else."""
+    whole = Rig(window=window)
+    whole.begin(attempt=2)
+    for step in range(6):
+        whole.say(*whole.step(step, attempt=2))
+    resumed = Rig(window=window)
+    resumed.ingest.take_up(0, 2, 4, counted=5)
+    resumed.begin(attempt=2)
+    for step in range(4):
+        resumed.say(*resumed.step(step, attempt=2))
+    assert resumed.trained.total() == resumed.buffer.stats().received == resumed.metrics.total("received_bytes") == 0
+    for step in range(4, 6):
+        resumed.say(*resumed.step(step, attempt=2))
+    expected = [i for i in range(6 - window + 1) if i + window > 4]
+    assert resumed.buffer.identifiers() == [(0, i) for i in expected]
+    ready = [resumed.buffer.try_get(1) for _ in expected]
+    for _ in range(whole.buffer.stats().population - len(expected)):
+        whole.buffer.try_get(1)
+    for batch in ready:
+        assert batch is not None
+        assert batch.targets.equal(whole.buffer.try_get(1).targets)
+    assert resumed.metrics.total("received_bytes") == whole.metrics.total("received_bytes") / 6
+    assert resumed.normaliser.state_dict()["own"][0] == window  # of the sixth alone
+    assert resumed.metrics.total("duplicates_dropped") == 0
+
+
 @given(st.lists(st.binary(max_size=200), max_size=5))
 @settings(max_examples=200, deadline=None)
 def test_garbage_never_raises_and_leaves_valid_traffic_alone(frames: list[bytes]) -> None:
@@ -291,3 +367,137 @@ def test_a_header_with_any_byte_changed_never_raises(position: int, value: int) 
     rig.ingest.handle(PEER, [bytes(mutated), frames[1]], 0.0)
     rig.say(*rig.step(1))
     assert rig.trained.has(0, 1)
+
+
+def test_a_client_that_asks_for_its_credit_is_told_where_it_stands() -> None:
+    rig = Rig(credit=10_000)
+    rig.begin()
+    rig.say(*rig.step(0))
+    question = Header(Kind.CREDIT, 7, 0, 1).pack()
+    ((header, _),) = rig.say(question)
+    assert (header.kind, header.count) == (Kind.CREDIT, 10_000 + sum(values.nbytes for values in values_of(0)))
+    assert rig.say(question) == rig.say(question)
+    # Over a connection made anew, and about a stream that is another one's by now.
+    assert rig.refusal(question, peer=b"anew").reason is Reason.NO_BEGIN
+    rig.begin(attempt=2, peer=b"other")
+    assert rig.refusal(question).reason is Reason.STALE_ATTEMPT
+
+
+def test_only_pieces_count_as_pieces_in_what_end_is_answered() -> None:
+    rig = Rig()
+    rig.begin()
+    rig.say(*rig.step(0))
+    rig.say(*rig.step(0))
+    rig.refusal(*rig.piece("p", np.full(POINTS, np.nan, "<f4"), 1))
+    rig.refusal(Header(Kind.END, 7, 2, 1).pack())
+    assert rig.end() == rig.end() == Streamed(2, 2, 1)
+
+
+def test_pieces_that_overlap_are_refused_and_leave_no_gap_uncounted() -> None:
+    rig = Rig()
+    rig.begin()
+    u, p = values_of(0)
+    rig.say(*rig.piece("U", u[:9]), *rig.piece("p", p))
+    assert rig.refusal(*rig.piece("U", u[6:15], offset=6)).reason is Reason.SIZE
+    assert rig.refusal(*rig.piece("U", u, offset=0)).reason is Reason.SIZE
+    rig.say(*rig.piece("U", u[:9]))  # the same again is a duplicate
+    assert rig.buffer.stats().population == 0
+    rig.say(*rig.piece("U", u[9:], offset=9))
+    batch = rig.buffer.try_get(1)
+    assert batch is not None
+    np.testing.assert_array_equal(batch.targets[0, 0].numpy(), np.concatenate([u, p]).astype(np.float32))
+    assert rig.end() == Streamed(3, 1, 2)
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 8)), max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_a_time_step_is_whole_exactly_when_every_element_has_come(pieces: list[tuple[int, int]]) -> None:
+    partial, come = PartialStep(np.empty(0, np.float32), np.full(24, np.nan, np.float32)), np.zeros(24, bool)
+    for start, size in pieces:
+        here = slice(start, min(24, start + size))
+        values = np.arange(24.0)[here]
+        try:
+            new = partial.add(start, values)
+        except Refused:
+            assert come[here].any()
+            assert not come[here].all()
+            continue
+        assert new == (not come[here].any())
+        come[here] = True
+        assert partial.whole == come.all()
+        np.testing.assert_array_equal(np.isnan(partial.targets), ~come)
+
+
+def test_unfinished_time_steps_are_bounded_by_what_credit_lets_be_on_the_way() -> None:
+    rig = Rig(credit=1000)
+    rig.begin()
+    p = values_of(0)[1]
+    step_bytes = 4 * 4 * POINTS
+    allowed = max(UNFINISHED, 2 * 1000 // step_bytes + 1)
+    for step in range(allowed):
+        assert [h.kind for h, _ in rig.say(*rig.piece("p", p, step)) if h.kind is not Kind.CREDIT] == []
+    refuse = rig.refusal(*rig.piece("p", p, allowed))
+    assert refuse.reason is Reason.MALFORMED
+    assert f"time step {allowed} while {allowed} others of simulation 0 are unfinished" in refuse.text
+    rig.say(*rig.piece("U", values_of(0)[0], 0))  # one becomes whole: there is room for another
+    assert [h for h, _ in rig.say(*rig.piece("p", p, allowed)) if h.kind is Kind.REFUSE] == []
+
+
+def test_solver_ranks_may_be_ahead_of_each_other_by_their_credit() -> None:
+    rig = Rig(credit=2000)
+    for rank, peer in enumerate((b"x", b"y")):
+        rig.begin(ranks=2, rank=rank, peer=peer)
+    u, p = values_of(0)
+    ahead = 2000 // (p.nbytes + u.nbytes // 2)
+    for step in range(2 * ahead):
+        rig.say(*rig.piece("p", p, step), *rig.piece("U", u[:9], step), peer=b"x")
+    for step in range(2 * ahead):
+        rig.say(*rig.piece("U", u[9:], step, 9, rank=1), peer=b"y")
+    assert rig.buffer.stats().population == 2 * ahead
+    assert rig.metrics.refusals() == {}
+
+
+def test_a_piece_without_the_time_that_the_study_wants_takes_no_slot() -> None:
+    rig = Rig(time="physical")
+    rig.begin()
+    for step in range(200):
+        header, payload = rig.piece("p", values_of(0)[1], step)
+        rig.say(unpack(header)._replace(time=float("nan")).pack(), payload)
+    rig.say(*rig.step(1))
+    assert rig.buffer.stats().spilled == 0
+    assert rig.metrics.refusals() == {"schema": 200}
+
+
+def test_whoever_sends_on_after_a_refusal_is_not_answered_for_ever() -> None:
+    rig = Rig()
+    rig.begin()
+    bad = rig.piece("U", np.array([np.nan], "<f8"))
+    answered = sum(h.kind is Kind.REFUSE for _ in range(300) for h, _ in rig.say(*bad))
+    assert answered == MAX_REFUSALS
+    assert rig.metrics.refusals() == {"not_finite": 300}
+    assert rig.end().refused == 300
+    rig.begin()
+    assert rig.refusal(*bad).reason is Reason.NOT_FINITE
+
+
+def test_connections_are_forgotten_from_the_one_that_has_been_silent_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock_server.ingest.MAX_PEERS", 10)
+    rig = Rig()
+    rig.begin(peer=b"busy")
+    rig.begin(simulation=1, peer=b"silent")
+    for number in range(30):
+        rig.say(*rig.step(number), peer=b"busy")
+        rig.say(b"garbage", peer=str(number).encode())
+    assert len(rig.ingest._peers) == 10
+    assert rig.trained.total() == 30
+    refuse = rig.refusal(*rig.step(0, simulation=1)[:2], peer=b"silent")
+    assert refuse.reason is Reason.NO_BEGIN
+
+
+@pytest.mark.parametrize("ranks", [0, 2**16 + 1, 2**32 - 1])
+def test_a_number_of_solver_ranks_that_cannot_be_is_refused(ranks: int) -> None:
+    rig = Rig()
+    begin = Begin(ranks, (0.0, 0.0)).pack()
+    assert rig.refusal(Header(Kind.BEGIN, 7, 0, 1).pack(), begin).reason is Reason.MALFORMED
+    rig.begin(ranks=2)
+    assert rig.refusal(Header(Kind.END, 7, 0, 1, rank=2).pack()).reason is Reason.MALFORMED

@@ -63,6 +63,19 @@ def test_a_larger_draw_begins_with_the_smaller_one(sampler: str, validation: boo
         np.testing.assert_array_equal(space(sampler).draw(number, 3, validation), larger[:number])
 
 
+@pytest.mark.parametrize("sampler", ["uniform", "sobol", "halton"])
+def test_further_points_go_on_where_the_training_points_end(sampler: str) -> None:
+    further = space(sampler).further(4, 3, training=30)
+    np.testing.assert_array_equal(further, space(sampler).draw(34, 3)[30:])
+    np.testing.assert_array_equal(further[:2], space(sampler).further(2, 3, training=30))
+
+
+@pytest.mark.parametrize("sampler", ["latin-hypercube", "grid"])
+def test_a_closed_set_of_points_has_no_further_ones(sampler: str) -> None:
+    with pytest.raises(ValueError, match=f'sampler = "{sampler}", whose points are a closed set'):
+        space(sampler).further(4, 3, training=30)
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_points_spread_evenly_over_the_bounds(sampler: str) -> None:
     one = space(sampler)

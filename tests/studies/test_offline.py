@@ -85,7 +85,7 @@ def test_a_study_trains_on_a_recording(file: Path, tmp_path: Path) -> None:
     printed = penstock("run", HEAT, "--out", out, *offline(file, epochs=30))
     done = report(out)
     assert (done["status"], done["message"], done["engine"]) == ("finished", "all epochs done", "offline")
-    assert done["simulations"] == {"requested": 23, "finished": 23, "failed": 0, "restarted": 0}
+    assert done["simulations"] == {"requested": 23, "finished": 23, "failed": 0, "restarted": 0, "redrawn": 0}
     samples = done["samples"]
     assert {samples[key] for key in ("expected", "received", "unique", "trained_unique")} == {600}
     assert samples["presentations"] == 30 * 600

@@ -58,7 +58,7 @@ def test_an_openfoam_example_is_learnt_from_memory(example: str, steps: int, err
         penstock("run", EXAMPLES / example / "study.toml", "--out", out, timeout=800)
     done = report(out)
     assert done["status"] == "finished"
-    assert done["simulations"] == {"requested": 70, "finished": 70, "failed": 0, "restarted": 0}
+    assert done["simulations"] == {"requested": 70, "finished": 70, "failed": 0, "restarted": 0, "redrawn": 0}
     samples = done["samples"]
     assert samples["expected"] == samples["unique"] == samples["trained_unique"] == 64 * steps
     assert samples["rejected"] == samples["duplicates_dropped"] == samples["incomplete_dropped"] == 0

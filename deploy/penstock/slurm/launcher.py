@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from penstock.launcher import QUICK_SECONDS, tail
@@ -57,6 +57,10 @@ class SlurmLauncher:
     def start(self) -> None:
         """Begin to look after the workers."""
         self._thread.start()
+
+    def kill(self, _pids: Collection[int]) -> list[int]:
+        """None: processes that the server has given up on its own machine are not its jobs' by necessity; Slurm ends those in time."""
+        return []
 
     def stop(self) -> None:
         """Cancel every job of workers; returns when none is left, or none has gone for a while."""

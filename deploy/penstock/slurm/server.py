@@ -70,7 +70,7 @@ class _ServerJob:
         self._name = jobs_name(directory)
         self._restart = int(os.environ.get(RESTART, 0))
 
-    def launcher(self, _connect: Path, wanted: Callable[[], int], on_failure: Callable[[str], None]) -> SlurmLauncher:
+    def launcher(self, wanted: Callable[[], int], on_failure: Callable[[str], None]) -> SlurmLauncher:
         """For `run_study`; the script knows where connect.json is."""
         return SlurmLauncher(
             self.slurm,

@@ -8,13 +8,16 @@ the lock, so that no eviction can overwrite a sample while it is copied.
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import asdict, dataclass, field
+from weakref import WeakSet
 
 import numpy as np
 
 from penstock_server.buffer.limiter import Limiter
 from penstock_server.buffer.policies import POLICIES, PolicyName, check_sizes
 from penstock_server.buffer.population import Population
+from penstock_server.buffer.snapshot import Snapshot
 from penstock_server.buffer.state import BufferState, check_state
 from penstock_server.buffer.stats import BufferStats, Counters, TimesSeen, WaitClock
 from penstock_server.buffer.storage import Floats, Storage
@@ -98,6 +101,8 @@ class Buffer:
         self._may_get = threading.Condition(lock)
         self._putting = WaitClock()
         self._stalled = WaitClock()
+        self._snapshots: WeakSet[Snapshot] = WeakSet()  # those that somebody may still read
+        self._snapshot_seconds = 0.0
 
     # Putting
 
@@ -222,6 +227,7 @@ class Buffer:
                 stall_seconds=self._stalled.seconds,
                 production_ended=self._ended,
                 drained=self._exhausted(),
+                snapshot_seconds=self._snapshot_seconds,
             )
 
     def identifiers(self) -> list[tuple[int, int]]:
@@ -233,19 +239,23 @@ class Buffer:
     # Checkpoints
 
     def state_dict(self) -> BufferState:
-        """A copy of all committed samples, their identifiers and seen counts, the counters and the generator's state.
+        """All committed samples, their identifiers and seen counts, the counters and the generator's state, as of now.
 
-        Taken under the lock, so whole even while ingest runs; slots still being filled are left out. Samples stand in the
-        order that random draws refer to. Whether production has ended is not part of it: whoever resumes a study knows.
+        Slots still being filled are left out. Samples stand in the order that random draws refer to. Inputs and targets are
+        read later, once, while the buffer is used further: see `snapshot`. Whether production has ended is not part of it: whoever
+        resumes a study knows.
         """
         with self._lock:
+            since = time.monotonic()
             held = self._population.held()
             position = np.empty(self._storage.slots, dtype=np.int64)
             position[held] = np.arange(len(held))
-            return {
+            snapshot = Snapshot(self._lock, self._storage, held, self._count_locked)
+            self._snapshots.add(snapshot)
+            state: BufferState = {
                 "arrays": {
-                    "inputs": self._storage.inputs[held],
-                    "targets": self._storage.targets[held],
+                    "inputs": snapshot.inputs,
+                    "targets": snapshot.targets,
                     "simulation": self._simulation[held],
                     "sample": self._sample[held],
                     "times_seen": self._times_seen.held[held],
@@ -261,6 +271,8 @@ class Buffer:
                     "rng": self._rng.bit_generator.state,
                 },
             }
+            self._count_locked(time.monotonic() - since)
+            return state
 
     def load_state_dict(self, state: BufferState) -> None:
         """Take over the contents that `state_dict` returned; it then continues as the buffer there would have.
@@ -350,8 +362,13 @@ class Buffer:
         return batch
 
     def _remove(self, slot: int) -> None:
+        for snapshot in self._snapshots:
+            snapshot.leave(slot)
         self._times_seen.leave(slot)
         self._population.remove(slot)
+
+    def _count_locked(self, seconds: float) -> None:
+        self._snapshot_seconds += seconds
 
     def _release(self, slot: Slot) -> None:
         slot.open = False

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-from numpy.typing import NDArray
-
 from penstock_server.buffer.policies import PolicyName
 from penstock_server.buffer.population import Population
 from penstock_server.buffer.storage import Storage
 
 
 class BufferState(TypedDict):
-    """arrays: for HDF5 or safetensors, samples in the order that random draws refer to. meta: for JSON."""
+    """arrays: samples in the order that random draws refer to; inputs and targets are `SnapshotRows` where a buffer gives its state, arrays
+    where it takes one over. meta: for JSON."""
 
-    arrays: dict[str, NDArray[Any]]
+    arrays: dict[str, Any]
     meta: dict[str, Any]
 
 

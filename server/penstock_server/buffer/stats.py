@@ -29,6 +29,7 @@ class BufferStats:
     stall_seconds: time that training has spent in `get`, waiting.
     production_ended: whether `end_production` has been called.
     drained: production has ended and no sample is left.
+    snapshot_seconds: time that checkpoints have had the buffer locked, since it was made: for so long at most did puts wait for them.
     """
 
     population: int
@@ -47,6 +48,7 @@ class BufferStats:
     stall_seconds: float
     production_ended: bool
     drained: bool
+    snapshot_seconds: float = 0.0
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ import torch
 
 from penstock_client.errors import PenstockError
 from penstock_server.agreement import Schema
-from penstock_server.auth import StudyKeys
-from penstock_server.checkpoint import load_latest
+from penstock_server.checkpoint import load_latest_if_any
 from penstock_server.config import Study
 from penstock_server.coordinator import Coordinator
 from penstock_server.engine import SimulationCounts
 from penstock_server.events import EventLog
+from penstock_server.keys import StudyKeys
 from penstock_server.metrics import Metrics, write_targets
-from penstock_server.plan import make_plan, make_welcome, write_connect_file
+from penstock_server.plan import make_plan, make_spares, make_welcome, write_connect_file
 from penstock_server.rank import TrainerRank
 from penstock_server.rank_status import RankStatus
 from penstock_server.restore import CHECKPOINTS
@@ -36,8 +37,16 @@ class CoordinatorActor:
         self._told = False
         self._error = ""
 
+    def pid(self) -> int:
+        return os.getpid()
+
     def start(
-        self, ranks: list[Any], endpoints: list[str], metrics: list[str], restored: dict[str, Any] | None
+        self,
+        ranks: list[Any],
+        endpoints: list[str],
+        metrics: list[str],
+        rank_pids: list[int],
+        restored: dict[str, Any] | None,
     ) -> Path:
         """Open the control socket and write connect.json; returns its path."""
         study = self._study
@@ -51,26 +60,43 @@ class CoordinatorActor:
             seeds=len(study.parameters.seeds),
             retries=study.solver.retries,
             client_timeout=study.server.client_timeout,
+            wall_time=study.solver.wall_time,
+            max_message=study.server.max_message,
             on_schema=self._configure,
             on_refused=self._metrics.refused,
             events=self._events,
             schema=None if restored is None else restored["schema"],
+            spares=make_spares(study),
         )
         if restored is not None:
             self._coordinator.load_state_dict(restored["coordinator"], restored["arrived"].__getitem__)
         self._loop = RouterLoop(
-            "coordinator", study.server.host, self._keys, self._handle, tick=self._tick, on_error=self._broken
+            "coordinator",
+            study.server.host,
+            self._keys,
+            self._handle,
+            metrics=self._metrics,
+            tick=self._tick,
+            on_error=self._broken,
         )
         self._loop.start()
         host = study.server.host
         write_targets(self._directory / "targets.json", study.study.name, [self._metrics.serve(host), *metrics])
-        self._events.write("started", incarnation=self._incarnation, engine="ray", pid=os.getpid())
+        self._events.write("started", incarnation=self._incarnation, engine="ray", pid=os.getpid(), ranks=rank_pids)
         return write_connect_file(self._directory, study, self._incarnation, self._loop.endpoint, self._keys)
 
     def status(self) -> tuple[SimulationCounts, int, bool, str]:
         """Counts, wanted workers, whether production is over, and what is broken ("": nothing)."""
         c = self._coordinator
         return c.counts(), c.wanted_workers, c.production_over, self._error
+
+    def error(self) -> str:
+        """What is broken; "" while nothing is."""
+        return self._error
+
+    def given_up(self) -> tuple[int, ...]:
+        """Process ids on this machine whose clients were given up."""
+        return self._coordinator.given_up(socket.gethostname())
 
     def state_dict(self) -> dict[str, Any]:
         return self._coordinator.state_dict()
@@ -83,7 +109,7 @@ class CoordinatorActor:
         self._loop.post(note)
 
     def worker_exited(self, pid: int, message: str) -> None:
-        self._loop.post(lambda: self._after(self._coordinator.worker_exited(pid, message)))
+        self._loop.post(lambda: self._after(self._coordinator.worker_exited(socket.gethostname(), pid, message)))
 
     def stop(self) -> None:
         """Hand out nothing more; clients are told to abandon what they do."""
@@ -97,12 +123,11 @@ class CoordinatorActor:
             "blocked_seconds": self._coordinator.blocked_seconds,
             "failures": self._coordinator.failures(),
             "control_refused": self._metrics.refusals(),
+            "warnings": self._events.warnings(),
         }
 
-    def close(self, status: str, message: str) -> None:
+    def close(self) -> None:
         self._loop.close()
-        self._events.write(status, message=message)
-        self._events.close()
 
     def _handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
         return self._after(self._coordinator.handle(peer, frames, now))
@@ -153,43 +178,49 @@ class RankActor:
         threads: int,
         own_cores: tuple[int, ...],
     ) -> None:
+        self._study, self._directory, self._number, self._incarnation = study, directory, rank, incarnation
+        self._keys, self._coordinator = keys, coordinator
         self._threads, self._own_cores = threads, own_cores
-        restore = load_latest(directory / CHECKPOINTS) if (directory / CHECKPOINTS).exists() else None
-        self._restored = restore
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def start(self) -> tuple[str, str, dict[str, Any] | None, tuple[str, ...]]:
+        """Open the sockets; returns the data endpoint, the metrics endpoint, what a checkpoint has for the coordinator, and warnings."""
+        study, host = self._study, self._study.server.host
+        restore = load_latest_if_any(self._directory / CHECKPOINTS)
         self._rank = TrainerRank(
             study,
-            directory,
-            rank=rank,
-            incarnation=incarnation,
+            self._directory,
+            rank=self._number,
+            incarnation=self._incarnation,
             held_out=study.solver.simulations,
             simulations=study.solver.simulations + study.solver.validation_simulations,
-            coordinator_state=lambda: ray.get(coordinator.state_dict.remote()),
-            on_static=lambda name: coordinator.static_arrived.remote(name),
+            coordinator_state=lambda: ray.get(self._coordinator.state_dict.remote()),
+            on_static=lambda name: self._coordinator.static_arrived.remote(name),
             restore=restore,
         )
         self._loop = RouterLoop(
-            f"rank-{rank}",
-            study.server.host,
-            keys,
+            f"rank-{self._number}",
+            host,
+            self._keys,
             self._rank.handle,
+            metrics=self._rank.metrics,
+            max_message=study.server.max_message,
             on_error=lambda error: self._rank.fail(f"ingest: {type(error).__name__}: {error}"),
         )
-        self._host = study.server.host
-
-    def start(self) -> tuple[str, str, dict[str, Any] | None]:
-        """Open the sockets; returns the data endpoint, the metrics endpoint, and what a checkpoint has for the coordinator."""
         self._loop.start()
         restored = None
-        if self._restored is not None:
-            schema = Schema.from_state_dict(self._restored.parts["schema"])
+        if restore is not None:
+            schema = Schema.from_state_dict(restore.parts["schema"])
             self._rank.configure(schema)
-            total = range(self._rank.simulations)
             restored = {
                 "schema": schema,
-                "coordinator": self._restored.parts["coordinator"],
-                "arrived": {i: self._rank.arrived(i) for i in total},
+                "coordinator": restore.parts["coordinator"],
+                "arrived": {i: self._rank.arrived(i) for i in range(self._rank.simulations)},
             }
-        return self._loop.endpoint, self._rank.metrics.serve(self._host), restored
+        warnings = () if restore is None else restore.skipped
+        return self._loop.endpoint, self._rank.metrics.serve(host), restored, warnings
 
     def configure(self, schema: Schema) -> None:
         self._rank.configure(schema)

@@ -1,187 +1,233 @@
-"""The Ray engine: starts Ray on this machine, places the actors, and follows the study to its end."""
+"""The Ray engine: starts Ray and the server on this machine, starts them again when they die, and follows the study to its end."""
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
-import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.util.placement_group import placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-from penstock_client.errors import PenstockError
-from penstock_server.auth import StudyKeys
 from penstock_server.config import Study
 from penstock_server.engine import SimulationCounts, StudyStatus
+from penstock_server.events import EventLog
+from penstock_server.keys import open_keys
+from penstock_server.outages import Outages
 from penstock_server.plan import next_incarnation
 from penstock_server.rank_status import RankStatus
-from penstock_server.ray_engine.actors import CoordinatorActor, RankActor
+from penstock_server.ray_engine.local_ray import EngineError, LocalRay, RayFailed
+from penstock_server.ray_engine.server import Outcome, Server, ServerDied, Standing
 from penstock_server.report import build_report, study_outcome, study_status, write_report
 
-OBJECT_STORE_BYTES = 80 * 2**20  # Ray's smallest: no field ever goes through it
-START_TIMEOUT = 120.0
 STOP_TIMEOUT = 60.0
-
-
-class EngineError(PenstockError):
-    """The server could not be started."""
 
 
 class RayEngine:
     """Runs one study on a Ray that it starts on this machine; see `penstock_server.engine.Engine`.
 
+    When the coordinator, a trainer rank or Ray itself dies, whatever is left of the server is ended and all of it started again from the
+    last whole checkpoint under the next incarnation, at most `[server] max_restarts` times. A failure that an actor reports
+    of itself (a training that diverges, a model that cannot be made) ends the study: it would fail again.
+
     Args:
         study, directory: what runs, and where its run directory is. threads: CPU threads of each trainer rank.
         own_cores: the cores, by number, that the training threads alone run on; empty: wherever this process may.
+        log: told what the user should know.
     """
 
-    def __init__(self, study: Study, directory: Path, *, threads: int, own_cores: tuple[int, ...] = ()) -> None:
-        self._study, self._directory, self._threads = study, directory.absolute(), threads
-        self._own_cores = own_cores
+    def __init__(
+        self,
+        study: Study,
+        directory: Path,
+        *,
+        threads: int,
+        own_cores: tuple[int, ...] = (),
+        log: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self._study, self._directory, self._log = study, directory.absolute(), log
+        self._threads, self._own_cores = threads, own_cores
         self._begun = time.monotonic()
         self._stopped = ""
         self._error = ""
-        self._coordinator: Any = None  # actor handles: Ray makes their methods at run time
-        self._ranks: list[Any] = []
-        self._training: list[Any] = []
-
-    def start(self) -> Path:
-        study = self._study
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         environment = {
             name: os.environ[name]
             for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT")
             if name in os.environ
         }
-        environment["OMP_NUM_THREADS"] = str(self._threads)
-        # A folder of our own: short, because socket paths are limited to 107 characters, and removed at the end.
-        self._ray_directory = Path(tempfile.mkdtemp(prefix="penstock-ray-"))
-        ray.init(
-            address="local",
-            num_cpus=study.training.ranks + 1,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=str(self._ray_directory),
-            runtime_env={"env_vars": environment},
-        )
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        gpu = int(study.training.device != "cpu" and resources.get("GPU", 0) >= study.training.ranks)
-        bundle = {"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0}
-        group = placement_group([{"CPU": 1.0}, *(dict(bundle) for _ in range(study.training.ranks))])
-        ray.get(group.ready(), timeout=START_TIMEOUT)
+        self._ray = LocalRay(study, self._directory, {**environment, "OMP_NUM_THREADS": str(threads)})
+        self._keys = open_keys(self._directory)
+        self._events = EventLog(self._directory / "events.jsonl")
+        self._outages = Outages(self._directory)
+        self._restarts = 0
+        self._incarnation = next_incarnation(self._directory)
+        self._server: Server | None = None  # None: it is down
+        self._standing: Standing | None = None  # as it was last seen
+        self._outcome: Outcome | None = None
+        self._warnings: list[str] = []
 
-        def options(bundle: int) -> dict[str, Any]:
-            return {
-                "num_cpus": 1,
-                "max_concurrency": 16,
-                "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle),
-            }
-
-        keys = StudyKeys.make()
-        incarnation = next_incarnation(self._directory)
-        self._incarnation = incarnation
-        coordinator = (
-            ray.remote(CoordinatorActor).options(**options(0)).remote(study, self._directory, incarnation, keys)
-        )
-        self._coordinator = coordinator
-        self._ranks = [
-            ray.remote(RankActor)
-            .options(**options(1 + rank), num_gpus=gpu)
-            .remote(study, self._directory, rank, incarnation, keys, coordinator, self._threads, self._own_cores)
-            for rank in range(study.training.ranks)
-        ]
+    def start(self) -> Path:
+        self._ray.start()
         try:
-            started = ray.get([rank.start.remote() for rank in self._ranks], timeout=START_TIMEOUT)
-            endpoints, metrics, restored = zip(*started, strict=True)
-            connecting = self._coordinator.start.remote(self._ranks, list(endpoints), list(metrics), restored[0])
-            path: Path = ray.get([connecting], timeout=START_TIMEOUT)[0]
-        except ray.exceptions.RayError as error:
-            raise EngineError(f"the server did not start: {getattr(error, 'cause', None) or error}") from error
-        self._training = [rank.train.remote() for rank in self._ranks]
-        return path
+            return self._serve()
+        except ServerDied as death:
+            self._ray.stop()
+            raise EngineError(f"the server did not start: {death}") from death
+        except BaseException:
+            self._ray.stop()
+            raise
 
     def status(self) -> StudyStatus:
+        server, elapsed = self._server, time.monotonic() - self._begun
         try:
-            counts, wanted, over, error = ray.get(self._coordinator.status.remote())
-            ranks = ray.get([rank.status.remote() for rank in self._ranks])
-        except ray.exceptions.RayActorError as error:
-            self._error = self._error or f"a server process died: {error}"
-            return StudyStatus(phase="failed", elapsed=time.monotonic() - self._begun, message=self._error)
+            standing = server.standing() if server is not None and self._outcome is None else None
+        except ServerDied as death:
+            self._restart(death)
+            standing = None
+        if standing is not None:
+            self._standing = standing
+            self._outages.note(standing.ranks)
+        latest = self._standing
+        if latest is None:
+            return StudyStatus(phase="failed" if self._error else "starting", elapsed=elapsed, message=self._error)
         return study_status(
-            ranks,
-            counts,
-            wanted_workers=0 if any(r.over for r in ranks) else wanted,
-            elapsed=time.monotonic() - self._begun,
-            production_over=over,
-            error=self._error or error,
+            latest.ranks,
+            latest.simulations,
+            wanted_workers=0 if any(r.over for r in latest.ranks) else latest.wanted_workers,
+            elapsed=elapsed,
+            production_over=latest.production_over,
+            error=self._error or latest.error,
             stopped=self._stopped,
+            given_up=latest.given_up,
         )
 
     def worker_exited(self, pid: int, code: int | None, message: str) -> None:
-        self._coordinator.worker_exited.remote(pid, f"exit code {code}: {message}")
+        if (server := self._server) is not None:
+            server.worker_exited(pid, f"exit code {code}: {message}")
 
     def stop(self, reason: str) -> None:
         self._stopped = self._stopped or reason
-        self._coordinator.stop.remote()
-        for rank in self._ranks:
-            rank.stop.remote(reason)
+        if (server := self._server) is not None:
+            server.stop(reason)
 
     def fail(self, reason: str) -> None:
         self._error = self._error or reason
         self.stop(reason)
 
     def wait(self, timeout: float) -> bool:
-        done, _ = ray.wait(self._training, num_returns=len(self._training), timeout=timeout)
-        return len(done) == len(self._training)
+        if self._outcome is None and self._server is not None:
+            try:
+                if self._server.trained(timeout):
+                    self._outcome = self._server.outcome()
+            except ServerDied as death:
+                self._restart(death)
+        return self._outcome is not None or self._server is None
 
     def close(self) -> dict[str, Any]:
         try:
-            return self._close()
+            if not self.wait(0):
+                self.stop("closed")
+                self.wait(STOP_TIMEOUT)
+            return self._report()
         finally:
-            ray.shutdown()
-            shutil.rmtree(self._ray_directory, ignore_errors=True)
+            self._ray.stop()
 
-    def _close(self) -> dict[str, Any]:
-        if not self.wait(0):
-            self.stop("closed")
-            self.wait(STOP_TIMEOUT)
+    def _serve(self) -> Path:
+        """Start the server of this incarnation."""
+        server = Server(
+            self._study,
+            self._directory,
+            self._ray,
+            incarnation=self._incarnation,
+            keys=self._keys,
+            threads=self._threads,
+            own_cores=self._own_cores,
+        )
         try:
-            ray.get(self._training)
-            self._coordinator.stop.remote()
-            ranks = ray.get([rank.status.remote() for rank in self._ranks])
-            unique, by_simulation = 0, dict[int, int]()
-            for total, counts in ray.get([rank.unique.remote() for rank in self._ranks]):
-                unique += total
-                for simulation, number in counts.items():
-                    by_simulation[simulation] = by_simulation.get(simulation, 0) + number
-            control_error = ray.get(self._coordinator.status.remote())[3]
-            outcome = ray.get(self._coordinator.outcome.remote(by_simulation))
-        except ray.exceptions.RayActorError as error:
-            self._error = self._error or f"a server process died: {error}"
-            ranks, unique, control_error = [RankStatus()], 0, ""
-            outcome = {
-                "simulations": SimulationCounts(), "expected": 0, "blocked_seconds": 0.0, "failures": {}, "control_refused": {},
-            }  # fmt: skip
-        status, message = study_outcome(ranks, outcome["simulations"], self._error or control_error, self._stopped)
+            path, warnings = server.start()
+        except BaseException:
+            server.end()
+            raise
+        for warning in warnings:
+            self._log(f"warning: {warning}")
+        self._warnings += [w for w in warnings if w not in self._warnings]
+        self._server = server
+        return path
+
+    def _restart(self, death: ServerDied) -> None:
+        """Start everything again, as often as it takes and may be; where that fails, the server stays down and the study has failed."""
+        ended, self._server = self._server, None
+        if self._standing is not None:
+            self._outages.begin(death.kind, self._standing.ranks)
+        while True:
+            if ended is not None:
+                ended.end()
+            why = f"a server process died: {death}"
+            limit = self._study.server.max_restarts
+            if self._stopped or self._error or self._restarts >= limit:
+                if not (self._stopped or self._error):
+                    why += f", and the server had been restarted {limit} times ([server] max_restarts)"
+                self._error = (
+                    self._error or f"{why}; `penstock resume {self._directory}` goes on from the last checkpoint"
+                )
+                return
+            self._restarts += 1
+            self._incarnation = next_incarnation(self._directory)
+            self._events.write("restarted", incarnation=self._incarnation, kind=death.kind, message=str(death))
+            self._log(
+                f"{why}: starting again as incarnation {self._incarnation} (restart {self._restarts} of at most {limit})"
+            )
+            try:
+                if self._ray.died() or death.kind == "ray":
+                    self._ray.stop()
+                    self._ray.start()
+                self._serve()
+                break
+            except ServerDied as again:
+                death = again
+            except RayFailed as error:
+                death = ServerDied("ray", str(error))
+            except EngineError as error:
+                self._error = f"{why}, and cannot be started again: {error}"
+                return
+            ended = None
+        if self._stopped or self._error:  # asked for meanwhile
+            self.stop(self._stopped or self._error)
+
+    def _report(self) -> dict[str, Any]:
+        outcome = self._outcome or self._last_seen()
+        self._outages.note(outcome.ranks)
+        simulations = outcome.coordinator["simulations"]
+        status, message = study_outcome(outcome.ranks, simulations, self._error or outcome.control_error, self._stopped)
         report = build_report(
             self._study,
             status=status,
             message=message,
             wall_seconds=time.monotonic() - self._begun,
             incarnations=self._incarnation,
-            unique=unique,
-            ranks=ranks,
-            **outcome,
+            unique=outcome.unique,
+            ranks=outcome.ranks,
+            outages=self._outages.ended,
+            **{**outcome.coordinator, "warnings": [*self._warnings, *outcome.coordinator["warnings"]]},
         )
         write_report(self._directory, report)
-        if not self._error:
-            ray.get(self._coordinator.close.remote(status, message))
-            ray.get([rank.close.remote() for rank in self._ranks])
+        self._events.write(status, message=message)
+        if self._server is not None:
+            with suppress(ServerDied):  # it has said everything
+                self._server.close()
         return report
+
+    def _last_seen(self) -> Outcome:
+        """Of a server that died, or stopped too slowly: what it had last said."""
+        standing = self._standing
+        ranks = [RankStatus()] if standing is None else standing.ranks
+        arrived = sum(r.buffer.received for r in ranks if r.buffer is not None)
+        coordinator = {
+            "simulations": SimulationCounts() if standing is None else standing.simulations,
+            "expected": arrived,
+            "blocked_seconds": 0.0,
+            "failures": {},
+            "control_refused": {},
+            "warnings": (),
+        }
+        return Outcome(ranks, arrived, "", coordinator)

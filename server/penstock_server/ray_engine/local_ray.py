@@ -1,0 +1,186 @@
+"""A Ray of our own on this machine: its daemons watched, and ended with everything they have started."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group
+
+from penstock_client.errors import PenstockError
+from penstock_server.config import Study
+from penstock_server.ray_engine import leftovers
+
+OBJECT_STORE_BYTES = 80 * 2**20  # Ray's smallest: no field ever goes through it
+START_TIMEOUT = 120.0
+GUARD_PATIENCE = 2 * leftovers.PATIENCE
+DAEMONS = ("gcs_server", "raylet")  # without which no actor can be started or called
+
+
+class EngineError(PenstockError):
+    """The server could not be started."""
+
+
+class RayFailed(EngineError):
+    """Ray itself could not be started: it may work another time."""
+
+
+class Watched:
+    """Processes on this machine, by a name; asking whether one has ended costs a system call."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = dict(pids)
+        self._descriptors: dict[str, int | None] = {}
+        for name, pid in pids.items():
+            try:
+                self._descriptors[name] = os.pidfd_open(pid)
+            except ProcessLookupError:
+                self._descriptors[name] = None  # it has ended already
+
+    def ended(self, patience: float = 0.0) -> list[str]:
+        """Who has ended, waiting so many seconds for the first."""
+        gone = [name for name, descriptor in self._descriptors.items() if descriptor is None]
+        poller = select.poll()
+        names = {descriptor: name for name, descriptor in self._descriptors.items() if descriptor is not None}
+        for descriptor in names:
+            poller.register(descriptor, select.POLLIN)
+        return gone + [names[d] for d, _ in poller.poll(0 if gone else 1000 * patience)]
+
+    def kill(self) -> None:
+        """End all of them, the frozen ones too, and wait until they have ended (at most `leftovers.PATIENCE` for each)."""
+        for descriptor in self._descriptors.values():
+            if descriptor is not None:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        for descriptor in self._descriptors.values():
+            if descriptor is not None:
+                select.select([descriptor], [], [], leftovers.PATIENCE)
+
+    def close(self) -> None:
+        for descriptor in self._descriptors.values():
+            if descriptor is not None:
+                os.close(descriptor)
+        self._descriptors = {}
+
+    def pid(self, name: str) -> int:
+        return self._pids[name]
+
+
+class LocalRay:
+    """Started for one study, with a bundle of resources for its coordinator and one for each trainer rank.
+
+    Args:
+        directory: the run directory, absolute. environment: of the actors, laid over this process's.
+    """
+
+    def __init__(self, study: Study, directory: Path, environment: Mapping[str, str]) -> None:
+        self._study, self._directory, self._environment = study, directory, dict(environment)
+        self._daemons = Watched({})
+
+    def start(self) -> None:
+        """Start it in a temporary folder, with a guard; first end what an earlier one has left of this study.
+
+        Raises:
+            EngineError: something of an earlier server of this run directory runs on and cannot be ended.
+            RayFailed: Ray does not start.
+        """
+        if left := leftovers.clean_up(self._directory):
+            raise EngineError(
+                f"{self._directory}: processes {', '.join(map(str, left))} of the server before still run and cannot be ended: "
+                "expected none, since they may write into the run directory; end them, then try again"
+            )
+        # A folder of our own: short, because socket paths are limited to 107 characters.
+        self._folder = Path(tempfile.mkdtemp(prefix=leftovers.PREFIX))
+        (self._folder / leftovers.OWNER_FILE).write_text(str(self._directory))
+        (self._directory / leftovers.RECORD_FILE).write_text(str(self._folder))
+        self._guard = subprocess.Popen(
+            [sys.executable, "-I", "-S", leftovers.__file__, str(self._folder), str(os.getpid())],
+            stdin=subprocess.PIPE,
+            cwd="/",
+            start_new_session=True,
+        )
+        try:
+            with _own_signal_handlers():
+                self._init()
+        except Exception as error:
+            self.stop()
+            raise RayFailed(f"Ray does not start: {type(error).__name__}: {error}") from error
+
+    def died(self) -> str:
+        """What has died of Ray itself; "" while all is well."""
+        return next((f"Ray's {name} (pid {self._daemons.pid(name)})" for name in self._daemons.ended()), "")
+
+    def stop(self) -> None:
+        """End it with everything it has started, and remove its folder; whatever state it is in."""
+        if self._daemons.ended():
+            # Where the gcs_server is dead, Ray's own shutdown leaves its agents, and would end this process if it took a minute.
+            leftovers.end_writers(self._folder, os.getpid())
+        with _own_signal_handlers():
+            ray.shutdown()
+        self._daemons.close()
+        self._daemons = Watched({})
+        assert self._guard.stdin is not None
+        self._guard.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._guard.wait(GUARD_PATIENCE)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        (self._directory / leftovers.RECORD_FILE).unlink(missing_ok=True)
+
+    def _init(self) -> None:
+        study = self._study
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        # By default Ray ends this process when its gcs_server has been dead for a minute, as it may be while actors start.
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")
+        os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call that comes too late must not start another Ray
+        ray.init(
+            address="local",
+            num_cpus=study.training.ranks + 1,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,  # what dies is ours to report
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=str(self._folder),
+            runtime_env={"env_vars": self._environment},
+        )
+        self._daemons = Watched({name: pid for pid, name in _children(os.getpid()) if name in DAEMONS})
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        ranks = study.training.ranks
+        self.gpus_per_rank = int(study.training.device != "cpu" and resources.get("GPU", 0) >= ranks)
+        bundle = {"CPU": 1.0, "GPU": 1.0} if self.gpus_per_rank else {"CPU": 1.0}
+        group: PlacementGroup = placement_group([{"CPU": 1.0}, *(dict(bundle) for _ in range(ranks))])
+        ray.get(group.ready(), timeout=START_TIMEOUT)
+        self.group: Any = group
+
+
+def _children(parent: int) -> Iterator[tuple[int, str]]:
+    """(pid, name) of a process's children, from /proc/PID/stat (proc(5))."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                before, _, after = (process / "stat").read_text().rpartition(")")
+                if int(after.split()[1]) == parent:
+                    yield int(process.name), before.partition("(")[2]
+
+
+@contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Ray installs handlers of its own; afterwards ours are back."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,372 @@
+"""What fuzzing found, each with the message or file that did it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from choices import Choices
+from client_targets import _Answers, _Beats, heartbeat
+from server_targets import (
+    ANNOUNCED,
+    LIFE,
+    POINTS,
+    CoordinatorRig,
+    IngestRig,
+    _control,
+    begin,
+    end,
+    piece,
+    values_of,
+)
+
+from penstock_client.client import Client
+from penstock_client.connect_file import ConnectInfo, read_connect_file
+from penstock_client.errors import ConnectError, WireError
+from penstock_client.heartbeat import Heartbeat
+from penstock_client.payloads import Accept, Announce, Assign, Begin, Finish, Hello, Outcome, Refuse, Welcome
+from penstock_client.reasons import Reason
+from penstock_client.simulation import Field
+from penstock_client.wire import Header, Kind, unpack
+from penstock_client.zmq_transport import ZmqTransport
+from penstock_server.checkpoint import CheckpointError, load_latest, write_checkpoint
+from penstock_server.plan import next_incarnation
+
+# --- ingest -------------------------------------------------------------------------------------------------------------
+
+
+def refusals(answers: list[tuple[bytes, list[bytes]]]) -> list[Reason]:
+    return [Refuse.unpack(f[1]).reason for _, f in answers if unpack(f[0]).kind is Kind.REFUSE]
+
+
+@pytest.mark.parametrize("simulation", [0, 7])
+def test_pieces_that_overlap_do_not_make_a_time_step_with_a_hole_whole(simulation: int) -> None:
+    rig = IngestRig()
+    rig.hear(b"a", begin(simulation))
+    u, p = values_of(0)
+    rig.hear(b"a", piece(1, p, 0, simulation))
+    rig.hear(b"a", piece(0, u[:8], 0, simulation))
+    assert (
+        refusals(rig.ingest.handle(b"a", piece(0, u[4:8], 0, simulation))) == []
+    )  # a part of what has come: a duplicate
+    assert refusals(rig.ingest.handle(b"a", piece(0, u[6:10], 0, simulation, 6))) == [Reason.SIZE]
+    assert rig.trained.total() + rig.validated.total() == 0
+    rig.hear(b"a", piece(0, u[8:], 0, simulation, 8))
+    assert rig.trained.total() + rig.validated.total() == 1
+
+
+@pytest.mark.parametrize("value", [1e39, -1e300, math.nan, math.inf])
+def test_a_value_that_is_not_finite_in_a_sample_is_refused(value: float) -> None:
+    """1e39 is finite as it is sent, in float64, and infinite as it is stored, in float32."""
+    rig = IngestRig()
+    rig.hear(b"a", begin(0))
+    u, _ = values_of(0)
+    u[3] = value
+    assert refusals(rig.ingest.handle(b"a", piece(0, u, 0, 0))) == [Reason.NOT_FINITE]
+
+
+@pytest.mark.parametrize("value", [1e39, math.nan, -math.inf])
+def test_parameters_that_are_not_finite_in_a_sample_are_refused(value: float) -> None:
+    rig = IngestRig()
+    header, _ = begin(0)
+    assert refusals(rig.ingest.handle(b"a", [header, Begin(1, (0.5, value)).pack()])) == [Reason.NOT_FINITE]
+
+
+def test_a_physical_time_that_is_not_finite_in_a_sample_is_refused() -> None:
+    rig = IngestRig(time="physical")
+    rig.hear(b"a", begin(0))
+    header, payload = piece(1, values_of(0)[1], 0, 0)
+    late = unpack(header)._replace(time=1e39)
+    assert refusals(rig.ingest.handle(b"a", [late.pack(), payload])) == [Reason.SCHEMA]
+
+
+def test_an_attempt_before_the_first_is_refused() -> None:
+    """With windows its time steps were taken, and came to nothing."""
+    rig = IngestRig(window=3)
+    assert refusals(rig.ingest.handle(b"a", begin(0, attempt=0))) == [Reason.STALE_ATTEMPT]
+
+
+def test_solver_ranks_that_a_simulation_does_not_have_are_not_remembered() -> None:
+    rig = IngestRig()
+    rig.hear(b"a", begin(0, ranks=2))
+    for rank in range(2, 50):
+        assert refusals(rig.ingest.handle(b"a", end(0, rank=rank))) == [Reason.MALFORMED]
+    assert refusals(rig.ingest.handle(b"b", begin(1, ranks=0))) == [Reason.MALFORMED]
+    assert refusals(rig.ingest.handle(b"b", begin(1, ranks=2, rank=2))) == [Reason.MALFORMED]
+
+
+# --- coordinator --------------------------------------------------------------------------------------------------------
+
+
+def told(rig: CoordinatorRig, frames: list[bytes]) -> list[tuple[Header, bytes]]:
+    """What peer "a" says, and what it is told."""
+    answers = rig.coordinator.handle(b"a", rig.numbered(frames), 0.0)
+    return [(unpack(f[0]), f[1]) for to, f in answers if to == b"a"]
+
+
+@pytest.fixture
+def rig() -> CoordinatorRig:
+    rig = CoordinatorRig(ready=False)
+    told(rig, _control(Kind.HELLO, Hello(b"a" * 16, 1, "host").pack()))
+    return rig
+
+
+@pytest.mark.parametrize(
+    "finish",
+    [
+        Finish(Outcome.FINISHED, 1, 3, "", math.nan),
+        Finish(Outcome.FINISHED, 1, 3, "", -1.0),
+        Finish(Outcome.FINISHED, 1, 3, "", math.inf),
+        Finish(Outcome.FINISHED, 1, 2**64 - 1, "", 0.0),
+        Finish(Outcome.FINISHED, 0, 3, "", 0.0),
+        Finish(Outcome.FINISHED, 2**32 - 1, 3, "", 0.0),
+    ],
+    ids=["nan", "negative", "inf", "steps", "no rank", "ranks"],
+)
+def test_figures_that_would_spoil_the_studys_are_refused(rig: CoordinatorRig, finish: Finish) -> None:
+    ((assigned, _),) = told(rig, _control(Kind.NEXT))
+    frames = _control(Kind.FINISH, finish.pack(), assigned.simulation, assigned.attempt)
+    ((answer, payload),) = told(rig, frames)
+    assert answer.kind is Kind.REFUSE
+    assert Refuse.unpack(payload).reason is Reason.MALFORMED
+    assert rig.coordinator.counts().finished == 0
+    rig.conclude()
+
+
+def test_who_asks_twice_is_answered_once(rig: CoordinatorRig) -> None:
+    while told(rig, _control(Kind.NEXT)):
+        pass  # until nothing is left to hand out
+    for _ in range(20):
+        told(rig, _control(Kind.NEXT))
+    stopped = [to for to, _ in rig.coordinator.stop()]
+    assert stopped.count(b"a") == 1
+
+
+def test_who_announces_twice_is_answered_once(rig: CoordinatorRig) -> None:
+    ((assigned, _),) = told(rig, _control(Kind.NEXT))
+    for _ in range(20):
+        told(rig, _control(Kind.ANNOUNCE, Announce(ANNOUNCED).pack(), assigned.simulation, assigned.attempt))
+    assert [to for to, _ in rig.coordinator.configured()] == [b"a"]
+
+
+def test_a_field_that_is_announced_twice_is_refused(rig: CoordinatorRig) -> None:
+    ((assigned, _),) = told(rig, _control(Kind.NEXT))
+    twice = Announce((*ANNOUNCED, ANNOUNCED[0]))
+    ((answer, payload),) = told(rig, _control(Kind.ANNOUNCE, twice.pack(), assigned.simulation, assigned.attempt))
+    assert answer.kind is Kind.REFUSE
+    assert Refuse.unpack(payload).text == "a field was announced twice"
+
+
+def test_texts_of_a_megabyte_are_cut_before_they_are_kept_or_sent_back(rig: CoordinatorRig) -> None:
+    ((assigned, _),) = told(rig, _control(Kind.NEXT))
+    field = ANNOUNCED[0].__class__("\x01" * 2**20, ANNOUNCED[0].dtype, 1, (POINTS,))
+    ((answer, payload),) = told(
+        rig, _control(Kind.ANNOUNCE, Announce((field,)).pack(), assigned.simulation, assigned.attempt)
+    )
+    assert answer.kind is Kind.REFUSE
+    assert len(payload) < 2000
+    words = Finish(Outcome.FAILED, 1, 0, "x" * 2**20, 0.0)
+    for _ in range(3):
+        told(rig, _control(Kind.FINISH, words.pack(), assigned.simulation, assigned.attempt))
+    told(rig, _control(Kind.HELLO, Hello(b"b" * 16, 1, "h" * 2**20).pack()))
+    rig.conclude()  # no event was longer than a few kilobytes
+
+
+def test_a_client_that_repeats_itself_does_not_fill_the_log(rig: CoordinatorRig) -> None:
+    before = rig.events.lines
+    for _ in range(5000):
+        assert told(rig, [b"nonsense", b""])[0][0].kind is Kind.REFUSE
+    assert rig.refused == 5000
+    assert rig.events.lines - before <= 1000
+
+
+# --- client -------------------------------------------------------------------------------------------------------------
+
+
+class Scripted:
+    """A server that answers each kind of message as the script says."""
+
+    def __init__(self, **script: list[bytes]) -> None:
+        self._script = script
+
+    def connect(self, _endpoint: str, *, control: bool = False) -> _Answers:
+        connection = _Answers(Choices(b"\x02" * 100), [0])
+        say = connection.send
+
+        def send(frames: list[bytes]) -> None:
+            asked = unpack(bytes(frames[0]))
+            if asked.kind.name in self._script:
+                header, *payload = self._script[asked.kind.name]
+                # An answer repeats the number of its request.
+                connection._waiting.append([unpack(header)._replace(offset=asked.offset).pack(), *payload])
+            else:
+                say(frames)
+
+        connection.send = send  # type: ignore[method-assign]
+        return connection
+
+    def close(self, *, deliver: bool = True) -> None:
+        """Nothing to give back."""
+
+
+def message(kind: Kind, payload: bytes | None = b"", **header: int) -> list[bytes]:
+    packed = Header(kind, LIFE, **{"simulation": 0, "attempt": 1, **header}).pack()
+    return [packed] if payload is None else [packed, payload]
+
+
+WRONG = [
+    ("NEXT", message(Kind.ASSIGN, Assign((0.5,), False).pack()), "has 1 parameters, WELCOME named 2"),
+    ("NEXT", message(Kind.ASSIGN, Assign((0.5, 1.0, 2.0), False).pack()), "has 3 parameters"),
+    ("NEXT", message(Kind.ASSIGN, Assign((0.5, 1.0), False).pack(), simulation=-1), "ASSIGN of simulation -1"),
+    ("HELLO", message(Kind.WELCOME, Welcome(0, 1, 1, 0, 0, False, (), (), (), "").pack()), "names no trainer rank"),
+    ("ANNOUNCE", message(Kind.ACCEPT, Accept((0,), (True,)).pack()), "ACCEPT has 1 fields, announced were 2"),
+    ("END", message(Kind.STREAMED, None), "ends before byte 24"),
+    ("END", message(Kind.REFUSE, None), "ends before byte 4"),
+]
+
+
+@pytest.mark.parametrize(("kind", "answer", "text"), WRONG, ids=[text for _, _, text in WRONG])
+def test_an_answer_that_is_wrong_is_an_error_of_the_clients_own(kind: str, answer: list[bytes], text: str) -> None:
+    with (
+        pytest.raises(WireError, match=text),
+        Client(transport=Scripted(**{kind: answer}), incarnation=LIFE) as client,
+    ):
+        simulation = client.next_simulation()
+        assert simulation is not None
+        simulation.announce(u=Field((4,)), cell_volumes=Field((4,), static=True))
+        simulation.send(0, u=np.zeros(4))
+        simulation.finish()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [[b"nonsense"], message(Kind.ALIVE, None), message(Kind.REFUSE, None), message(Kind.WELCOME)],
+    ids=["nonsense", "alive", "refuse", "welcome"],
+)
+def test_a_wrong_answer_to_a_heartbeat_reaches_the_caller_and_the_thread_lives(answer: list[bytes]) -> None:
+    connection = _Beats([answer, message(Kind.ALIVE, b"\0")])
+    beat = Heartbeat(connection, b"c" * 16, LIFE, 60.0, 60.0)
+    assert connection.heard.wait(10)  # the answer after it was taken too
+    with pytest.raises(WireError):
+        beat.check_server()
+    beat.close()
+    assert heartbeat(b"\x01" * 50) > 0
+
+
+# --- connect.json -------------------------------------------------------------------------------------------------------
+
+KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+GOOD = {
+    "study": "s",
+    "incarnation": 1,
+    "control": "tcp://127.0.0.1:9",
+    **dict.fromkeys(("server_public_key", "client_public_key", "client_secret_key"), KEY),
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"study":' * 5000,
+        json.dumps(GOOD | {"incarnation": -1}),
+        json.dumps(GOOD | {"incarnation": 2**32}),
+        json.dumps(GOOD | {"server_public_key": "short"}),
+        json.dumps(GOOD | {"client_secret_key": KEY[:39] + "\u20ac"}),
+        json.dumps(GOOD | {"client_secret_key": KEY[:39] + "\n"}),
+        json.dumps(GOOD) + " " * 70_000,
+    ],
+    ids=["deep list", "deep object", "negative", "too large", "short key", "no Z85", "line end", "long"],
+)
+def test_a_connect_file_that_cannot_be_used_is_refused_when_it_is_read(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "connect.json"
+    path.write_text(json.dumps(GOOD))
+    assert read_connect_file(path).study == "s"
+    path.write_text(text)
+    with pytest.raises(ConnectError, match=r"connect\.json"):
+        read_connect_file(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"incarnation": null}', "{}", '{"incarnation": 1'])
+def test_a_damaged_connect_file_in_a_run_directory_is_a_clear_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "connect.json").write_text(text)
+    with pytest.raises(ConnectError, match=r"connect\.json is not a connect\.json of this version"):
+        next_incarnation(tmp_path)
+
+
+@pytest.mark.parametrize("endpoint", ["", "tcp://", "nonsense", "tcp://127.0.0.1:port", "tcp://127.0.0.1:9\ud800"])
+def test_an_endpoint_that_is_none_is_an_error_of_the_clients_own(endpoint: str) -> None:
+    transport = ZmqTransport(ConnectInfo(**GOOD))
+    with pytest.raises(ConnectError, match="is connect.json the current one"):
+        transport.connect(endpoint)
+    transport.close()
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------------------
+
+
+def forge(path: Path, name: str, content: bytes) -> None:
+    """Change a file, and the manifest so that its checksums hold."""
+    (path / name).write_bytes(content)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+MANIFESTS = {
+    "deep": "[" * 100_000,
+    "list": "[]",
+    "files are a list": '{"format": 2, "number": 2, "parts": ["state"], "files": []}',
+    "no number": '{"format": 2, "parts": [], "files": {}}',
+    "another number": '{"format": 2, "number": 1, "parts": [], "files": {}}',
+    "infinite number": '{"format": 2, "number": Infinity, "parts": [], "files": {}}',
+    "parts without files": '{"format": 2, "number": 2, "parts": ["state"], "files": {}}',
+    "parts are numbers": '{"format": 2, "number": 2, "parts": [1], "files": {}}',
+    "a file elsewhere": '{"format": 2, "number": 2, "parts": [], "files": {"/dev/null": {"bytes": 0, "sha256": ""}}}',
+    "a file above": '{"format": 2, "number": 2, "parts": [], "files": {"../00000001/manifest.json": {"bytes": 0}}}',
+    "long": " " * 2**21,
+}
+
+
+@pytest.mark.parametrize("text", MANIFESTS.values(), ids=MANIFESTS)
+def test_a_manifest_that_is_none_sends_the_reader_to_the_checkpoint_before(tmp_path: Path, text: str) -> None:
+    write_checkpoint(tmp_path, 1, {"state": {"n": 1}})
+    (write_checkpoint(tmp_path, 2, {"state": {"n": 2}}) / "manifest.json").write_text(text)
+    found = load_latest(tmp_path)
+    assert (found.number, len(found.skipped)) == (1, 1)
+    assert found.parts["state"] == {"n": 1}
+
+
+HUGE = json.dumps({"state.a": {"dtype": "F32", "shape": [2**60], "data_offsets": [0, 2**62]}}).encode()
+PARTS = {
+    "deep": ("state.json", b'{"list": [' * 5000),
+    "deep and whole": ("state.json", b'{"list": [' * 400 + b"]}" * 400),
+    "no tensor of that name": ("state.json", b'{"tensor": "b"}'),
+    "twice the same tensor": ("state.json", b'{"list": [{"tensor": "state.a"}, {"tensor": "state.a"}]}'),
+    "code": ("state.json", b'{"eval": "state.a"}'),
+    "two kinds": ("state.json", b'{"tensor": "state.a", "array": "state.a"}'),
+    "unhashable key": ("state.json", b'{"dict": [[[1], 2]]}'),
+    "no JSON": ("state.json", b"\x80\x04."),
+    "header of 2^60 bytes": ("state.safetensors", (2**60).to_bytes(8, "little") + b"{}"),
+    "tensor of 2^62 bytes": (
+        "state.safetensors",
+        len(HUGE).to_bytes(8, "little") + HUGE,
+    ),
+    "pickle": ("state.safetensors", b"\x80\x04cos\nsystem\n(S'true'\ntR."),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), PARTS.values(), ids=PARTS)
+def test_a_part_that_cannot_be_read_says_so(tmp_path: Path, name: str, content: bytes) -> None:
+    path = write_checkpoint(tmp_path, 2, {"state": {"a": np.arange(3.0)}})
+    forge(path, name, content)
+    parts = load_latest(tmp_path).parts
+    if name == "state.json" and content.endswith(b"]}" * 400):
+        assert isinstance(parts["state"], list)
+        return
+    with pytest.raises(CheckpointError, match="part 'state' of checkpoint .* cannot be read"):
+        parts["state"]

@@ -1,0 +1,149 @@
+"""Whole studies whose server is killed: by part, and all of it. Real signals, real processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import tomli_w
+from command import events, penstock, report, started, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(550)]
+
+HERE = Path(__file__).parent
+SIMULATIONS, HELD_OUT, STEPS = 40, 2, 25
+PARAMETERS = ("initial", "left", "right", "bottom", "top")
+
+
+def write_study(folder: Path, **training: Any) -> Path:
+    """A study of about 20 s."""
+    (folder / "paced_heat.py").write_text((HERE / "paced_heat.py").read_text())
+    study = {
+        "study": {"name": "crashes", "seed": 5},
+        "parameters": {name: [100.0, 500.0] for name in PARAMETERS},
+        "solver": {
+            "adapter": "paced_heat:PacedHeat",
+            "simulations": SIMULATIONS,
+            "validation_simulations": HELD_OUT,
+            "concurrency": 2,
+            "options": {"points": 16, "steps": STEPS, "pause": 0.04},
+        },
+        "fields": {"T": {}},
+        "buffer": {"capacity": 300, "watermark": 20},
+        "model": {"hidden": [64, 64]},
+        "training": {"batch_size": 10, "device": "cpu", "checkpoint_every": "1 s", **training},
+        "server": {"heartbeat": "500 ms", "server_timeout": "5 s", "client_timeout": "5 s"},
+    }
+    path = folder / "study.toml"
+    path.write_text(tomli_w.dumps(study))
+    return path
+
+
+@contextmanager
+def running(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """A command; nothing of it stays where the test fails."""
+    process = started(*arguments)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def server_pid(out: Path, what: str) -> int:
+    """Of the incarnation that runs now."""
+    begun = events(out, "started")[-1]
+    return int(begun["pid"] if what == "coordinator" else begun["ranks"][0])
+
+
+def daemon_pid(process: subprocess.Popen[str], name: str) -> int:
+    """Of one of Ray's daemons, which are children of `penstock run`."""
+    return next(child.pid for child in psutil.Process(process.pid).children() if child.name() == name)
+
+
+def ray_folder(out: Path) -> Path:
+    return Path((out / ".ray").read_text())
+
+
+def nothing_left(family: list[psutil.Process], folders: list[Path], shared_memory: set[Path]) -> None:
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert [process.cmdline() for process in alive] == []
+    assert [folder for folder in folders if folder.exists()] == []
+    assert set(Path("/dev/shm").iterdir()) <= shared_memory
+
+
+def accounted(out: Path, incarnations: int) -> None:
+    done = report(out)
+    assert done["status"] == "finished", done["message"]
+    samples = done["samples"]
+    assert samples["expected"] == samples["unique"] == samples["trained_unique"] == SIMULATIONS * STEPS
+    assert done["simulations"]["finished"] == SIMULATIONS + HELD_OUT
+    assert done["incarnations"] == incarnations
+    assert done["checkpoint"]["count"] > 0
+    assert done["validation"]["relative_l2"] < 0.5
+
+
+def test_whatever_dies_of_the_server_is_started_again(tmp_path: Path) -> None:
+    """One study in which a trainer rank, the coordinator, and both of Ray's daemons are killed, one after the other."""
+    out, shared_memory = tmp_path / "run", set(Path("/dev/shm").iterdir())
+    family: dict[int, psutil.Process] = {}
+    folders = set()
+    with running("run", write_study(tmp_path), "--out", out) as process:
+        for number, what in enumerate(("rank", "coordinator", "gcs_server", "raylet"), start=1):
+            wait_for(lambda n=number: len(events(out, "started")) == n, 90)
+            since = len(events(out, "checkpoint"))
+            wait_for(lambda n=since: len(events(out, "checkpoint")) > n, 90)
+            family |= {p.pid: p for p in psutil.Process(process.pid).children(recursive=True)}
+            folders.add(ray_folder(out))
+            victim = server_pid(out, what) if what in ("rank", "coordinator") else daemon_pid(process, what)
+            os.kill(victim, signal.SIGKILL)
+        printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    accounted(out, incarnations=5)
+    assert [event["kind"] for event in events(out, "restarted")] == ["rank", "coordinator", "ray", "ray"]
+    outages = report(out)["outages"]
+    assert [outage["kind"] for outage in outages] == ["rank", "coordinator", "ray", "ray"]
+    assert all(0 < outage["seconds"] < 120 for outage in outages)
+    assert [event["seconds"] for event in events(out, "outage")] == [outage["seconds"] for outage in outages]
+    assert "restart 4 of at most 5" in printed
+    nothing_left(list(family.values()), list(folders), shared_memory)
+
+
+def test_a_server_killed_at_any_moment_goes_on_where_it_was(tmp_path: Path) -> None:
+    """kill -9 of `penstock run` before its first checkpoint, while one is written, and between the last batch and the report."""
+    out, shared_memory = tmp_path / "run", set(Path("/dev/shm").iterdir())
+    checkpoints = out / "checkpoints"
+    moments: list[Callable[[], Any]] = [
+        lambda: (out / "metrics.jsonl").exists() and events(out, "finished"),
+        lambda: list(checkpoints.glob(".writing-*")),
+        lambda: (out / "validation_snapshots.h5").exists(),
+    ]
+    command: list[str | Path] = ["run", write_study(tmp_path, checkpoint_every="1 h"), "--out", out]
+    for number, moment in enumerate(moments, start=1):
+        with running(*command) as process:
+            wait_for(lambda n=number: len(events(out, "started")) == n, 90)
+            wait_for(moment, 120)
+            family = psutil.Process(process.pid).children(recursive=True)
+            folder = ray_folder(out)
+            process.kill()
+        nothing_left(family, [folder], shared_memory)
+        assert not (out / "report.json").exists()
+        resolved = out / "study.toml"  # from now on it writes one checkpoint after the other
+        resolved.write_text(re.sub(r"checkpoint_every = .*", "checkpoint_every = 0.05", resolved.read_text()))
+        command = ["resume", out]
+    penstock(*command)
+    accounted(out, incarnations=4)
+    outages = report(out)["outages"]
+    assert {outage["kind"] for outage in outages} == {"server"}
+    assert 2 <= len(outages) <= 3  # after the last batch there may be nothing left to train on
+    assert not (out / ".ray").exists()
