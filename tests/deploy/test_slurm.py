@@ -23,6 +23,7 @@ from penstock.slurm.launcher import SlurmLauncher
 from penstock.slurm.profile import WorkerJobs
 
 HERE = Path(__file__).parent
+QUICK_SIMULATIONS = 20  # of the one without Ray: half a minute
 STEPS, SIMULATIONS = 10, 30  # of the slow study: about fifteen seconds with two workers
 PROFILE: dict[str, Any] = {
     "slurm": {"poll": "1 s"},
@@ -95,7 +96,7 @@ def write_quick_study(folder: Path) -> Path:
     study = write_study(folder)
     tables = tomllib.loads(study.read_text())
     tables["study"]["engine"] = "inline"
-    tables["solver"] = {"command": [sys.executable, "program.py"], "case": ".", "simulations": 16}
+    tables["solver"] = {"command": [sys.executable, "program.py"], "case": ".", "simulations": QUICK_SIMULATIONS}
     tables["fields"] = {"u": {"shape": [4]}}
     study.write_text(tomli_w.dumps(tables))
     (folder / "program.py").write_text(PROGRAM)
@@ -157,11 +158,6 @@ def test_killed_and_cancelled_workers_and_a_drained_node_are_got_over(tmp_path: 
     out = tmp_path / "run"
     following = started("submit", write_study(tmp_path), "--profile", write_profile(tmp_path), "--out", out)
     in_mid_study(out)
-    status = penstock("status", out)
-    assert "slow: running\n" in status
-    assert "workers: 2 running" in status
-    for command in ("resume", "submit"):
-        assert f"wait, or stop them with `penstock cancel {out}`" in penstock(command, out, code=2)
     killed, cancelled = sorted(queue("-workers"))
     os.kill(events(out, "client")[0]["pid"], signal.SIGKILL)
     slurm("scancel", cancelled)
@@ -170,8 +166,12 @@ def test_killed_and_cancelled_workers_and_a_drained_node_are_got_over(tmp_path: 
     slurm("scontrol", "update", "NodeName=n2", "State=DRAIN", "Reason=test")
     slurm("scancel", *queue("-workers"))
     wait_for(lambda: list(queue("-workers").values()) == ["PENDING", "PENDING"])
-    assert "workers: 2 pending" in penstock("status", out)
     assert len(events(out, "finished")) < SIMULATIONS
+    status = penstock("status", out)
+    assert "slow: running\n" in status
+    assert "workers: 2 pending" in status
+    for command in ("resume", "submit"):
+        assert f"wait, or stop them with `penstock cancel {out}`" in penstock(command, out, code=2)
     slurm("scontrol", "update", "NodeName=n2", "State=RESUME")
     said = ends_well(following, out)
     assert f"the workers' job {cancelled} on n2 ended: CANCELLED" in said
@@ -213,7 +213,7 @@ def test_when_its_time_is_up_it_goes_back_to_the_queue_and_a_cancelled_study_con
     following = subprocess.Popen(
         [*PENSTOCK, "submit", out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    ends_well(following, out, incarnations=3, simulations=16)
+    ends_well(following, out, incarnations=3, simulations=QUICK_SIMULATIONS)
 
 
 @pytest.fixture
