@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import tomli_w
 from command import EXAMPLES, PENSTOCK, events, penstock, report, started, wait_for
@@ -158,8 +157,10 @@ def test_killed_and_cancelled_workers_and_a_drained_node_are_got_over(tmp_path: 
     out = tmp_path / "run"
     following = started("submit", write_study(tmp_path), "--profile", write_profile(tmp_path), "--out", out)
     in_mid_study(out)
-    killed, cancelled = sorted(queue("-workers"))
-    os.kill(events(out, "client")[0]["pid"], signal.SIGKILL)
+    worker = psutil.Process(events(out, "client")[0]["pid"])
+    killed = "{SLURM_ARRAY_JOB_ID}_{SLURM_ARRAY_TASK_ID}".format(**worker.environ())
+    (cancelled,) = queue("-workers").keys() - {killed}
+    worker.kill()
     slurm("scancel", cancelled)
     wait_for(lambda: len(queue("-workers")) == 2 and not {killed, cancelled} & queue("-workers").keys())
 
