@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Real components that tests need (OpenFOAM, MPI, compilers, libzmq); installed by `make test` when root on Debian.
-DEBIAN_PACKAGES := openfoam openfoam-examples openmpi-bin libopenmpi-dev libzmq3-dev pkg-config g++ gcc gfortran make cmake valgrind prometheus dpkg-dev iproute2
+DEBIAN_PACKAGES := openfoam openfoam-examples openmpi-bin libopenmpi-dev libzmq3-dev pkg-config g++ gcc gfortran make cmake valgrind \
+  prometheus dpkg-dev iproute2 slurm-wlm munge
 
 .PHONY: env demo test lint bench results chaos fuzz system clean
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from slurm_cluster import why_not
 
 from penstock_server.config import Study
 
@@ -28,14 +29,16 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where OpenFOAM is not installed its tests are skipped, unless PENSTOCK_REQUIRE_ALL is set: then they fail."""
-    if shutil.which("icoFoam") or os.environ.get("PENSTOCK_REQUIRE_ALL"):
+    """Where OpenFOAM or Slurm is not installed its tests are skipped, unless PENSTOCK_REQUIRE_ALL is set: then they fail."""
+    if os.environ.get("PENSTOCK_REQUIRE_ALL"):
         return
-    for item in items:
-        if "openfoam" in item.keywords:
-            item.add_marker(
-                pytest.mark.skip(reason="icoFoam is not on the PATH (apt-get install openfoam openfoam-examples)")
-            )
+    openfoam = (
+        "" if shutil.which("icoFoam") else "icoFoam is not on the PATH (apt-get install openfoam openfoam-examples)"
+    )
+    for marker, reason in (("openfoam", openfoam), ("slurm", why_not())):
+        for item in items:
+            if reason and marker in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture

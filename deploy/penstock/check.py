@@ -32,10 +32,11 @@ from penstock_solvers.solver import EXTERNAL, make_solver
 GIB = 2**30
 
 
-def check_study(study: Study) -> list[str]:
+def check_study(study: Study, *, here: bool = True) -> list[str]:
     """What would keep the study from running, one line each, beginning with its place: "[table] key = value: ...".
 
-    The study's own modules are imported and its model is built; no solver is run.
+    The study's own modules are imported and its model is built; no solver is run. here: the study is to run on this machine, so that
+    its memory and devices are looked at.
     """
     make_importable(study)
     if study.training.source is not None:
@@ -44,15 +45,15 @@ def check_study(study: Study) -> list[str]:
         solver, problems = _python_solver(study)
         problems += [*_parameters(study), *_entries(study), *_external_solver(study), *_fields(study, solver)]
         spec = _spec(study, solver)
-    problems += [*_model(study, spec), *_training(study), *_server(study)]
+    problems += [*_model(study, spec, here), *_training(study, here), *_server(study)]
     return list(dict.fromkeys(" ".join(problem.split()) for problem in problems))
 
 
-def warnings_for(study: Study) -> list[str]:
-    """What will run, but perhaps not as meant."""
+def warnings_for(study: Study, *, here: bool = True) -> list[str]:
+    """What will run, but perhaps not as meant. here: on this machine."""
     warnings = []
     solver, cores = study.solver, available_cores()
-    if study.training.source is None and solver.concurrency * solver.ranks > cores:
+    if here and study.training.source is None and solver.concurrency * solver.ranks > cores:
         warnings.append(
             f"[solver] concurrency = {solver.concurrency} with ranks = {solver.ranks} asks for "
             f"{solver.concurrency * solver.ranks} cores, {cores} are available: solvers and training will share them"
@@ -201,7 +202,7 @@ def _recording(study: Study) -> tuple[SampleSpec | None, list[str]]:
     return None if problems else recording.spec(study.samples.window, study.samples.bundle), problems
 
 
-def _model(study: Study, spec: SampleSpec | None) -> Iterator[str]:
+def _model(study: Study, spec: SampleSpec | None, here: bool) -> Iterator[str]:
     """Model, optimizer, scheduler and buffer sizes; on a sample of four points where the real one is not known yet."""
     window, bundle = study.samples.window, study.samples.bundle
     small = SampleSpec(tuple(study.parameters.bounds), (FieldSpec("small", 1, (4,)),), window, bundle)
@@ -221,7 +222,7 @@ def _model(study: Study, spec: SampleSpec | None) -> Iterator[str]:
         make_scheduler(study.training.scheduler, optimizer)
     except PenstockError as error:
         yield str(error)
-    if study.training.source is None:
+    if study.training.source is None and (here or isinstance(study.buffer.capacity, int)):
         yield from _buffer(study, spec)
 
 
@@ -243,9 +244,10 @@ def _buffer(study: Study, spec: SampleSpec | None) -> Iterator[str]:
         yield f"[buffer] {error}"
 
 
-def _training(study: Study) -> Iterator[str]:
+def _training(study: Study, here: bool) -> Iterator[str]:
     training = study.training
-    yield from _said("[training] device = ", lambda: resolve_device(training.device))
+    if here:
+        yield from _said("[training] device = ", lambda: resolve_device(training.device))
     yield from _said("[training] loss = ", lambda: make_loss(training.loss))
     if isinstance(training.threads, int) and training.threads < 1:
         yield f'[training] threads = {training.threads}: expected at least 1 or "auto"; set threads = "auto"'

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from penstock.compare_command import compare
 from penstock.key_command import key
+from penstock.slurm.command import cancel, check_profile, slurm_server, submit
 from penstock_client import PenstockError
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ def _root(
     del version
 
 
-def _load_and_check(path: Path, overrides: list[str] | None, *, streamed: bool = False) -> Study:
+def load_and_check(path: Path, overrides: list[str] | None, *, streamed: bool = False, here: bool = True) -> Study:
     """Read and check a study; StudyError with a line for each problem, warnings on stderr.
 
-    streamed: its solver is wanted, whatever [training] source says.
+    streamed: its solver is wanted, whatever [training] source says. here: it is to run on this machine.
     """
     from penstock.study_errors import StudyError
     from penstock.study_file import load_study
@@ -66,23 +67,25 @@ def _load_and_check(path: Path, overrides: list[str] | None, *, streamed: bool =
         study = study.model_copy(update={"training": study.training.model_copy(update={"source": None})})
     from penstock.check import check_study, warnings_for
 
-    problems = check_study(study)
+    problems = check_study(study, here=here)
     if problems:
         raise StudyError([f"{path}: {problem}" for problem in problems])
-    for warning in warnings_for(study):
+    for warning in warnings_for(study, here=here):
         print(f"warning: {path}: {warning}", file=sys.stderr)
     return study
 
 
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=140)  # a log file has no width to wrap at
+def console() -> Console:
+    """Where commands print what is more than a line."""
+    out = Console()
+    return out if out.is_terminal else Console(width=140)  # a log file has no width to wrap at
 
 
-def _display(study: Study) -> Display:
+def display(study: Study) -> Display:
+    """What shows a study's progress."""
     from penstock.display import Display
 
-    return Display(study.study.name, study.training.batch_size, _console())
+    return Display(study.study.name, study.training.batch_size, console())
 
 
 @app.command()
@@ -94,13 +97,13 @@ def run(
     """Run a study to its end."""
     from penstock.run_directory import default_directory
 
-    checked = _load_and_check(study, overrides)
+    checked = load_and_check(study, overrides)
     directory = out if out is not None else default_directory(checked.study.name)
-    display = _display(checked)
-    display.log(f"study {checked.study.name}: run directory {directory}")
+    shown = display(checked)
+    shown.log(f"study {checked.study.name}: run directory {directory}")
     from penstock.run import run_study
 
-    raise typer.Exit(run_study(checked, directory, display))
+    raise typer.Exit(run_study(checked, directory, shown))
 
 
 @app.command()
@@ -110,10 +113,10 @@ def record(
     overrides: Overrides = None,
 ) -> None:
     """Write a study's time steps to a file, to train on them later, instead of training while they come."""
-    checked = _load_and_check(study, overrides, streamed=True)
+    checked = load_and_check(study, overrides, streamed=True)
     from penstock.record import record_study
 
-    raise typer.Exit(record_study(checked, out, _display(checked)))
+    raise typer.Exit(record_study(checked, out, display(checked)))
 
 
 @app.command()
@@ -128,10 +131,13 @@ def resume(directory: RunDirectory) -> None:
     if report.is_file() and json.loads(report.read_text())["status"] == "finished":
         print(f"{directory}: the study has finished; nothing is left to do")
         return
-    study = _load_and_check(directory / "study.toml", None)
+    from penstock.slurm.state import expect_no_jobs
+
+    expect_no_jobs(directory)
+    study = load_and_check(directory / "study.toml", None)
     from penstock.run import run_study
 
-    raise typer.Exit(run_study(study, directory, _display(study), resume=True))
+    raise typer.Exit(run_study(study, directory, display(study), resume=True))
 
 
 @app.command()
@@ -162,13 +168,22 @@ def report(
     if as_json:
         print(path.read_text(), end="")
     else:
-        print_report(_console(), json.loads(path.read_text()), directory)
+        print_report(console(), json.loads(path.read_text()), directory)
 
 
 @app.command()
-def check(study: StudyFile, overrides: Overrides = None) -> None:
+def check(
+    study: StudyFile,
+    overrides: Overrides = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The profile that it is to be submitted with.", show_default=False),
+    ] = None,
+) -> None:
     """Find everything that is wrong with a study, as far as that is possible without running it."""
-    checked = _load_and_check(study, overrides)
+    checked = load_and_check(study, overrides, here=profile is None)
+    if profile is not None:
+        check_profile(profile)
     solver = checked.solver
     print(
         f"{study}: nothing wrong found: {solver.simulations} simulations and {solver.validation_simulations} held out, "
@@ -278,6 +293,9 @@ def plot(
 
 
 app.command()(compare)
+app.command()(submit)
+app.command()(cancel)
+app.command(hidden=True)(slurm_server)
 
 
 @openfoam.command()

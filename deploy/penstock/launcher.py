@@ -133,7 +133,7 @@ class LocalLauncher:
                 self._killed.discard(process.pid)
             if code == 0:
                 return
-            last_words = _tail(log)
+            last_words = tail(log)
             self._on_exit(process.pid, code, last_words)
             if self._stopping.is_set():
                 return
@@ -156,7 +156,7 @@ def _command(connect: Path) -> list[str]:
     return [sys.executable, "-m", "penstock_solvers.worker", "--connect", str(connect), "--parent", str(os.getpid())]
 
 
-def _tail(log: Path) -> str:
+def tail(log: Path) -> str:
     """The last lines of a log, at most TAIL_BYTES of it."""
     with log.open("rb") as file:
         size = file.seek(0, os.SEEK_END)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from penstock.check import is_python_solver
 from penstock.display import Display
@@ -24,8 +24,28 @@ STOP_PATIENCE = 6.0  # seconds that the engine has for its last checkpoint, of t
 EXIT = {"finished": 0, "stopped": 1, "failed": 1}
 
 
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Launcher(Protocol):
+    """Keeps workers running from `start` to `stop`, which may be called more than once."""
+
+    def start(self) -> None: ...
+
+    def kill(self, pids: Collection[int]) -> list[int]: ...
+
+    def stop(self) -> None: ...
+
+
+Launch = Callable[[Callable[[], int], Callable[[str], None]], Launcher]
+"""Makes the launcher of workers elsewhere, from how many have something to do, and who is told that it has given up."""
+
+
 class Signals:
-    """SIGINT and SIGTERM: the first asks the study to stop, the second ends this process at once."""
+    """SIGINT, SIGTERM, and SIGUSR1 (a batch system's, before the time is up).
+
+    The first asks the study to stop, the second ends this process at once.
+    """
 
     def __init__(self) -> None:
         self.received = ""
@@ -33,7 +53,7 @@ class Signals:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = {s: signal.getsignal(s) for s in CAUGHT}
         self.catch()
         try:
             yield
@@ -43,7 +63,7 @@ class Signals:
 
     def catch(self) -> None:
         """Install the handlers; again after Ray has installed its own."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in CAUGHT:
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
@@ -53,12 +73,23 @@ class Signals:
         self.received = signal.Signals(number).name
 
 
-def run_study(study: Study, out: Path, display: Display, *, resume: bool = False) -> int:
+def run_study(
+    study: Study,
+    out: Path,
+    display: Display,
+    *,
+    resume: bool = False,
+    launch: Launch | None = None,
+    cores: int | None = None,
+    signals: Signals | None = None,
+) -> int:
     """Run a study to its end and return the exit code: 0 finished, 1 stopped or failed.
 
     Args:
         study: checked (`penstock.check.check_study`).
         out: its run directory, new or empty; with `resume`, the one it ran in before.
+        launch: for workers that run elsewhere, in place of those on this machine.
+        cores: that this process may use, where the system does not say. signals: to know afterwards which was received.
 
     Raises:
         StudyError: `out` holds a study already, or one is running there.
@@ -69,15 +100,15 @@ def run_study(study: Study, out: Path, display: Display, *, resume: bool = False
             prepare(study, out)
         make_importable(study)
         quiet_waiting()
-        budget = plan_threads(study)
+        budget = plan_threads(study, cores, solvers_here=launch is None)
         display.log(str(budget))
-        signals = Signals()
+        signals = signals or Signals()
         with signals.caught(), cores_for_the_rest(budget):
             display.log(f"starting the server (engine: {engine_name(study)})")
             engine = _make_engine(study, out, budget, resume, display.log)
-            report = serve(engine, out, display, signals, workers=_workers(study))
+            report = serve(engine, out, display, signals, workers=_workers(study), launch=launch)
         display.report(report, out)
-        if report["status"] == "stopped":
+        if report["status"] == "stopped" and launch is None:
             display.log(f"continue it with: penstock resume {out}")
         return EXIT[report["status"]]
 
@@ -126,9 +157,10 @@ def serve(
     signals: Signals,
     *,
     workers: int,
+    launch: Launch | None = None,
     stopping: str = "stopping with a checkpoint",
 ) -> dict[str, Any]:
-    """From an engine's start to its report, with up to `workers` worker processes around it.
+    """From an engine's start to its report, with up to `workers` worker processes around it, or those that `launch` cares for.
 
     out: where their logs go. stopping: what is said to happen on the first signal.
     """
@@ -149,15 +181,19 @@ def serve(
             display.log(f"a worker (pid {pid}) has been silent or stuck for too long and is replaced")
         display.update(status)
 
-    launcher = LocalLauncher(
-        lambda number: local_connect_file(out.absolute(), number),
-        out / LOGS,
-        workers=workers,
-        environment=SOLVER_ENVIRONMENT,
-        wanted=lambda: latest.wanted_workers,
-        on_exit=exited,
-        on_failure=engine.fail,
-    )
+    launcher: Launcher
+    if launch is not None:
+        launcher = launch(lambda: latest.wanted_workers, engine.fail)
+    else:
+        launcher = LocalLauncher(
+            lambda number: local_connect_file(out.absolute(), number),
+            out / LOGS,
+            workers=workers,
+            environment=SOLVER_ENVIRONMENT,
+            wanted=lambda: latest.wanted_workers,
+            on_exit=exited,
+            on_failure=engine.fail,
+        )
     signals.on_second = launcher.stop
     try:
         launcher.start()

@@ -10,6 +10,7 @@ from typing import Any
 
 from penstock.display import duration, number
 from penstock.run_directory import REPORT, holder, open_run
+from penstock.slurm.state import StudyJobs, read_jobs
 from penstock_server.jsonl import read_lines
 
 # events.jsonl: what an event makes of its simulation
@@ -21,6 +22,7 @@ class RunState:
     """pid: of the process that runs the study, None when it is not running. outcome: report.json, None before the first.
 
     simulations: how many are in each state. training, validation: the last line of metrics.jsonl of each kind.
+    jobs: Slurm's of the study, None where it was not submitted.
     """
 
     name: str
@@ -30,13 +32,18 @@ class RunState:
     simulations: Counter[str] = field(default_factory=Counter)
     training: dict[str, Any] | None = None
     validation: dict[str, Any] | None = None
+    jobs: StudyJobs | None = None
 
     def lines(self) -> list[str]:
         """For people."""
-        if self.pid is not None:
+        if self.jobs is not None and self.jobs.server is not None:
+            state = "running" if self.jobs.running else f"waiting for its job {self.jobs.server.id} to start"
+        elif self.pid is not None:
             state = f"running (pid {self.pid})"
         elif self.outcome is not None:
             state = f"{self.outcome['status']} after {duration(self.outcome['wall_seconds'])}"
+        elif self.jobs is not None:
+            state = "not running, and it left no report: it was killed; `penstock submit` with its run directory continues it"
         else:
             state = "not running, and it left no report: it was killed; `penstock resume` continues it"
         s = self.simulations
@@ -54,13 +61,15 @@ class RunState:
             out.append(
                 f"validation: relative L2 {number(self.validation['relative_l2'])} at batch {self.validation['batches']}"
             )
+        if self.jobs is not None:
+            out.append(self.jobs.line())
         return out
 
 
 def read_state(directory: Path) -> RunState:
     """Read a run directory; the study may be running. Raises StudyError where it is none."""
     study = open_run(directory)
-    pid = holder(directory)
+    pid, jobs = holder(directory), read_jobs(directory)
     states: dict[int, str] = {}
     for event in read_lines(directory / "events.jsonl"):
         if event["event"] == "started":  # an incarnation knows nothing of what ran in the one before
@@ -68,7 +77,7 @@ def read_state(directory: Path) -> RunState:
         if "simulation" in event and event["event"] in _STATES:
             again = event["event"] == "failed" and event.get("again")
             states[event["simulation"]] = "waiting" if again else _STATES[event["event"]]
-    if pid is None:
+    if pid is None and not (jobs is not None and jobs.running):
         states = _handed_back(states)
     last = {line["kind"]: line for line in read_lines(directory / "metrics.jsonl")}
     report = directory / REPORT
@@ -80,6 +89,7 @@ def read_state(directory: Path) -> RunState:
         simulations=Counter(states.values()),
         training=last.get("train"),
         validation=last.get("validation"),
+        jobs=jobs,
     )
 
 

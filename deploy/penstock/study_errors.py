@@ -64,9 +64,9 @@ def place(path: Sequence[str | int]) -> str:
     return f"[{path[0]}] {out}"
 
 
-def _model_at(path: Sequence[str | int]) -> type[BaseModel] | None:
+def _model_at(path: Sequence[str | int], root: type[BaseModel]) -> type[BaseModel] | None:
     """The section class whose keys lie at `path`, or None where keys are free."""
-    annotation: Any = Study
+    annotation: Any = root
     for part in path:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             field = annotation.model_fields.get(str(part))
@@ -84,22 +84,22 @@ def _keys(model: type[BaseModel] | None) -> list[str]:
     return [] if model is None else [key for key in model.model_fields if not (model is Study and key == "directory")]
 
 
-def _example(path: tuple[str | int, ...]) -> str:
+def _example(path: tuple[str | int, ...], root: type[BaseModel], examples: Mapping[tuple[str, ...], str]) -> str:
     """A remedy for a value at `path`: an example that is known to be good."""
     words = tuple(str(p) for p in path if not isinstance(p, int))
     named = {("solver", "entries"): 2, ("fields",): 1}  # tables whose keys are the user's own names
     at = next((at for table, at in named.items() if words[:at] == table and len(words) > at + 1), None)
     key = words if at is None else (*words[:at], *words[at + 1 :])
-    if key in EXAMPLES:
-        return EXAMPLES[key]
-    model = _model_at(path[:-1])
+    if key in examples:
+        return examples[key]
+    model = _model_at(path[:-1], root)
     field = model.model_fields.get(words[-1]) if model and words else None
     if field is None or field.is_required() or field.default is None or isinstance(field.default, BaseModel):
         return ""
     return f"{words[-1]} = {shown(field.default)}"
 
 
-def _real_path(loc: Sequence[str | int], data: object) -> tuple[str | int, ...]:
+def _real_path(loc: Sequence[str | int], data: object, root: type[BaseModel]) -> tuple[str | int, ...]:
     """Drop from pydantic's location what is not in the file: names of union members, and `bounds` of [parameters]."""
     path: list[str | int] = []
     at: Any = data
@@ -107,7 +107,7 @@ def _real_path(loc: Sequence[str | int], data: object) -> tuple[str | int, ...]:
         try:
             at = at[part]
         except (KeyError, IndexError, TypeError):
-            if part not in _keys(_model_at(path)) or (path == ["parameters"] and part == "bounds"):
+            if part not in _keys(_model_at(path, root)) or (path == ["parameters"] and part == "bounds"):
                 continue
             at = None
         path.append(part)
@@ -135,9 +135,9 @@ def _expected(error: Mapping[str, Any]) -> str:
     return f"a number {message}" if message.startswith(("greater", "less")) else message
 
 
-def _unknown_key(path: tuple[str | int, ...], value: object) -> tuple[str, str | None]:
+def _unknown_key(path: tuple[str | int, ...], value: object, root: type[BaseModel]) -> tuple[str, str | None]:
     """The line, and the key that was probably meant."""
-    known = _keys(_model_at(path[:-1]))
+    known = _keys(_model_at(path[:-1], root))
     hint = nearest(str(path[-1]), known, shown=16)
     what = "unknown table" if len(path) == 1 else "unknown key"
     said = "" if isinstance(value, Mapping) else f" = {shown(value)}"
@@ -150,35 +150,41 @@ def _parameter_problem(name: str, value: object) -> str:
     return f"[parameters] {name} = {shown(value)}: expected [low, high], two numbers with low < high; {remedy}"
 
 
-def problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
+def problems_of(
+    error: ValidationError,
+    data: Mapping[str, Any],
+    root: type[BaseModel] = Study,
+    examples: Mapping[tuple[str, ...], str] = EXAMPLES,
+) -> list[tuple[tuple[str | int, ...], str]]:
     """What pydantic found, as (path in the file, line), one for each place.
 
     Args:
-        error: what validating `data` as a `Study` raised.
-        data: the study file's tables as read.
+        error: what validating `data` as a `root` raised.
+        data: the file's tables as read.
+        root: what the file is. examples: what to write for a key that has no default, by its place.
     """
     expected: dict[tuple[str | int, ...], list[str]] = {}
     lines: dict[tuple[str | int, ...], str] = {}
     meant: set[tuple[str | int, ...]] = set()  # keys that a misspelt one stands for
     for item in error.errors(include_url=False):
         loc, kind = tuple(item["loc"]), item["type"]
-        path = _real_path(loc, data)
-        if kind == "value_error" and path in ((), *((key,) for key in _keys(Study))):
+        path = _real_path(loc, data, root)
+        if kind == "value_error" and path in ((), *((key,) for key in _keys(root))):
             lines[path] = f"{place(path)} {item['msg'].removeprefix('Value error, ')}"
         elif path[:1] == ("parameters",) and len(path) > 1 and "bounds" in loc:
             path = path[:2]
             lines[path] = _parameter_problem(str(path[1]), _value_at(path, data))
         elif kind == "extra_forbidden":
-            lines[path], near = _unknown_key(path, item["input"])
+            lines[path], near = _unknown_key(path, item["input"], root)
             meant |= {(*path[:-1], near)} if near else set()
         elif kind == "missing" or (kind == "too_short" and not item["input"]):
-            remedy = _example(path)
+            remedy = _example(path, root, examples)
             what = "missing table" if len(path) == 1 else "missing"
             lines[path] = f"{place(path)}: {what}; add {remedy or 'it'}"
         else:
             expected.setdefault(path, []).append(_expected(item))
     for path, wants in expected.items():
-        remedy = _example(path)
+        remedy = _example(path, root, examples)
         hint = f"; for example {remedy}" if remedy else "; change it"
         lines[path] = (
             f"{place(path)} = {shown(_value_at(path, data))}: expected {' or '.join(dict.fromkeys(wants))}{hint}"

@@ -27,7 +27,7 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
         StudyError: with one line for each problem that was found.
     """
     path = Path(path)
-    data = _read(path)
+    data = read_toml(path)
     for text in overrides:
         _override(data, text)
     try:
@@ -64,14 +64,16 @@ def make_importable(study: Study) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join([study.directory, *filter(None, paths)])
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, what: str = "study file") -> dict[str, Any]:
+    """Its tables. what: the file is, for messages. Raises StudyError."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except IsADirectoryError as error:
-        raise StudyError([f"{path}: is a folder, expected a study file; give {path / 'study.toml'}"]) from error
+        example = path / f"{what.removesuffix(' file')}.toml"
+        raise StudyError([f"{path}: is a folder, expected a {what}; give {example}"]) from error
     except OSError as error:
         raise StudyError(
-            [f"{path}: cannot read the study file ({error.strerror}); give the path of a TOML file"]
+            [f"{path}: cannot read the {what} ({error.strerror}); give the path of a TOML file"]
         ) from error
     except UnicodeDecodeError as error:
         raise StudyError(

@@ -38,13 +38,14 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def plan_threads(study: Study, cores: int | None = None) -> ThreadBudget:
+def plan_threads(study: Study, cores: int | None = None, *, solvers_here: bool = True) -> ThreadBudget:
     """Share out the cores: each solver rank one, training what is left, and at least one; or what the study file says.
 
     With [training] own_cores, the last cores are training's alone, one for each of its threads, as long as one is left for the rest.
     """
     cores = available_cores() if cores is None else cores
-    solvers = 0 if study.training.source is not None else min(cores, study.solver.concurrency * study.solver.ranks)
+    none_here = study.training.source is not None or not solvers_here
+    solvers = 0 if none_here else min(cores, study.solver.concurrency * study.solver.ranks)
     asked = study.training.threads
     threads = asked if isinstance(asked, int) else max(1, (cores - solvers) // study.training.ranks)
     usable = sorted(os.sched_getaffinity(0))[:cores]

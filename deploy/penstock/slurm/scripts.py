@@ -1,0 +1,99 @@
+"""Rendering the batch scripts of a study, and where a study under Slurm keeps what concerns Slurm."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shlex
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from penstock.slurm.profile import JobSection, Profile, load_profile, write_profile
+
+FOLDER, PROFILE, NAME = "slurm", "profile.toml", "name"
+SERVER, WORKERS = "server.sbatch", "workers.sbatch"
+CONNECT_SECONDS = 60  # that a worker's job looks for connect.json
+MIB = 2**20
+
+
+def write_scripts(study: str, profile: Profile, directory: Path) -> str:
+    """Write slurm/ into a run directory: both scripts, the profile as used, and the name that all jobs begin with, which is returned.
+
+    study: the study's name. directory: absolute.
+    """
+    folder = directory / FOLDER
+    folder.mkdir(exist_ok=True)
+    (directory / "logs").mkdir(exist_ok=True)  # Slurm makes no folder, and a job whose log has none dies
+    # Its jobs are found by their name alone, so no other study of this user may have the same.
+    name = jobs_name(directory) or f"penstock-{re.sub(r'[^A-Za-z0-9_.-]', '-', study)[:40]}-{secrets.token_hex(4)}"
+    for file, text in render(study, name, profile, directory).items():
+        (folder / file).write_text(text)
+    write_profile(profile, folder / PROFILE)
+    (folder / NAME).write_text(f"{name}\n")
+    return name
+
+
+def render(study: str, name: str, profile: Profile, directory: Path) -> dict[str, str]:
+    """The text of each script."""
+    environment = Environment(
+        loader=PackageLoader("penstock.slurm", "."),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # shell, not HTML; what comes from the profile is shell by intent, paths are quoted
+    )
+    environment.filters["quote"] = shlex.quote
+    slurm = profile.slurm
+    container = f"{slurm.container} " if slurm.container else ""
+    values = {
+        "study": study,
+        "name": name,
+        "directory": str(directory),
+        "server": profile.server,
+        "workers": profile.workers,
+        "options": lambda job, title, log: "\n".join(options(profile, job, title, log)),
+        "prepare": "\n".join([*(f"module load {shlex.quote(m)} || exit" for m in slurm.modules), *slurm.environment]),
+        "penstock": f"{container}{shlex.quote(slurm.interpreter)} -m penstock.main",
+        "connect_seconds": CONNECT_SECONDS,
+    }
+    return {file: environment.get_template(f"{file}.j2").render(values) for file in (SERVER, WORKERS)}
+
+
+def options(profile: Profile, job: JobSection, name: str, log: str) -> list[str]:
+    """The #SBATCH lines that both jobs have in common."""
+    slurm = profile.slurm
+    folder, _, file = log.rpartition("/")
+    out = folder.replace("%", "%%") + "/" + file
+    lines = [f"--job-name={name}", f'--output="{out}"', f"--time={slurm_time(job.time)}", "--export=ALL"]
+    if slurm.account:
+        lines.append(f"--account={slurm.account}")
+    if partition := job.partition or slurm.partition:
+        lines.append(f"--partition={partition}")
+    if qos := job.qos or slurm.qos:
+        lines.append(f"--qos={qos}")
+    if job.memory:
+        lines.append(f"--mem={max(1, job.memory // MIB)}M")
+    if job.gpus:
+        lines.append(f"--gpus-per-node={job.gpus}")
+    return [f"#SBATCH {line}" for line in [*lines, *slurm.sbatch, *job.sbatch]]
+
+
+def slurm_time(seconds: float) -> str:
+    """Days-hours:minutes:seconds, as sbatch takes it."""
+    whole = int(seconds)
+    return f"{whole // 86400}-{whole // 3600 % 24:02}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def submitted(directory: Path) -> bool:
+    """Whether a run directory is one of `penstock submit`."""
+    return (directory / FOLDER / NAME).is_file()
+
+
+def jobs_name(directory: Path) -> str:
+    """What the names of a study's jobs begin with; "" where it was never submitted."""
+    return (directory / FOLDER / NAME).read_text().strip() if submitted(directory) else ""
+
+
+def used_profile(directory: Path) -> Profile:
+    """The profile that a run directory keeps. Raises StudyError where it was spoilt."""
+    return load_profile(directory / FOLDER / PROFILE)

@@ -1,0 +1,273 @@
+"""Studies under a real Slurm, hurt in mid-study, cancelled and continued: each ends finished, accounted for, without a job left."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import tomli_w
+from command import EXAMPLES, PENSTOCK, events, penstock, report, started, wait_for
+from slurm_cluster import queue, slurm, slurm_cluster
+
+from penstock.slurm.commands import Slurm
+from penstock.slurm.launcher import SlurmLauncher
+from penstock.slurm.profile import WorkerJobs
+
+HERE = Path(__file__).parent
+QUICK_SIMULATIONS = 20  # of the one without Ray: half a minute
+STEPS, SIMULATIONS = 10, 30  # of the slow study: about fifteen seconds with two workers
+PROFILE: dict[str, Any] = {
+    "slurm": {"poll": "1 s"},
+    "server": {"time": "30 min", "signal": "2 min", "memory": "1 GiB", "sbatch": ["--nodelist=n1"]},
+    "workers": {"count": 2, "time": "20 min", "memory": "200 MiB", "sbatch": ["--nodelist=n2"]},
+}
+PROGRAM = f"""
+import time
+import numpy
+from penstock_client import Client, Field
+
+with Client() as client:
+    simulation = client.simulation()
+    simulation.announce(u=Field(shape=(4,), dtype="float32"))
+    for step in range({STEPS}):
+        time.sleep(0.1)
+        simulation.send(step, u=numpy.full(4, simulation.parameters["a"] * step, "float32"))
+    simulation.finish()
+"""
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    with slurm_cluster():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Whatever a test leaves behind, the next one begins with an empty queue."""
+    yield
+    slurm("scontrol", "update", "NodeName=n2", "State=RESUME")
+    if queue():
+        slurm("scancel", "--user=root")
+        wait_for(lambda: not queue())
+
+
+def write_profile(folder: Path, **changes: dict[str, Any]) -> Path:
+    profile = folder / "cluster.toml"
+    profile.write_text(tomli_w.dumps({name: {**PROFILE[name], **changes.get(name, {})} for name in PROFILE}))
+    return profile
+
+
+def write_study(folder: Path) -> Path:
+    study = folder / "study.toml"
+    tables = {
+        "study": {"name": "slow", "seed": 1},
+        "parameters": {"a": [1.0, 2.0]},
+        "solver": {
+            "adapter": "slow_solver:Slow",
+            "options": {"steps": STEPS, "pause": 0.1},
+            "simulations": SIMULATIONS,
+            "validation_simulations": 1,
+        },
+        "fields": {"u": {}},
+        "buffer": {"capacity": 50},
+        "model": {"hidden": [4]},
+        "training": {"batch_size": 2, "device": "cpu", "checkpoint_every": "1 s"},
+        "server": {"client_timeout": "10 s", "server_timeout": "10 s"},
+    }
+    study.write_text(tomli_w.dumps(tables))
+    (folder / "slow_solver.py").write_text((HERE / "slow_solver.py").read_text())
+    return study
+
+
+def write_quick_study(folder: Path) -> Path:
+    """One that starts within seconds: trained in one process, without Ray; its solver is the program beside it."""
+    study = write_study(folder)
+    tables = tomllib.loads(study.read_text())
+    tables["study"]["engine"] = "inline"
+    tables["solver"] = {"command": [sys.executable, "program.py"], "case": ".", "simulations": QUICK_SIMULATIONS}
+    tables["fields"] = {"u": {"shape": [4]}}
+    study.write_text(tomli_w.dumps(tables))
+    (folder / "program.py").write_text(PROGRAM)
+    return study
+
+
+def in_mid_study(out: Path, finished: int = 3, incarnation: int = 1) -> None:
+    """Wait until simulations have finished, in the server's present life, and some are being run."""
+
+    def there() -> bool:
+        connect = out / "connect.json"
+        if not connect.is_file() or json.loads(connect.read_text())["incarnation"] < incarnation:
+            return False
+        return len(events(out, "finished")) >= finished and "RUNNING" in queue("-workers").values()
+
+    wait_for(there, 120)
+
+
+def ends_well(
+    following: subprocess.Popen[str], out: Path, incarnations: int = 1, simulations: int = SIMULATIONS
+) -> str:
+    """The submitting command ends, with everything accounted for and the queue empty; returns what it printed."""
+    said, _ = following.communicate(timeout=240)
+    servers = "\n".join(path.read_text() for path in sorted((out / "slurm").glob("server-*.log")))
+    assert following.returncode == 0, said + servers
+    assert queue() == {}
+    accounted_for(out, incarnations, simulations)
+    return said + servers
+
+
+def accounted_for(out: Path, incarnations: int, simulations: int) -> None:
+    found = report(out)
+    assert (found["status"], found["incarnations"]) == ("finished", incarnations)
+    counts, samples = found["simulations"], found["samples"]
+    assert (counts["finished"], counts["failed"]) == (counts["requested"], 0)
+    assert samples["expected"] == samples["unique"] == samples["trained_unique"] == simulations * STEPS
+
+
+def test_the_example_ends_finished_and_no_job_is_left(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = ("solver.simulations=12", "solver.validation_simulations=2", "solver.options.points=16")
+    settings += ("buffer.capacity=400", "buffer.watermark=50", "buffer.presentations_per_sample=1")
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    said = penstock(
+        *("submit", EXAMPLES / "heat" / "study.toml", "--scheduler", "slurm", "--profile", write_profile(tmp_path)),
+        *("--out", out, *overrides),
+    )
+    assert queue() == {}
+    found = report(out)
+    assert (found["status"], found["incarnations"], found["simulations"]["finished"]) == ("finished", 1, 14)
+    assert found["samples"]["expected"] == found["samples"]["trained_unique"] == 600
+    assert "heat: finished (production ended)" in said
+    assert {path.name for path in (out / "slurm").iterdir()} > {"server.sbatch", "workers.sbatch", "profile.toml"}
+    assert "jobs: none (the last server's, " in penstock("status", out)
+    assert "the study has finished; nothing is left to do" in penstock("submit", out)
+
+
+def test_killed_and_cancelled_workers_and_a_drained_node_are_got_over(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    following = started("submit", write_study(tmp_path), "--profile", write_profile(tmp_path), "--out", out)
+    in_mid_study(out)
+    worker = psutil.Process(events(out, "client")[0]["pid"])
+    killed = "{SLURM_ARRAY_JOB_ID}_{SLURM_ARRAY_TASK_ID}".format(**worker.environ())
+    (cancelled,) = queue("-workers").keys() - {killed}
+    worker.kill()
+    slurm("scancel", cancelled)
+    wait_for(lambda: len(queue("-workers")) == 2 and not {killed, cancelled} & queue("-workers").keys())
+
+    slurm("scontrol", "update", "NodeName=n2", "State=DRAIN", "Reason=test")
+    slurm("scancel", *queue("-workers"))
+    wait_for(lambda: list(queue("-workers").values()) == ["PENDING", "PENDING"])
+    assert len(events(out, "finished")) < SIMULATIONS
+    status = penstock("status", out)
+    assert "slow: running\n" in status
+    assert "workers: 2 pending" in status
+    for command in ("resume", "submit"):
+        assert f"wait, or stop them with `penstock cancel {out}`" in penstock(command, out, code=2)
+    slurm("scontrol", "update", "NodeName=n2", "State=RESUME")
+    said = ends_well(following, out)
+    assert f"the workers' job {cancelled} on n2 ended: CANCELLED" in said
+
+
+def test_a_cancelled_server_goes_on_in_the_job_in_waiting(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    following = started("submit", write_study(tmp_path), "--profile", write_profile(tmp_path), "--out", out)
+    in_mid_study(out)
+    time.sleep(2)  # a checkpoint or two
+    server, waiting = sorted(queue("-server"), key=int)
+    slurm("scancel", server)
+    wait_for(lambda: queue("-server").get(waiting) == "RUNNING", 90)
+    said = ends_well(following, out, incarnations=2)
+    assert f"job {waiting} is in waiting" in said
+    assert f"job {waiting} on n1" in said
+
+
+def test_when_its_time_is_up_it_goes_back_to_the_queue_and_a_cancelled_study_continues(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    profile = write_profile(tmp_path, server={"requeue": 2})
+    said = penstock("submit", write_quick_study(tmp_path), "--profile", profile, "--out", out, "--detach")
+    assert f"see how it goes with: penstock status {out}" in said
+    in_mid_study(out)
+    (server,) = (id_ for id_, state in queue("-server").items() if state == "RUNNING")
+    slurm("scancel", "--batch", "--signal=USR1", server)  # the signal that Slurm sends before the limit
+    wait_for(lambda: queue("-server").get(server) == "PENDING", 60)
+    assert f"slow: waiting for its job {server} to start" in penstock("status", out)
+    assert report(out)["status"] == "stopped"
+    assert any((out / "checkpoints").iterdir())
+    slurm("scontrol", "update", f"JobId={server}", "StartTime=now")  # Slurm lets a requeued job wait for two minutes
+    in_mid_study(out, len(events(out, "finished")) + 1, incarnation=2)
+
+    said = penstock("cancel", out)
+    assert "stopping with a checkpoint" in said
+    assert queue() == {}
+    assert report(out)["status"] == "stopped"
+    assert "slow: stopped after" in penstock("status", out)
+    following = subprocess.Popen(
+        [*PENSTOCK, "submit", out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    ends_well(following, out, incarnations=3, simulations=QUICK_SIMULATIONS)
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., SlurmLauncher]]:
+    """Starts a launcher of jobs that run `body`; stopped at the end, with no job left."""
+    launchers: list[SlurmLauncher] = []
+
+    def start(body: str, count: int, **settings: Any) -> SlurmLauncher:
+        script = tmp_path / "workers.sbatch"
+        log = f'#SBATCH --output="{tmp_path}/worker-%A_%a.log"'
+        script.write_text(f"#!/bin/bash\n#SBATCH --job-name=launched\n#SBATCH --mem=10M\n{log}\n{body}\n")
+        jobs = WorkerJobs(time=600.0, count=count)
+        launchers.append(SlurmLauncher(Slurm(), "launched", jobs, script=script, logs=tmp_path, poll=0.2, **settings))
+        launchers[-1].start()
+        return launchers[-1]
+
+    yield start
+    for launcher in launchers:
+        launcher.stop()
+    assert queue() == {}
+
+
+def test_workers_that_die_at_once_end_the_study(launch: Callable[..., SlurmLauncher]) -> None:
+    failures: list[str] = []
+    launch("echo no licence; exit 7", 2, wanted=lambda: 9, log=lambda _: None, on_failure=failures.append)
+    wait_for(lambda: failures)
+    assert "4 jobs of workers in a row died within 20 s of their start; the last (" in failures[0]
+    assert "no licence" in failures[0]
+
+
+def test_jobs_that_nothing_is_left_for_are_cancelled_while_they_wait(launch: Callable[..., SlurmLauncher]) -> None:
+    wanted, said = [50], list[str]()
+    launch("exec sleep 600", 40, wanted=lambda: wanted[0], log=said.append, on_failure=said.append)
+    wait_for(lambda: len(queue()) == 40 and "RUNNING" in queue().values())
+    wanted[0] = 1
+    wait_for(lambda: "PENDING" not in queue().values())
+    assert "RUNNING" in queue().values()
+    assert said[0].startswith("submitted 40 jobs of workers (array ")
+    assert said[-1].endswith("waiting jobs of workers: nothing is left for them to do")
+
+
+def test_slurm_is_asked_about_a_profile(tmp_path: Path) -> None:
+    study, profile = write_study(tmp_path), write_profile(tmp_path, workers={"partition": "nowhere"})
+    said = penstock("check", study, "--profile", profile, code=2)
+    assert f"{profile}: [workers] sbatch --parsable --test-only" in said
+    assert "invalid partition specified: nowhere" in said
+    assert "nothing wrong found" in penstock("check", study, "--profile", write_profile(tmp_path))
+    out = tmp_path / "run"
+    refused = penstock(
+        "submit", study, "--profile", write_profile(tmp_path, server={"time": "x"}), "--out", out, code=2
+    )
+    assert (
+        '[server] time = "x": expected a number followed by one of ms, s, min, h, d; for example time = "4 h"'
+        in refused
+    )
+    assert not out.exists()
