@@ -41,6 +41,7 @@ FNO = {
 }
 MP_PDE = {
     "solver.simulations": 4000,
+    "solver.options.highest_number": 2,
     "samples.window": 100,
     "buffer.capacity": 1000,
     "model.hidden": 64,
@@ -49,7 +50,7 @@ MP_PDE = {
     "training.validate_every": 500,
     "training.scheduler": {"name": "onecyclelr", "max_lr": 3e-3, "total_steps": 5000},
 }
-# The flux here is alpha u²; in the authors' data it is alpha u²/2, and every family is forced.
+# The flux here is alpha u²; in the authors' data it is alpha u²/2, every family is forced, and wave numbers are 1 or 2.
 FAMILIES = {
     "E1": {"parameters.alpha": [0.499, 0.501], "parameters.beta": [0.0, 1e-6], "parameters.gamma": [0.0, 1e-6]},
     "E2": {"parameters.alpha": [0.499, 0.501], "parameters.beta": [0.0, 0.2], "parameters.gamma": [0.0, 1e-6]},
