@@ -12,6 +12,7 @@ from penstock_server.checkpoint import load_latest
 from penstock_server.config import Study
 from penstock_server.inline_engine import InlineEngine
 from penstock_solvers.heat2d import Heat2D
+from resumed import accounting
 
 
 def run(study: Study, directory: Path, solver: type[Heat2D] = Heat2D) -> dict[str, Any]:
@@ -24,13 +25,6 @@ def run(study: Study, directory: Path, solver: type[Heat2D] = Heat2D) -> dict[st
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:
     return load_latest(directory / "checkpoints").parts["trainer"]["model"]
-
-
-def without_times(report: dict[str, Any]) -> dict[str, Any]:
-    out = {k: v for k, v in report.items() if k != "wall_seconds"}
-    out["training"] = {k: v for k, v in report["training"].items() if k not in ("samples_per_second", "stall_fraction")}
-    out["clients"] = report["clients"]["bytes_received"]
-    return out
 
 
 @pytest.mark.parametrize("policy", ["fifo", "firo", "reservoir"])
@@ -47,7 +41,7 @@ def test_every_sample_is_received_once_and_trained_on(policy: str, heat_study, t
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_the_same_accounting(heat_study, tmp_path: Path) -> None:
     first, second = (run(heat_study(), tmp_path / name) for name in ("a", "b"))
-    assert without_times(first) == without_times(second)
+    assert accounting(first) == accounting(second)
     a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
