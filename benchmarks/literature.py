@@ -56,7 +56,9 @@ FAMILIES = {
     "E2": {"parameters.alpha": [0.499, 0.501], "parameters.beta": [0.0, 0.2], "parameters.gamma": [0.0, 1e-6]},
     "E3": {"parameters.alpha": [0.0, 1.5], "parameters.beta": [0.1, 0.4], "parameters.gamma": [0.0, 1.0]},
 }
-PUBLISHED = {"fno": 0.0128, "mp_pde-E1": 1.55, "mp_pde-E2": 1.58, "mp_pde-E3": 4.26}
+# A control without a published figure: how much of E1's error is the forcing, which a model must infer from one bundle of time steps.
+FAMILIES["E1-unforced"] = {**FAMILIES["E1"], "solver.options.forced": False}
+PUBLISHED = {"fno": 0.0128, "mp_pde-E1": 1.55, "mp_pde-E2": 1.58, "mp_pde-E3": 4.26, "mp_pde-E1-unforced": None}
 
 
 def settings(name: str) -> tuple[Path, dict[str, Any]]:

@@ -160,7 +160,7 @@ def literature(found: dict[str, Any]) -> Iterator[str]:
     for r in found["rows"]:
         cells = (
             f"{r['error']:.3g}",
-            r["published"],
+            r["published"] or "-",
             f"{r['single_step_relative_l2']:.3g}",
             f"{r['rollout_relative_l2']:.3g}",
             r["batches"],

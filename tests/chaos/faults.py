@@ -105,7 +105,7 @@ def kill_server(world: World, rng: random.Random) -> bool:
 
 def truncate_checkpoint(world: World, rng: random.Random) -> bool:
     """Cut the last checkpoint's largest file short; to be done while no server runs."""
-    numbered = sorted(path for path in (world.out / "checkpoints").iterdir() if path.name.isdigit())
+    numbered = sorted(path for path in (world.out / "checkpoints").glob("*") if path.name.isdigit())
     if len(numbered) < 2:
         return False
     largest = max(numbered[-1].iterdir(), key=lambda path: path.stat().st_size)
