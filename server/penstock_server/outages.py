@@ -43,16 +43,19 @@ class Outages:
                 self.ended.append(Outage(str(event["kind"]), float(event["seconds"])))
             elif name in _STUDY_EVENTS and "simulation" not in event:
                 last = name
-        metrics = directory / "metrics.jsonl"
-        if last in ("started", "restarted") and metrics.is_file():
-            self._kind = "server"
-            self._since = time.monotonic() - max(0.0, time.time() - metrics.stat().st_mtime)
+        self._metrics = directory / "metrics.jsonl"
+        if last in ("started", "restarted"):
+            self.begin("server", [])
 
     def begin(self, kind: str, ranks: Sequence[RankStatus]) -> None:
         """Something died; ranks: how they stood when last asked. Nothing begins where nothing had been trained."""
+        if self._kind:
+            return
         steps = [r.last_step for r in ranks if r.last_step is not None]
-        if steps and not self._kind:
+        if steps:
             self._kind, self._since = kind, max(steps)
+        elif self._metrics.is_file():  # nobody had asked since training began, or nobody can be asked
+            self._kind, self._since = kind, time.monotonic() - max(0.0, time.time() - self._metrics.stat().st_mtime)
 
     def note(self, ranks: Sequence[RankStatus]) -> None:
         """How the ranks of the server that runs now stand: with its first training step the outage has ended."""

@@ -51,3 +51,13 @@ def test_a_killed_server_is_told_from_one_that_stopped(tmp_path: Path) -> None:
     stopped.note(status(time.monotonic() + 10))
     assert stopped.ended == killed.ended  # that of before
     assert [line["event"] for line in read_lines(tmp_path / "events.jsonl")][-2:] == ["outage", "stopped"]
+
+
+def test_a_rank_that_died_before_anybody_asked_it_is_known_by_its_log(tmp_path: Path) -> None:
+    outages = Outages(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    outages.begin("rank", status(None))
+    outages.note(status(time.monotonic() + 5))
+    (outage,) = outages.ended
+    assert outage.kind == "rank"
+    assert 4 < outage.seconds < 7
