@@ -95,7 +95,7 @@ class World:
         """Write the study file and run it."""
         study = self.folder / "study.toml"
         study.write_text(STUDY.format(**{**SETTINGS, **self.settings}))
-        (self.folder / "paced_heat.py").write_text((HERE / "paced_heat.py").read_text())
+        (self.folder / "paced_heat.py").write_text((HERE.parent / "paced_heat.py").read_text())
         self._launch("run", str(study), "--out", str(self.out))
 
     def resume(self) -> None:

@@ -25,7 +25,7 @@ PARAMETERS = ("initial", "left", "right", "bottom", "top")
 
 def write_study(folder: Path, **training: Any) -> Path:
     """A study of about 20 s."""
-    (folder / "paced_heat.py").write_text((HERE / "paced_heat.py").read_text())
+    (folder / "paced_heat.py").write_text((HERE.parent / "paced_heat.py").read_text())
     study = {
         "study": {"name": "crashes", "seed": 5},
         "parameters": {name: [100.0, 500.0] for name in PARAMETERS},
