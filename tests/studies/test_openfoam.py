@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.openfoam]
 TIME_DIRECTORY = re.compile(r"\d+(\.\d+)?(e[+-]\d+)?")
 RUN_DIRECTORY = {
     *("study.toml", "connect.json", "events.jsonl", "metrics.jsonl", "targets.json", "report.json", "mesh.h5", ".lock"),
-    *("checkpoints", "tensorboard", "logs", "model", "validation_snapshots.h5"),
+    *("checkpoints", "tensorboard", "logs", "model", "validation_snapshots.h5", "keys.json", ".keys.lock", "workers"),
 }
 
 
