@@ -14,7 +14,7 @@ from typing import Any
 from penstock.study_file import make_importable
 from penstock.threads import available_cores
 from penstock_client import PenstockError, Solver
-from penstock_server.buffer import available_memory, capacity_in_samples, check_sizes
+from penstock_server.buffer import available_memory, check_sizes
 from penstock_server.config import ModelSection, Study, parse_bytes
 from penstock_server.losses import make_loss
 from penstock_server.models import make_model
@@ -26,6 +26,7 @@ from penstock_server.plan import make_spares
 from penstock_server.recording import Recording
 from penstock_server.recording_check import check_recording
 from penstock_server.schema import FieldSpec, SampleSpec
+from penstock_server.shares import share_of
 from penstock_server.trainer import resolve_device
 from penstock_solvers.solver import EXTERNAL, make_solver
 
@@ -227,19 +228,18 @@ def _model(study: Study, spec: SampleSpec | None, here: bool) -> Iterator[str]:
 
 
 def _buffer(study: Study, spec: SampleSpec | None) -> Iterator[str]:
-    buffer, training = study.buffer, study.training
-    capacity = buffer.capacity if isinstance(buffer.capacity, int) else None
-    size = parse_bytes(buffer.capacity) if capacity is None else None
-    if spec is None and isinstance(size, int) and size * training.ranks > available_memory():
-        yield (
-            f"[buffer] capacity = {buffer.capacity!r} for each of {training.ranks} trainer ranks: expected at most "
-            f"{available_memory() / GIB / training.ranks:.1f} GiB, what this machine has available; lower it"
-        )
+    buffer = study.buffer
+    size = parse_bytes(buffer.capacity)
+    if spec is None and isinstance(buffer.capacity, str):
+        if isinstance(size, int) and size > available_memory():
+            yield (
+                f"[buffer] capacity = {buffer.capacity!r}: expected at most {available_memory() / GIB:.1f} GiB, what this machine has "
+                "available; lower it"
+            )
+        return
     try:
-        if spec is not None:
-            capacity = capacity_in_samples(buffer.capacity, spec, ranks=training.ranks)
-        if capacity is not None:
-            check_sizes(buffer.policy, capacity, buffer.watermark, training.batch_size, buffer.presentations_per_sample)
+        share = share_of(study, spec, rank=0)
+        check_sizes(buffer.policy, share.capacity, share.watermark, share.batch_size, buffer.presentations_per_sample)
     except ValueError as error:
         yield f"[buffer] {error}"
 
@@ -256,8 +256,14 @@ def _training(study: Study, here: bool) -> Iterator[str]:
             f"[training] target_error = {training.target_error:g} with [solver] validation_simulations = 0: expected "
             "held-out simulations to measure the error on; set validation_simulations = 6"
         )
-    if training.ranks > 1:
-        yield f"[training] ranks = {training.ranks}: expected 1, training on several ranks is not there yet; set ranks = 1"
+    if training.ranks > 1 and (study.study.engine == "inline" or training.source is not None):
+        why = 'engine = "inline" trains' if study.study.engine == "inline" else "training from a recording runs"
+        yield f'[training] ranks = {training.ranks}: expected 1, since {why} in one process; set ranks = 1, or stream into engine = "ray"'
+    if training.batch_size < training.ranks:
+        yield (
+            f"[training] batch_size = {training.batch_size} with ranks = {training.ranks}: expected at least one sample of each batch for "
+            "each rank; raise batch_size or lower ranks"
+        )
 
 
 def _server(study: Study) -> Iterator[str]:

@@ -120,12 +120,13 @@ def record(
 
 
 @app.command()
-def resume(directory: RunDirectory) -> None:
+def resume(directory: RunDirectory, overrides: Overrides = None) -> None:
     """Continue a study that was stopped, or that died, from its last checkpoint."""
     import json
 
-    from penstock.run_directory import REPORT, open_run
+    from penstock.run_directory import REPORT, expect_changeable, open_run
 
+    expect_changeable(overrides or [])
     study = open_run(directory)
     report = directory / REPORT
     if report.is_file() and json.loads(report.read_text())["status"] == "finished":
@@ -134,7 +135,7 @@ def resume(directory: RunDirectory) -> None:
     from penstock.slurm.state import expect_no_jobs
 
     expect_no_jobs(directory)
-    study = load_and_check(directory / "study.toml", None)
+    study = load_and_check(directory / "study.toml", overrides)
     from penstock.run import run_study
 
     raise typer.Exit(run_study(study, directory, display(study), resume=True))

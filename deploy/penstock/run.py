@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from penstock.check import is_python_solver
 from penstock.display import Display
 from penstock.launcher import LocalLauncher
-from penstock.run_directory import LOGS, hold, prepare
+from penstock.run_directory import LOGS, hold, prepare, renew
 from penstock.study_file import make_importable
 from penstock.threads import SOLVER_ENVIRONMENT, ThreadBudget, cores_for_the_rest, plan_threads, quiet_waiting
 from penstock_server.config import Study
@@ -96,8 +96,7 @@ def run_study(
         PenstockError: the server cannot be started.
     """
     with hold(out):
-        if not resume:
-            prepare(study, out)
+        renew(study, out) if resume else prepare(study, out)
         make_importable(study)
         quiet_waiting()
         budget = plan_threads(study, cores, solvers_here=launch is None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from penstock.study_file import load_study, resolved, write_resolved
 from penstock_server.config import Study
 
 STUDY, REPORT, LOGS, LOCK = "study.toml", "report.json", "logs", ".lock"
+CHANGEABLE = ("training.", "server.", "solver.concurrency")  # when a study is resumed
 
 
 def default_directory(name: str) -> Path:
@@ -73,6 +74,27 @@ def prepare(study: Study, directory: Path) -> None:
             ]
         )
     write_resolved(study, directory / STUDY)
+
+
+def expect_changeable(overrides: Sequence[str]) -> None:
+    """Raises StudyError for an override (table.key=value) of what a study that has begun is bound to."""
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if not key.startswith(CHANGEABLE):
+            raise StudyError(
+                [
+                    f"--set {override}: a study that has begun is bound to its {key}: expected a key of [training] or [server], or "
+                    "solver.concurrency; start another study with `penstock run`"
+                ]
+            )
+
+
+def renew(study: Study, directory: Path) -> None:
+    """Let study.toml say what the study goes on with."""
+    if resolved(load_study(directory / STUDY)) != resolved(study):
+        temporary = directory / f".{STUDY}.new"
+        write_resolved(study, temporary)
+        temporary.replace(directory / STUDY)
 
 
 def open_run(directory: Path) -> Study:

@@ -211,7 +211,8 @@ class SamplesSection(Section):
 
 
 class BufferSection(Section):
-    """[buffer]: per trainer rank (SC 2023, section 3). capacity: in samples, or a size such as "8 GiB".
+    """[buffer]: of all trainer ranks together (SC 2023, section 3), each of which has an equal share. capacity: in samples, or a
+    size such as "8 GiB".
 
     watermark: population above which training may draw. presentations_per_sample: producers wait until training has
     drawn this many samples for each one received (0: they never wait for that). credit: bytes one client may
@@ -278,6 +279,8 @@ class NamedOptions(BaseModel):
 class TrainingSection(Section):
     """[training]: how the model learns and when it stops.
 
+    ranks: processes that train one model, each with a device, a buffer and connections of its own. batch_size is that of all ranks
+    together, and the gradient the mean over all of it, so that neither the learning rate nor anything else changes with their number.
     Training ends when production has ended and the buffer has drained, or earlier at max_batches, target_error
     (validation relative L2) or wall_time. min_batches: after production has ended, go on drawing from what the buffer holds
     until so many batches are done, then drain. optimizer, scheduler: torch classes by name (any case); the scheduler steps once a batch.

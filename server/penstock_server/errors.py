@@ -70,6 +70,18 @@ class Norms:
     def join(cls, parts: list[Norms]) -> Norms:
         return cls(np.concatenate([p.errors for p in parts]), np.concatenate([p.true for p in parts]))
 
+    @classmethod
+    def none(cls, fields: int) -> Norms:
+        return cls(np.empty((0, fields)), np.empty((0, fields)))
+
+    def rows(self) -> NDArray[np.float64]:
+        """(n, 2 x fields), for sending them elsewhere; `from_rows` is the inverse."""
+        return np.concatenate([self.errors, self.true], axis=1)
+
+    @classmethod
+    def from_rows(cls, rows: NDArray[np.float64]) -> Norms:
+        return cls(*np.split(rows, 2, axis=1))
+
     def scale(self) -> NDArray[np.float64]:
         """What each error is taken relative to: (n, fields)."""
         floor = NORM_FLOOR * np.sqrt(np.mean(self.true**2, axis=0))

@@ -132,7 +132,7 @@ class FileSource:
         self._drawing = threading.Lock()  # of the loader
         self._loader: Iterator[tuple[Rows, Rows]] | None = None
 
-    def get(self, batch_size: int) -> Batch | None:
+    def get(self, batch_size: int, timeout: float | None = None) -> Batch | None:  # noqa: ARG002 - a file does not keep one waiting
         """The next batch; None after the last epoch, or when closed. ValueError for another size than the study's."""
         if batch_size != self._asked:
             raise ValueError(f"a batch of {batch_size} samples was asked of a source made for {self._asked}")
@@ -155,6 +155,14 @@ class FileSource:
                 self._position += len(drawn[0])
                 self._batches += 1
             return Batch(*map(self._tensor, drawn))
+
+    @property
+    def drained(self) -> bool:
+        """The last epoch has ended."""
+        with self._lock:
+            return self._position == self._end
+
+    pressed = False
 
     def stats(self) -> BufferStats:
         """As of a buffer that holds the whole dataset."""

@@ -41,13 +41,14 @@ class MetricsLog:
         loss: float | None,
         stats: BufferStats,
         learning_rate: float,
+        samples_per_second: float,
     ) -> None:
         """A line about training and the buffer."""
         values = {
             "training_seconds": round(clock.training_seconds(), 3),
             "loss": loss,
             "learning_rate": learning_rate,
-            "samples_per_second": clock.recent_samples_per_second(),
+            "samples_per_second": samples_per_second,
             "buffer_population": stats.population,
             "buffer_unseen": stats.unseen,
             "received": stats.received,

@@ -44,10 +44,11 @@ class Welford:
         """Take in rows (n, columns) of any float dtype; n may be 0."""
         step = max(1, _BLOCK // max(1, rows.shape[1]))
         for start in range(0, len(rows), step):
-            block = rows[start : start + step].astype(np.float64)
-            low, high, mean = block.min(axis=0), block.max(axis=0), block.mean(axis=0)
-            block -= mean
-            self.merge(Welford(float(len(block)), mean, np.einsum("nc,nc->c", block, block), low, high))
+            # A row for each column: numpy reduces along contiguous memory, ten times faster for the three components of a vector.
+            block = np.array(rows[start : start + step].T, dtype=np.float64, order="C")
+            low, high, mean = block.min(axis=1), block.max(axis=1), block.mean(axis=1)
+            block -= mean[:, None]
+            self.merge(Welford(float(block.shape[1]), mean, np.einsum("cn,cn->c", block, block), low, high))
 
     def merge(self, other: Welford) -> None:
         """Take in all that `other` has seen."""
@@ -124,7 +125,7 @@ class Normaliser:
         self.spec = spec
         self.on_inputs, self.on_targets = inputs, targets
         self._lock = threading.Lock()
-        self._columns = [spec.n_inputs, *(f.components for f in spec.fields)]
+        self._columns = _columns(spec)
         self._own = [Welford.empty(n) for n in self._columns]
         self._applied = [Welford.empty(n) for n in self._columns]
         self._follows_own = True
@@ -146,8 +147,7 @@ class Normaliser:
     def affine(self) -> Affine:
         """The map in force, on the CPU; the same object until it changes. Off, or before any sample: mean 0, std 1."""
         with self._lock:
-            now = self._own[0].count
-            if self._follows_own and now and now >= _REFRESH * self._applied[0].count:
+            if self._follows_own and self._outdated(self._own[0].count):
                 self._apply(self._own)
             if self._affine is None:
                 self._affine = self._make_affine()
@@ -157,6 +157,17 @@ class Normaliser:
         """Smallest and largest value of each input column (parameters..., time) that was trained on."""
         with self._lock:
             return self._own[0].low.copy(), self._own[0].high.copy()
+
+    @property
+    def samples_seen(self) -> float:
+        """Rows of inputs that have been taken in here."""
+        with self._lock:
+            return self._own[0].count
+
+    def is_outdated(self, samples_seen: float) -> bool:
+        """Whether the affine should follow now that all ranks together have seen so many."""
+        with self._lock:
+            return self._outdated(samples_seen)
 
     def statistics(self) -> Array:
         """What this rank has seen, as one float64 row whose length depends on the spec alone: fit for an all-gather."""
@@ -169,10 +180,7 @@ class Normaliser:
         Each rank calls it at the same batch with the same rows (in the same order), so that all ranks' affines are
         equal and their gradients may be averaged.
         """
-        merged = [Welford.empty(n) for n in self._columns]
-        for row in statistics:
-            for into, one in zip(merged, self._unpack(row), strict=True):
-                into.merge(one)
+        merged = self._unpack(merged_statistics(self.spec, statistics))
         with self._lock:
             self._follows_own = False
             self._apply(merged)
@@ -192,13 +200,11 @@ class Normaliser:
             self._own, self._applied, self._affine = own, applied, None
             self._follows_own = bool(state["follows_own"])
 
+    def _outdated(self, seen: float) -> bool:
+        return seen > 0 and seen >= _REFRESH * self._applied[0].count
+
     def _unpack(self, row: Array) -> list[Welford]:
-        lengths = [1 + 4 * n for n in self._columns]
-        if len(row) != sum(lengths):
-            raise ValueError(
-                f"normalisation statistics of {len(row)} numbers: expected {sum(lengths)} for the fields of this study"
-            )
-        return [Welford.from_array(part) for part in np.split(np.asarray(row), np.cumsum(lengths)[:-1])]
+        return _unpack(self._columns, row)
 
     def _apply(self, statistics: list[Welford]) -> None:
         self._applied = [Welford.from_array(w.to_array()) for w in statistics]
@@ -215,6 +221,29 @@ class Normaliser:
             torch.cat([mean.repeat(n) for (mean, _), n in zip(per_field, points, strict=True)]),
             torch.cat([std.repeat(n) for (_, std), n in zip(per_field, points, strict=True)]),
         )
+
+
+def merged_statistics(spec: SampleSpec, rows: Sequence[Array]) -> Array:
+    """The `Normaliser.statistics` of all that several normalisers have seen; of none, those of one that has seen nothing."""
+    columns = _columns(spec)
+    merged = [Welford.empty(n) for n in columns]
+    for row in rows:
+        for into, one in zip(merged, _unpack(columns, row), strict=True):
+            into.merge(one)
+    return np.concatenate([w.to_array() for w in merged])
+
+
+def _columns(spec: SampleSpec) -> list[int]:
+    return [spec.n_inputs, *(f.components for f in spec.fields)]
+
+
+def _unpack(columns: list[int], row: Array) -> list[Welford]:
+    lengths = [1 + 4 * n for n in columns]
+    if len(row) != sum(lengths):
+        raise ValueError(
+            f"normalisation statistics of {len(row)} numbers: expected {sum(lengths)} for the fields of this study"
+        )
+    return [Welford.from_array(part) for part in np.split(np.asarray(row), np.cumsum(lengths)[:-1])]
 
 
 def _identity(statistics: Welford) -> tuple[Tensor, Tensor]:

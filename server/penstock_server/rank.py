@@ -18,11 +18,13 @@ from penstock_client.payloads import Refuse
 from penstock_client.reasons import Reason
 from penstock_client.wire import Header, Kind
 from penstock_server.agreement import Schema
-from penstock_server.buffer import Buffer, Slot, capacity_in_samples
+from penstock_server.buffer import Buffer, Slot
 from penstock_server.checkpoint import Checkpoint
 from penstock_server.config import Study
 from penstock_server.ingest import Ingest, Message
 from penstock_server.ledger import Ledger
+from penstock_server.redistribution import Part
+from penstock_server.sample_source import SampleSource
 from penstock_server.schema import Batch
 from penstock_server.training_loop import TrainingLoop
 
@@ -69,16 +71,14 @@ class TrainerRank(TrainingLoop):
         buffer = Buffer(
             schema.spec,
             policy=study.buffer.policy,
-            capacity=capacity_in_samples(study.buffer.capacity, schema.spec, ranks=study.training.ranks),
-            watermark=study.buffer.watermark,
+            capacity=self.share.capacity,
+            watermark=self.share.watermark,
             presentations_per_sample=study.buffer.presentations_per_sample,
-            batch_size=study.training.batch_size,
+            batch_size=self.share.batch_size,
             seed=study.study.seed + 1000 * self.rank,
             pin=self.trainer.device.type == "cuda",
         )
         self.load(buffer)
-        if self.restore is not None:
-            self._load_ledgers(self.restore.parts["ledger"], buffer)
         self.ingest = Ingest(
             schema,
             study.samples,
@@ -133,20 +133,27 @@ class TrainerRank(TrainingLoop):
         return []
 
     def state(self) -> dict[str, Any]:
+        coordinator = {"coordinator": self._coordinator_state()} if self.rank == 0 else {}
         state = {
-            "coordinator": self._coordinator_state(),
-            # The ledgers before the buffer: what ingest adds in between is in the buffer, and `_load_ledgers` marks it.
+            **coordinator,
+            # The ledgers before the buffer: what ingest adds in between is in the buffer, and `load_parts` marks it.
             "ledger": {"trained": self.trained.state_dict(), "validated": self.validated.state_dict()},
             **super().state(),
         }
         state["counts"]["incomplete"] += self.ingest.incomplete()  # their missing pieces will not come any more
         return state
 
-    def _load_ledgers(self, ledger: dict[str, Any], buffer: Buffer) -> None:
+    def load_parts(self, part: Part, source: SampleSource) -> None:
+        """As in any training loop; and the ledgers."""
+        super().load_parts(part, source)
+        ledger = part("ledger")
         self.trained.load_state_dict(ledger["trained"])
         self.validated.load_state_dict(ledger["validated"])
-        for simulation, sample in buffer.identifiers():
-            self.trained.mark(simulation, sample)
+        assert self.restore is not None
+        if self.restore.ranks == self.study.training.ranks and isinstance(source, Buffer):
+            # Otherwise what this buffer has been dealt has been marked where it belongs.
+            for simulation, sample in source.identifiers():
+                self.trained.mark(simulation, sample)
 
     def _save_static(self, name: str, values: NDArray[np.float64]) -> None:
         """Add a static field to mesh.h5, which is replaced as a whole: whoever dies meanwhile leaves the file before."""

@@ -9,6 +9,7 @@ from penstock_server.checkpoint import load_latest
 from penstock_server.config import Study
 from penstock_server.export import ModelCard, export_model
 from penstock_server.normalisation import Normaliser
+from penstock_server.redistribution import parts_of
 from penstock_server.trainer import Trainer
 from penstock_server.validation import ValidationResult, ValidationStore
 
@@ -34,12 +35,13 @@ def export_checkpoint(study: Study, directory: Path) -> Path:
 
     Raises CheckpointError where the run directory holds none.
     """
-    parts = load_latest(directory / CHECKPOINTS).parts
-    spec = Schema.from_state_dict(parts["schema"]).spec
+    checkpoint = load_latest(directory / CHECKPOINTS)
+    spec = Schema.from_state_dict(checkpoint.parts["schema"]).spec
+    part = parts_of(checkpoint, 0, 1, spec, study.study.seed)  # all that several ranks have written
     normaliser = Normaliser(spec, inputs=study.normalisation.inputs, targets=study.normalisation.targets)
-    normaliser.load_state_dict(parts["normaliser"])
+    normaliser.load_state_dict(part("normaliser"))
     trainer = Trainer(spec, study.model, study.training, normaliser, device="cpu", seed=study.study.seed)
-    trainer.load_state_dict(parts["trainer"])
+    trainer.load_state_dict(part("trainer"))
     store = ValidationStore(spec)
-    store.load_state_dict(parts["validation"])
-    return export_trained(study, trainer, store.evaluate(trainer) if len(store) else None, directory)
+    store.load_state_dict(part("validation"))
+    return export_trained(study, trainer, store.evaluate(trainer) if store.predictable() else None, directory)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from penstock_server.errors import Errors, Norms
+from penstock_server.rank_group import ALONE, RankGroup
 from penstock_server.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -44,26 +45,29 @@ class RolloutResult:
         }
 
 
-def roll_out(store: ValidationStore, trainer: Trainer) -> RolloutResult | None:
+def roll_out(store: ValidationStore, trainer: Trainer, group: RankGroup = ALONE) -> RolloutResult | None:
     """Follow every held-out simulation as far as it has arrived without a gap; None where none can be followed.
 
-    Errors are measured on whole bundles: with `bundle` B on the time steps from B to the last whole multiple of B.
+    Errors are measured on whole bundles: with `bundle` B on the time steps from B to the last whole multiple of B. Each rank of
+    the group follows those it holds, and all get the same result.
     """
     bundle = store.spec.bundle
     lengths = {s: length // bundle * bundle for s, length in store.unbroken().items() if length >= 2 * bundle}
-    if not lengths:
-        return None
-    by_step: dict[int, list[Norms]] = {}
     simulations = sorted(lengths)
+    own = [np.empty((0, 1 + 2 * len(store.spec.fields)))]  # of each prediction: its time step, and its norms
     for start in range(0, len(simulations), trainer.chunk_rows):
         chunk = simulations[start : start + trainer.chunk_rows]
         for step, norms in _follow(store, trainer, {s: lengths[s] for s in chunk}):
-            by_step.setdefault(step, []).append(norms)
-    steps = tuple(sorted(by_step))
-    summaries = [Norms.join(by_step[step]).summary(store.spec) for step in steps]
-    everything = Norms.join([n for step in steps for n in by_step[step]])
+            own.append(np.column_stack([np.full(len(norms.errors), step), norms.rows()]))
+    rows = np.concatenate(group.gather(np.concatenate(own)))
+    followed = int(group.sum([len(simulations)])[0])
+    if not followed:
+        return None
+    by_step = {int(step): Norms.from_rows(rows[rows[:, 0] == step, 1:]) for step in np.unique(rows[:, 0])}
+    summaries = [norms.summary(store.spec) for norms in by_step.values()]
+    everything = Norms.join(list(by_step.values()))
     return RolloutResult(
-        everything.summary(store.spec), len(simulations), steps, tuple(s.relative_l2 for s in summaries)
+        everything.summary(store.spec), followed, tuple(by_step), tuple(s.relative_l2 for s in summaries)
     )
 
 

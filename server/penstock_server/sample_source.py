@@ -12,8 +12,16 @@ from penstock_server.schema import Batch
 class SampleSource(Protocol):
     """One thread gets; `stats` and `close` may come from any."""
 
-    def get(self, batch_size: int) -> Batch | None:
-        """The next batch, waiting for it; None when there is none left, or after `close`."""
+    def get(self, batch_size: int, timeout: float | None = None) -> Batch | None:
+        """The next batch, waiting for it, or for so many seconds; None also when there is none left, or after `close`."""
+
+    @property
+    def drained(self) -> bool:
+        """No batch is left, and none will come."""
+
+    @property
+    def pressed(self) -> bool:
+        """Whoever brings samples waits for one to be drawn."""
 
     def stats(self) -> BufferStats:
         """All figures, of one moment."""

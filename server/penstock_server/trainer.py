@@ -136,6 +136,11 @@ class Trainer:
         if self.batches % self._check_every == 0:
             self._check_loss()
 
+    def shared_tensors(self) -> Iterator[Tensor]:
+        """What all ranks have in common: the model's weights and buffers, the live ones."""
+        yield from self.model.parameters()
+        yield from self.model.buffers()
+
     @property
     def learning_rate(self) -> float:
         """Of the first parameter group, now."""

@@ -1,5 +1,6 @@
 """The training loop of one rank: from a source of samples to a trained, validated, checkpointed and exported model.
 
+Several ranks train one model: they step, validate and write checkpoints together (`rank_group`, `common_step`), each on samples of its own.
 Where the samples come from is another's business: `rank.TrainerRank` takes them from clients, `offline_engine.OfflineEngine` from a
 recording.
 """
@@ -8,25 +9,31 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from penstock_client.reasons import Reason
 from penstock_server.agreement import Schema
+from penstock_server.buffer import BufferStats
 from penstock_server.checkpoint import Checkpoint, write_checkpoint
 from penstock_server.clock import TrainingClock
+from penstock_server.common_step import CommonStep
 from penstock_server.config import Study
 from penstock_server.events import EventLog
 from penstock_server.export import ExportError
 from penstock_server.metrics import Metrics
 from penstock_server.metrics_log import MetricsLog
 from penstock_server.normalisation import Normaliser
+from penstock_server.rank_group import PeersLost, RankGroup
 from penstock_server.rank_status import CheckpointFigures, RankStatus
+from penstock_server.redistribution import Part, parts_of
 from penstock_server.restore import CHECKPOINTS, export_trained
 from penstock_server.sample_source import SampleSource
 from penstock_server.schema import Batch
+from penstock_server.shares import Share, share_of
 from penstock_server.snapshots import take_snapshots, write_snapshots
 from penstock_server.trainer import Trainer
 from penstock_server.validation import ValidationResult, ValidationStore
@@ -52,6 +59,7 @@ class TrainingLoop:
         exhausted: str = "production ended",
     ) -> None:
         self.study, self.directory, self.rank = study, directory, rank
+        self.group = RankGroup(rank, study.training.ranks)
         self.metrics = Metrics(f"rank-{rank}", study.study.name)
         self.restore = restore
         self.source: SampleSource | None = None
@@ -78,15 +86,26 @@ class TrainingLoop:
         self.schema = schema
         self.normaliser = Normaliser(spec, inputs=study.normalisation.inputs, targets=study.normalisation.targets)
         self.trainer = Trainer(
-            spec, study.model, study.training, self.normaliser, device=study.training.device, seed=study.study.seed
+            spec,
+            study.model,
+            study.training,
+            self.normaliser,
+            device=study.training.device,
+            seed=study.study.seed,
+            gradient_average=None if self.group.alone else self.group.average,
         )
+        if self.rank:  # the same weights, and other random numbers
+            torch.manual_seed(study.study.seed + self.rank)
+        self.share: Share = share_of(study, spec, self.rank)
         self.validation = ValidationStore(spec)
         self.clock = TrainingClock()
 
     def load(self, source: SampleSource) -> None:
         """Go on from the checkpoint, where there is one."""
         if self.restore is not None:
-            self.load_state(self.restore.parts, source)
+            study = self.study
+            ranks, seed = study.training.ranks, study.study.seed
+            self.load_parts(parts_of(self.restore, self.rank, ranks, self.schema.spec, seed), source)
 
     def begin(self, source: SampleSource) -> None:
         """Let `train` begin to draw from this source."""
@@ -99,27 +118,58 @@ class TrainingLoop:
     # Training ------------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
-        """Train until the study's end; then validate once more and write a checkpoint."""
+        """Train until the study's end; then validate once more and write a checkpoint.
+
+        Where another rank is lost, training ends at once: what has been done since the last checkpoint is lost with it.
+        """
         self._ready.wait()
-        while not self._over:
-            assert self.source is not None
-            batch = self.source.get(self.study.training.batch_size)
-            if batch is None:
-                self.finish(self._exhausted)
-                break
-            self.train_batch(batch)
-        self.conclude()
+        try:
+            if self.source is not None:
+                self._train_together(self.source)
+            self.conclude()
+        except PeersLost as lost:
+            self.stop(str(lost))
+
+    def _train_together(self, source: SampleSource) -> None:
+        self.group.share(self.trainer.shared_tensors())
+        steps = CommonStep(
+            self.group,
+            source,
+            self.share.batch_size,
+            over=lambda: bool(self._over),
+            log_due=self._log_is_due,
+            checkpoint_due=self._checkpoint_is_due,
+            samples_seen=lambda: self.normaliser.samples_seen,
+        )
+        while (step := steps.next()) is not None:
+            if not self.group.alone and self.normaliser.is_outdated(step.samples_seen):
+                self.normaliser.share([rows[0] for rows in self.group.gather(self.normaliser.statistics()[None])])
+            self._train_batch(step.batch)
+            if step.log:
+                self.log()
+            if step.checkpoint:
+                self.checkpoint()
+        self.finish(self._exhausted if source.drained else "another trainer rank has ended training")
 
     def train_batch(self, batch: Batch) -> None:
-        """One training step, and what is due after it."""
+        """One training step of a rank that is alone, and what is due after it."""
+        self._train_batch(batch)
+        if self._log_is_due():
+            self.log()
+        if self._checkpoint_is_due():
+            self.checkpoint()
+
+    def _train_batch(self, batch: Batch | None) -> None:
+        """One step. None: without a batch of its own."""
         assert self.source is not None
         training = self.study.training
         if not self.clock.running:
             self.clock.begin(self.source.stats().stall_seconds)
         self.trainer.step(batch)
-        self.clock.batch(len(batch))
+        samples = 0 if batch is None else len(batch)
+        self.clock.batch(samples)
         self.metrics.batches.inc()
-        self.metrics.presentations.inc(len(batch))
+        self.metrics.presentations.inc(samples)
         if self.trainer.batches % training.validate_every == 0:
             self.validate()
             target = training.target_error
@@ -127,22 +177,22 @@ class TrainingLoop:
                 self.finish("target error reached")
         if training.max_batches is not None and self.trainer.batches >= training.max_batches:
             self.finish("max_batches reached")
-        now = time.monotonic()
-        if training.wall_time is not None and self.clock.wall_seconds() > training.wall_time:
+        if self.rank == 0 and training.wall_time is not None and self.clock.wall_seconds() > training.wall_time:
             self.finish("wall_time reached")
-        if now >= self._log_due:
-            self._log_due = now + LOG_SECONDS
-            self.log()
-        if now >= self._checkpoint_due:
-            self.checkpoint()
-            self._checkpoint_due = time.monotonic() + training.checkpoint_every
+
+    def _log_is_due(self) -> bool:
+        return time.monotonic() >= self._log_due
+
+    def _checkpoint_is_due(self) -> bool:
+        return time.monotonic() >= self._checkpoint_due
 
     def validate(self) -> None:
-        """Evaluate on what has arrived of the held-out simulations; off the training clock."""
+        """Evaluate on what has arrived of the held-out simulations, all ranks together; off the training clock."""
         with self.clock.aside(self.metrics.validation_seconds):
-            if not self.validation.predictable():
+            if not self.group.sum([len(self.validation.predictable())])[0]:
                 return
-            result = self.validation.evaluate(self.trainer)
+            self.group.share(self.trainer.model.buffers())
+            result = self.validation.evaluate(self.trainer, self.group)
             self._last_validation = (self.trainer.batches, result)
             self.metrics.validation_mse.set(result.mse)
             self.metrics.validation_relative_l2.set(result.relative_l2)
@@ -150,9 +200,10 @@ class TrainingLoop:
                 self._log.validation(self.clock.wall_seconds(), self.trainer.batches, result)
 
     def log(self) -> None:
-        """Set the gauges and write a line of metrics.jsonl from the same numbers."""
+        """Set the gauges, of this rank, and write a line of metrics.jsonl, of all ranks together, from the same numbers."""
         if self.source is None:
             return
+        self._log_due = time.monotonic() + LOG_SECONDS
         stats = self.source.stats()
         rate = self.clock.recent_samples_per_second()
         loss = self.trainer.last_loss()
@@ -165,8 +216,35 @@ class TrainingLoop:
         m.samples_per_second.set(rate)
         if loss is not None:
             m.loss.set(loss)
+        stats, rate = self._of_all_ranks(stats, rate)
         if self._log is not None:
-            self._log.training(self.clock, self.trainer.batches, loss, stats, self.trainer.learning_rate)
+            self._log.training(self.clock, self.trainer.batches, loss, stats, self.trainer.learning_rate, rate)
+
+    def _of_all_ranks(self, stats: BufferStats, rate: float) -> tuple[BufferStats, float]:
+        """Sums over the ranks; of the time that training has waited, the mean."""
+        population, unseen, received, presentations, blocked, stalled, ended, rate = self.group.sum(
+            [
+                stats.population,
+                stats.unseen,
+                stats.received,
+                stats.presentations,
+                stats.put_blocked_seconds,
+                stats.stall_seconds / self.group.size,
+                stats.production_ended,
+                rate,
+            ]
+        ).tolist()
+        together = replace(
+            stats,
+            population=int(population),
+            unseen=int(unseen),
+            received=int(received),
+            presentations=int(presentations),
+            put_blocked_seconds=blocked,
+            stall_seconds=stalled,
+            production_ended=ended == self.group.size,
+        )
+        return together, rate
 
     def checkpoint(self) -> None:
         """Write one whole checkpoint at this step; off the training clock. One that the disk does not take is counted and given up: the
@@ -181,6 +259,7 @@ class TrainingLoop:
                     self._checkpoints,
                     self.state(),
                     keep=self.study.training.checkpoints_kept,
+                    group=self.group,
                 )
             except OSError as error:
                 figures.failed += 1
@@ -190,9 +269,13 @@ class TrainingLoop:
             else:
                 figures.count += 1
                 self.metrics.checkpoints.inc()
-                seconds = round(time.monotonic() - begun, 3)
-                self.events.write("checkpoint", number=self._checkpoints, batches=self.trainer.batches, seconds=seconds)
+                if self.rank == 0:
+                    seconds = round(time.monotonic() - begun, 3)
+                    self.events.write(
+                        "checkpoint", number=self._checkpoints, batches=self.trainer.batches, seconds=seconds
+                    )
                 self._checkpoints += 1
+        self._checkpoint_due = time.monotonic() + self.study.training.checkpoint_every
         figures.seconds += time.monotonic() - begun
         blocked = self.source.stats().snapshot_seconds - locked
         figures.ingest_blocked_seconds += blocked
@@ -288,14 +371,18 @@ class TrainingLoop:
     # Checkpoints ---------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """The parts of a checkpoint."""
+        """The parts of a checkpoint that this rank writes."""
         assert self.source is not None
+        trainer = self.trainer.state_dict()
+        if self.rank == 0:
+            common = {"schema": self.schema.state_dict(), "trainer": trainer}
+        else:
+            common = {"random": {name: trainer[name] for name in ("torch_rng", "cuda_rng")}}
         return {
-            "schema": self.schema.state_dict(),
+            **common,
             "buffer": self.source.state_dict(),
             "normaliser": self.normaliser.state_dict(),
             "validation": self.validation.state_dict(),
-            "trainer": self.trainer.state_dict(),
             "clock": self.clock.state_dict(self.source.stats().stall_seconds),
             "counts": {
                 "received": self.metrics.total("samples_received"),
@@ -307,18 +394,19 @@ class TrainingLoop:
             },
         }
 
-    def load_state(self, parts: Mapping[str, Any], source: SampleSource) -> None:
-        """Take over the parts of a checkpoint, the source's among them."""
-        source.load_state_dict(parts["buffer"])
-        self.normaliser.load_state_dict(parts["normaliser"])
-        self.validation.load_state_dict(parts["validation"])
-        self.trainer.load_state_dict(parts["trainer"])
-        self.clock.load_state_dict(parts["clock"])
-        self.metrics.samples_received.inc(parts["counts"]["received"])
-        self.metrics.duplicates_dropped.inc(parts["counts"]["duplicates"])
-        self.metrics.bytes_received.inc(parts["counts"]["bytes"])
-        self.metrics.incomplete_dropped.inc(parts["counts"]["incomplete"])
-        for reason, number in parts["counts"]["refused"].items():
+    def load_parts(self, part: Part, source: SampleSource) -> None:
+        """Take over this rank's parts of a checkpoint, the source's among them."""
+        source.load_state_dict(part("buffer"))
+        self.normaliser.load_state_dict(part("normaliser"))
+        self.validation.load_state_dict(part("validation"))
+        self.trainer.load_state_dict(part("trainer"))
+        self.clock.load_state_dict(part("clock"))
+        counts = part("counts")
+        self.metrics.samples_received.inc(counts["received"])
+        self.metrics.duplicates_dropped.inc(counts["duplicates"])
+        self.metrics.bytes_received.inc(counts["bytes"])
+        self.metrics.incomplete_dropped.inc(counts["incomplete"])
+        for reason, number in counts["refused"].items():
             self.metrics.refused(Reason[reason.upper()], number)
         self.metrics.batches.inc(self.trainer.batches)
         self.metrics.presentations.inc(source.stats().presentations)

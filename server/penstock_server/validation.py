@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_server.errors import Errors, Norms
+from penstock_server.rank_group import ALONE, RankGroup
 from penstock_server.rollout import RolloutResult, roll_out
 from penstock_server.schema import SampleSpec
 from penstock_server.trainer import Trainer
@@ -138,17 +139,18 @@ class ValidationStore:
             prediction = torch.cat(list(trainer.predict_chunks(inputs, state)))
             yield prediction.reshape(true.shape), true.to(trainer.device)
 
-    def evaluate(self, trainer: Trainer) -> ValidationResult:
-        """The surrogate's errors on all that is held now. Raises ValueError when nothing can be predicted yet."""
+    def evaluate(self, trainer: Trainer, group: RankGroup = ALONE) -> ValidationResult:
+        """The surrogate's errors on all that is held now, by this rank and the others of its group. Each rank predicts what it holds, and
+        all get the same result. Raises ValueError when nothing can be predicted yet."""
         start = time.perf_counter()
-        keys = self.predictable()
-        if not keys:
+        own = [Norms.of(self.spec, *rows) for rows in self.predict(trainer, self.predictable())]
+        held = Norms.join([Norms.none(len(self.spec.fields)), *own])
+        everything = Norms.join([Norms.from_rows(rows) for rows in group.gather(held.rows())])
+        if not len(everything.errors):
             need = "a time step" if self.spec.window == 1 else f"{2 * self.spec.bundle} consecutive time steps"
             raise ValueError(f"no validation without {need} of a held-out simulation: {len(self)} held")
-        norms = [Norms.of(self.spec, prediction, true) for prediction, true in self.predict(trainer, keys)]
-        errors = Norms.join(norms).summary(self.spec)
-        rollout = roll_out(self, trainer) if self.spec.window > 1 else None
-        return ValidationResult(errors, rollout, time.perf_counter() - start)
+        rollout = roll_out(self, trainer, group) if self.spec.window > 1 else None
+        return ValidationResult(everything.summary(self.spec), rollout, time.perf_counter() - start)
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, for a checkpoint; the blocks are the live ones."""

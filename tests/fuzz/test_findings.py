@@ -33,7 +33,8 @@ from penstock_client.reasons import Reason
 from penstock_client.simulation import Field
 from penstock_client.wire import Header, Kind, unpack
 from penstock_client.zmq_transport import ZmqTransport
-from penstock_server.checkpoint import CheckpointError, load_latest, write_checkpoint
+from penstock_server.checkpoint import load_latest, write_checkpoint
+from penstock_server.checkpoint_part import CheckpointError
 from penstock_server.plan import next_incarnation
 
 # --- ingest -------------------------------------------------------------------------------------------------------------

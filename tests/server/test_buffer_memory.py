@@ -64,10 +64,10 @@ def test_a_capacity_beyond_the_memory(capacity: int | str) -> None:
 
 
 def test_all_ranks_of_the_machine_count() -> None:
-    third = available_memory() // 1024 // 3
-    assert capacity_in_samples(third, SPEC) == third
-    with pytest.raises(ValueError, match="4 buffers of"):
-        capacity_in_samples(third, SPEC, ranks=4)
+    half = available_memory() // 1024 // 2
+    assert capacity_in_samples(half, SPEC, ranks=4) == half  # of all ranks together
+    with pytest.raises(ValueError, match=rf"4 buffers of together {3 * half} \+ 256 samples"):
+        capacity_in_samples(3 * half, SPEC, ranks=4)
 
 
 def test_a_machine_without_limits(machine: Path) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from penstock_server.checkpoint import CheckpointError, load_latest, write_checkpoint
+from penstock_server.checkpoint import load_latest, write_checkpoint
+from penstock_server.checkpoint_part import CheckpointError
 
 # A nested state of every kind of value, with keys that JSON alone would turn into text.
 STATE = {

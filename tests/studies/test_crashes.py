@@ -120,7 +120,7 @@ def test_whatever_dies_of_the_server_is_started_again(tmp_path: Path) -> None:
 
 
 def test_a_server_killed_at_any_moment_goes_on_where_it_was(tmp_path: Path) -> None:
-    """kill -9 of `penstock run` before its first checkpoint, while one is written (training again), and between the last batch and the report."""
+    """kill -9 of `penstock run` before its first checkpoint, while one is written, and between the last batch and the report."""
     out, shared_memory = tmp_path / "run", set(Path("/dev/shm").iterdir())
     checkpoints = out / "checkpoints"
     moments: list[Callable[[], Any]] = [
@@ -145,5 +145,7 @@ def test_a_server_killed_at_any_moment_goes_on_where_it_was(tmp_path: Path) -> N
     accounted(out, incarnations=4)
     outages = report(out)["outages"]
     assert {outage["kind"] for outage in outages} == {"server"}
-    assert 1 <= len(outages) <= 3  # an outage ends with a batch, and one may have been drawn before the second kill, or the third
+    assert (
+        1 <= len(outages) <= 3
+    )  # an outage ends with a batch, and one may have been drawn before the second kill, or the third
     assert not (out / ".ray").exists()

@@ -151,17 +151,18 @@ class Buffer:
 
     # Drawing
 
-    def get(self, batch_size: int) -> Batch | None:
-        """Draw a batch; blocks until the policy allows it.
+    def get(self, batch_size: int, timeout: float | None = None) -> Batch | None:
+        """Draw a batch; blocks until the policy allows it, or for so many seconds.
 
-        None when production has ended and every sample has been drained, or when the buffer is closed. While the buffer
-        drains the last batch may be smaller than `batch_size`. ValueError for a size beyond the buffer's own.
+        None when production has ended and every sample has been drained, or when the buffer is closed; `drained` and `closed` tell
+        these from a time that is up. While the buffer drains the last batch may be smaller than `batch_size`. ValueError for a size
+        beyond the buffer's own.
         """
         with self._lock:
             self._check_batch(batch_size)
             if not self._settled(batch_size):
                 with self._stalled:
-                    self._may_get.wait_for(lambda: self._settled(batch_size))
+                    self._may_get.wait_for(lambda: self._settled(batch_size), timeout)
             return self._draw(batch_size) if self._ready(batch_size) else None
 
     def try_get(self, batch_size: int) -> Batch | None:
@@ -200,6 +201,12 @@ class Buffer:
         """Production has ended and no sample is left, nor one waiting to be put."""
         with self._lock:
             return self._exhausted()
+
+    @property
+    def pressed(self) -> bool:
+        """Somebody waits to put a sample, and only a draw makes room for it."""
+        with self._lock:
+            return self._putting.waiting > 0
 
     @property
     def closed(self) -> bool:

@@ -11,7 +11,7 @@ _GIB = 2**30
 
 
 def capacity_in_samples(capacity: int | str, spec: SampleSpec, *, spare: int = 64, ranks: int = 1) -> int:
-    """The study file's capacity, in samples (2000) or as a size ("8 GiB"), in samples per trainer rank.
+    """The study file's capacity, in samples (2000) or as a size ("8 GiB"), in samples of all trainer ranks together.
 
     spare: slots that a buffer has beyond its capacity. ranks: buffers on this machine.
     Raises ValueError where a sample does not fit in the size, or the buffers do not fit in the memory available.
@@ -22,13 +22,13 @@ def capacity_in_samples(capacity: int | str, spec: SampleSpec, *, spare: int = 6
     samples = number // spec.bytes if isinstance(capacity, str) else number
     if samples < 1:
         raise ValueError(f"capacity = {capacity!r}: one sample alone takes {spec.bytes:,} bytes; give a larger size")
-    needed = ranks * (samples + spare) * spec.bytes
+    needed = (samples + ranks * spare) * spec.bytes
     available = available_memory()
     if needed > available:
-        fits = max(0, available // (ranks * spec.bytes) - spare)
-        buffers = f"{ranks} buffers of" if ranks > 1 else "a buffer of"
+        fits = max(0, available // spec.bytes - ranks * spare)
+        buffers = f"{ranks} buffers of together" if ranks > 1 else "a buffer of"
         raise ValueError(
-            f"capacity = {capacity!r}: {buffers} {samples} + {spare} samples of {spec.bytes:,} bytes each takes {needed:,} bytes "
+            f"capacity = {capacity!r}: {buffers} {samples} + {ranks * spare} samples of {spec.bytes:,} bytes each takes {needed:,} bytes "
             f"({needed / _GIB:.1f} GiB), but {available:,} ({available / _GIB:.1f} GiB) are available; "
             f"lower the capacity to {fits} samples or less, or use a machine with more memory"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,24 @@ from penstock_server.keys import StudyKeys
 from penstock_server.metrics import Metrics, write_targets
 from penstock_server.plan import make_plan, make_spares, make_welcome, write_connect_file
 from penstock_server.rank import TrainerRank
+from penstock_server.rank_group import MeetingPoint, PeersLost
 from penstock_server.rank_status import RankStatus
 from penstock_server.restore import CHECKPOINTS
 from penstock_server.router_loop import Message, RouterLoop
+
+
+@dataclass(frozen=True)
+class RankStarted:
+    """A rank's sockets are open. endpoint: of its data; metrics: of Prometheus; meeting: where rank 0 waits for the others.
+
+    restored: what a checkpoint has for the coordinator, and how much of each simulation has arrived at this rank.
+    """
+
+    endpoint: str
+    metrics: str
+    meeting: tuple[str, int] | None
+    restored: dict[str, Any] | None
+    warnings: tuple[str, ...]
 
 
 class CoordinatorActor:
@@ -181,12 +197,13 @@ class RankActor:
         self._study, self._directory, self._number, self._incarnation = study, directory, rank, incarnation
         self._keys, self._coordinator = keys, coordinator
         self._threads, self._own_cores = threads, own_cores
+        self._meeting: MeetingPoint | None = None
 
     def pid(self) -> int:
         return os.getpid()
 
-    def start(self) -> tuple[str, str, dict[str, Any] | None, tuple[str, ...]]:
-        """Open the sockets; returns the data endpoint, the metrics endpoint, what a checkpoint has for the coordinator, and warnings."""
+    def start(self) -> RankStarted:
+        """Open the sockets."""
         study, host = self._study, self._study.server.host
         restore = load_latest_if_any(self._directory / CHECKPOINTS)
         self._rank = TrainerRank(
@@ -210,7 +227,7 @@ class RankActor:
             on_error=lambda error: self._rank.fail(f"ingest: {type(error).__name__}: {error}"),
         )
         self._loop.start()
-        restored = None
+        restored: dict[str, Any] | None = None
         if restore is not None:
             schema = Schema.from_state_dict(restore.parts["schema"])
             self._rank.configure(schema)
@@ -219,23 +236,37 @@ class RankActor:
                 "coordinator": restore.parts["coordinator"],
                 "arrived": {i: self._rank.arrived(i) for i in range(self._rank.simulations)},
             }
-        warnings = () if restore is None else restore.skipped
-        return self._loop.endpoint, self._rank.metrics.serve(host), restored, warnings
+        if self._number == 0 and not self._rank.group.alone:
+            self._meeting = MeetingPoint(host, study.training.ranks)
+        return RankStarted(
+            endpoint=self._loop.endpoint,
+            metrics=self._rank.metrics.serve(host),
+            meeting=None if self._meeting is None else self._meeting.address,
+            restored=restored,
+            warnings=() if restore is None else restore.skipped,
+        )
 
     def configure(self, schema: Schema) -> None:
         self._rank.configure(schema)
 
-    def train(self) -> None:
-        """Train until the study's end."""
+    def train(self, meeting: tuple[str, int] | None) -> None:
+        """Train until the study's end. meeting: where the ranks find each other; None where there is one."""
         if self._own_cores:
             # This thread's, and those that torch starts from it; receiving stays on the other cores.
             os.sched_setaffinity(0, self._own_cores)
         torch.set_num_threads(self._threads)
+        group = self._rank.group
         try:
+            if meeting is not None:
+                group.join(self._meeting or meeting, self._study.server.host)
             self._rank.train()
+        except PeersLost as lost:  # their end is theirs to report
+            self._rank.stop(str(lost))
         except BaseException as error:
             text = str(error) if isinstance(error, PenstockError) else f"{type(error).__name__}: {error}"
             self._rank.fail(text)
+        finally:
+            group.leave()  # whoever waits for this rank waits no longer
 
     def end_production(self) -> None:
         self._rank.end_production()

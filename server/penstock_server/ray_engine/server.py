@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from penstock_server.config import Study
 from penstock_server.engine import SimulationCounts
 from penstock_server.keys import StudyKeys
 from penstock_server.rank_status import RankStatus
-from penstock_server.ray_engine.actors import CoordinatorActor, RankActor
+from penstock_server.ray_engine.actors import CoordinatorActor, RankActor, RankStarted
 from penstock_server.ray_engine.local_ray import START_TIMEOUT, EngineError, LocalRay, Watched
 
 ANSWER_SECONDS = 5.0  # that one look at how the actors stand may take
@@ -110,10 +111,13 @@ class Server:
         try:
             pids = ray.get([actor.pid.remote() for actor in actors], timeout=START_TIMEOUT)
             self._processes = Watched(dict(zip(names, pids, strict=True)))
-            started = ray.get([rank.start.remote() for rank in self._ranks], timeout=START_TIMEOUT)
-            endpoints, metrics, restored, warnings = zip(*started, strict=True)
+            started: list[RankStarted] = ray.get([rank.start.remote() for rank in self._ranks], timeout=START_TIMEOUT)
             connecting = self._coordinator.start.remote(
-                self._ranks, list(endpoints), list(metrics), pids[1:], restored[0]
+                self._ranks,
+                [rank.endpoint for rank in started],
+                [rank.metrics for rank in started],
+                pids[1:],
+                _restored(started),
             )
             path: Path = ray.get([connecting], timeout=START_TIMEOUT)[0]
         except RayActorError as error:
@@ -121,9 +125,9 @@ class Server:
         except RayError as error:
             self._check()
             raise EngineError(f"the server did not start: {getattr(error, 'cause', None) or error}") from error
-        self._training = [rank.train.remote() for rank in self._ranks]
+        self._training = [rank.train.remote(started[0].meeting) for rank in self._ranks]
         self._heard = time.monotonic()
-        return path, tuple(dict.fromkeys(w for of_rank in warnings for w in of_rank))
+        return path, tuple(dict.fromkeys(w for rank in started for w in rank.warnings))
 
     def trained(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds; whether training has ended on every rank."""
@@ -220,3 +224,14 @@ class Server:
             what = "the coordinator" if kind == COORDINATOR else f"trainer {name}"
             return ServerDied(kind, f"{what} (pid {self._processes.pid(name)}) died")
         return None
+
+
+def _restored(ranks: list[RankStarted]) -> dict[str, Any] | None:
+    """What a checkpoint has for the coordinator, with what has arrived at all ranks together; None where there is no checkpoint."""
+    if ranks[0].restored is None:
+        return None
+    arrived: Counter[int] = Counter()
+    for rank in ranks:
+        if rank.restored is not None:
+            arrived.update(rank.restored["arrived"])
+    return {**ranks[0].restored, "arrived": arrived}

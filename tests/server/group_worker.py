@@ -1,0 +1,117 @@
+"""A process that joins a group of trainer ranks and does one thing with it; run by `test_rank_group.py` and `test_common_step.py`.
+
+    group_worker.py RANK SIZE PORT WHAT [ARGUMENTS...]
+
+Rank 0 makes the meeting point and prints its port; the result is printed as the last line, in JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from penstock_server.buffer import Buffer
+from penstock_server.common_step import CommonStep
+from penstock_server.rank_group import MeetingPoint, PeersLost, RankGroup
+from penstock_server.schema import FieldSpec, SampleSpec
+
+HOST = "127.0.0.1"
+SPEC = SampleSpec(("a",), (FieldSpec("T", 1, (2,)),))
+
+
+def everything(group: RankGroup) -> Any:
+    """One call of each kind."""
+    model = nn.Linear(2, 1)
+    spectral = nn.Parameter(torch.full((2,), complex(group.rank, 1.0)))
+    parameters = [*model.parameters(), spectral]
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, float(group.rank + 1))
+    group.average(parameters, samples=group.rank)  # rank 0 has none
+    weights = torch.tensor([float(group.rank)])
+    group.share([weights])
+    return {
+        "sum": group.sum([1.0, group.rank, 0.5]).tolist(),
+        "gather": [rows.tolist() for rows in group.gather(np.full((group.rank, 2), float(group.rank)))],
+        "nothing": [rows.shape for rows in group.gather(np.empty((0, 3)))],
+        "text": group.gather_text(f"rank {group.rank}: é"),
+        "gradients": [float(p.grad.real.reshape(-1)[0]) for p in parameters if p.grad is not None],
+        "shared": weights.tolist(),
+    }
+
+
+def wait_for_ever(group: RankGroup) -> Any:
+    """Sum again and again, until another rank is gone."""
+    print("waiting", flush=True)
+    try:
+        while True:
+            group.sum([1.0])
+    except PeersLost as lost:
+        return str(lost)
+
+
+def leave_early(group: RankGroup) -> Any:
+    """Rank 0 leaves after one step, as one whose training has failed; the others go on."""
+    group.sum([1.0])
+    if group.rank == 0:
+        return "left"
+    return wait_for_ever(group)
+
+
+def streams(group: RankGroup, arguments: list[str]) -> Any:
+    """Steps on a buffer that a stream of its own fills: so many samples, at so many seconds' distance."""
+    policy, capacity, *per_rank = arguments
+    number, pause = int(per_rank[2 * group.rank]), float(per_rank[2 * group.rank + 1])
+    buffer = Buffer(SPEC, policy=policy, capacity=int(capacity), watermark=0, batch_size=2, seed=group.rank)  # type: ignore[arg-type]
+
+    def produce() -> None:
+        for sample in range(number):
+            time.sleep(pause)
+            slot = buffer.reserve()
+            slot.inputs[:], slot.targets[:] = 0.0, 0.0
+            slot.simulation, slot.sample = 0, sample
+            buffer.commit(slot)
+        buffer.end_production()
+
+    threading.Thread(target=produce, daemon=True).start()
+    steps = CommonStep(
+        group,
+        buffer,
+        2,
+        over=lambda: False,
+        log_due=lambda: False,
+        checkpoint_due=lambda: False,
+        samples_seen=lambda: 1.0,
+    )
+    made = without = 0
+    while (step := steps.next()) is not None:
+        group.sum([1.0])  # the step itself: whoever is missing here would hang the others
+        made += 1
+        without += step.batch is None
+    return {"steps": made, "without": without, "trained": buffer.stats().trained_unique}
+
+
+def main() -> None:
+    rank, size, port, what, *arguments = sys.argv[1:]
+    group = RankGroup(int(rank), int(size))
+    meeting: MeetingPoint | tuple[str, int] = (HOST, int(port))
+    if group.rank == 0:
+        meeting = MeetingPoint(HOST, group.size)
+        print(meeting.address[1], flush=True)
+    group.join(meeting, HOST)
+    if what == "streams":
+        result = streams(group, arguments)
+    else:
+        result = {"everything": everything, "wait": wait_for_ever, "leave": leave_early}[what](group)
+    group.leave()
+    print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
