@@ -113,9 +113,9 @@ class TrainerRank(TrainingLoop):
         """Samples of a training simulation, or time steps of a held-out one, that have arrived here."""
         return (self.validated if simulation in self._held_out else self.trained).count(simulation)
 
-    def train_batch(self, batch: Batch) -> None:
+    def step(self, batch: Batch | None) -> None:
         """As in any training loop; once production has ended and `min_batches` are done, the buffer drains."""
-        super().train_batch(batch)
+        super().step(batch)
         if self._production_ended and self.trainer.batches >= self.study.training.min_batches:
             assert self.buffer is not None
             self.buffer.drain()

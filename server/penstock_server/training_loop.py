@@ -18,7 +18,8 @@ import torch
 from penstock_client.reasons import Reason
 from penstock_server.agreement import Schema
 from penstock_server.buffer import BufferStats
-from penstock_server.checkpoint import Checkpoint, write_checkpoint
+from penstock_server.checkpoint import Checkpoint
+from penstock_server.checkpoints import Checkpoints
 from penstock_server.clock import TrainingClock
 from penstock_server.common_step import CommonStep
 from penstock_server.config import Study
@@ -28,7 +29,7 @@ from penstock_server.metrics import Metrics
 from penstock_server.metrics_log import MetricsLog
 from penstock_server.normalisation import Normaliser
 from penstock_server.rank_group import PeersLost, RankGroup
-from penstock_server.rank_status import CheckpointFigures, RankStatus
+from penstock_server.rank_status import RankStatus
 from penstock_server.redistribution import Part, parts_of
 from penstock_server.restore import CHECKPOINTS, export_trained
 from penstock_server.sample_source import SampleSource
@@ -70,9 +71,15 @@ class TrainingLoop:
         self._error = ""
         self.events = EventLog(directory / "events.jsonl")
         self._warnings: list[str] = list(() if restore is None else restore.skipped)
-        self._checkpoint_figures = CheckpointFigures()
-        self._checkpoint_fault = ""
-        self._checkpoints = 0 if restore is None else restore.number + 1
+        self._checkpoints = Checkpoints(
+            directory / CHECKPOINTS,
+            self.group,
+            first=0 if restore is None else restore.number + 1,
+            every=study.training.checkpoint_every,
+            kept=study.training.checkpoints_kept,
+            events=self.events,
+            metrics=self.metrics,
+        )
         self._last_validation: tuple[int, ValidationResult] | None = None
 
     # Setting up ----------------------------------------------------------------------------------------------------
@@ -110,7 +117,7 @@ class TrainingLoop:
     def begin(self, source: SampleSource) -> None:
         """Let `train` begin to draw from this source."""
         self._log = MetricsLog(self.directory, append=self.restore is not None) if self.rank == 0 else None
-        self._checkpoint_due = time.monotonic() + self.study.training.checkpoint_every
+        self._checkpoints.wait_anew()
         self._log_due = time.monotonic()
         self.source = source
         self._ready.set()
@@ -138,29 +145,29 @@ class TrainingLoop:
             self.share.batch_size,
             over=lambda: bool(self._over),
             log_due=self._log_is_due,
-            checkpoint_due=self._checkpoint_is_due,
+            checkpoint_due=self._checkpoints.due,
             samples_seen=lambda: self.normaliser.samples_seen,
         )
-        while (step := steps.next()) is not None:
-            if not self.group.alone and self.normaliser.is_outdated(step.samples_seen):
+        while (agreed := steps.next()) is not None:
+            if not self.group.alone and self.normaliser.is_outdated(agreed.samples_seen):
                 self.normaliser.share([rows[0] for rows in self.group.gather(self.normaliser.statistics()[None])])
-            self._train_batch(step.batch)
-            if step.log:
+            self.step(agreed.batch)
+            if agreed.log:
                 self.log()
-            if step.checkpoint:
+            if agreed.checkpoint:
                 self.checkpoint()
         self.finish(self._exhausted if source.drained else "another trainer rank has ended training")
 
     def train_batch(self, batch: Batch) -> None:
         """One training step of a rank that is alone, and what is due after it."""
-        self._train_batch(batch)
+        self.step(batch)
         if self._log_is_due():
             self.log()
-        if self._checkpoint_is_due():
+        if self._checkpoints.due():
             self.checkpoint()
 
-    def _train_batch(self, batch: Batch | None) -> None:
-        """One step. None: without a batch of its own."""
+    def step(self, batch: Batch | None) -> None:
+        """One training step. batch: this rank's own; None where it takes part without."""
         assert self.source is not None
         training = self.study.training
         if not self.clock.running:
@@ -182,9 +189,6 @@ class TrainingLoop:
 
     def _log_is_due(self) -> bool:
         return time.monotonic() >= self._log_due
-
-    def _checkpoint_is_due(self) -> bool:
-        return time.monotonic() >= self._checkpoint_due
 
     def validate(self) -> None:
         """Evaluate on what has arrived of the held-out simulations, all ranks together; off the training clock."""
@@ -247,39 +251,11 @@ class TrainingLoop:
         return together, rate
 
     def checkpoint(self) -> None:
-        """Write one whole checkpoint at this step; off the training clock. One that the disk does not take is counted and given up: the
-        one before stays, and the next is tried when it is due."""
-        assert self.source is not None
-        figures, begun = self._checkpoint_figures, time.monotonic()
-        locked = self.source.stats().snapshot_seconds
+        """Write one whole checkpoint at this step, all ranks together; off the training clock."""
+        source = self.source
+        assert source is not None
         with self.clock.aside(self.metrics.checkpoint_seconds):
-            try:
-                write_checkpoint(
-                    self.directory / CHECKPOINTS,
-                    self._checkpoints,
-                    self.state(),
-                    keep=self.study.training.checkpoints_kept,
-                    group=self.group,
-                )
-            except OSError as error:
-                figures.failed += 1
-                self.metrics.checkpoints_failed.inc()
-                self._checkpoint_fault = error.strerror or str(error)
-                self.events.write("checkpoint_failed", number=self._checkpoints, message=self._checkpoint_fault)
-            else:
-                figures.count += 1
-                self.metrics.checkpoints.inc()
-                if self.rank == 0:
-                    seconds = round(time.monotonic() - begun, 3)
-                    self.events.write(
-                        "checkpoint", number=self._checkpoints, batches=self.trainer.batches, seconds=seconds
-                    )
-                self._checkpoints += 1
-        self._checkpoint_due = time.monotonic() + self.study.training.checkpoint_every
-        figures.seconds += time.monotonic() - begun
-        blocked = self.source.stats().snapshot_seconds - locked
-        figures.ingest_blocked_seconds += blocked
-        self.metrics.ingest_blocked_seconds.inc(blocked)
+            self._checkpoints.write(self.state, self.trainer.batches, lambda: source.stats().snapshot_seconds)
 
     def conclude(self) -> None:
         """After the last batch: a last validation, log line and checkpoint, and pictures' worth of held-out samples."""
@@ -354,16 +330,12 @@ class TrainingLoop:
             validated=len(self.validation),
             first_step=self.clock.first_step,
             last_step=self.clock.last_step,
-            checkpoints=replace(self._checkpoint_figures),
+            checkpoints=self._checkpoints.figures(),
             warnings=self._all_warnings(),
         )
 
     def _all_warnings(self) -> tuple[str, ...]:
-        figures, more = self._checkpoint_figures, list[str]()
-        if figures.failed:
-            more.append(
-                f"{figures.failed} checkpoints could not be written (the last time: {self._checkpoint_fault}); {figures.count} were"
-            )
+        more = self._checkpoints.warnings()
         if self._log is not None:
             more += self._log.warnings()
         return (*self._warnings, *more, *self.events.warnings())
