@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,24 +20,27 @@ QUICK_DEATHS = 3  # so many in a row, and the launcher gives up
 BACKOFF_SECONDS = 0.5
 GRACE_SECONDS = 4.0  # between SIGTERM and SIGKILL
 TAIL_BYTES = 2000
+HEAD_BYTES = 65536
 
 
 class LocalLauncher:
-    """Keeps up to `workers` worker processes running while there is something for them to do.
+    """Keeps up to `workers` processes running while there is something for them to do: workers, or what starts them elsewhere.
 
     One thread waits for each process; nothing polls.
 
     Args:
-        connect: connect.json, or the file of each worker by its number. logs: folder for worker-<n>.log.
-        environment: laid over this process's.
+        command: of each worker, by its number; asked anew at every start. logs: folder for worker-<n>.log.
+        environment: of the workers. quick_deaths: so many in a row, and the launcher gives up.
         wanted: how many workers have something to do now.
         on_exit: told pid, exit code and last words of every worker that ended with an error.
         on_failure: told why the launcher has given up.
     """
 
+    _KILL = signal.SIGKILL  # what a worker that was given up gets: a stopped process ends by nothing less
+
     def __init__(
         self,
-        connect: Path | Callable[[int], Path],
+        command: Callable[[int], list[str]],
         logs: Path,
         *,
         workers: int,
@@ -44,16 +48,16 @@ class LocalLauncher:
         wanted: Callable[[], int],
         on_exit: Callable[[int, int, str], None],
         on_failure: Callable[[str], None],
+        quick_deaths: int = QUICK_DEATHS,
     ) -> None:
-        self._connect = connect if callable(connect) else lambda _number: connect
-        self._logs = logs
-        self._environment = {**os.environ, **environment}
+        self._command, self._logs, self._environment = command, logs, environment
         self._wanted, self._on_exit, self._on_failure = wanted, on_exit, on_failure
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._log_starts: dict[int, int] = {}  # where in a worker's log its present life begins
         self._killed: set[int] = set()  # by `kill`
-        self._quick_deaths = 0
+        self._quick_deaths, self._most_quick_deaths = 0, quick_deaths
         self._threads = [
             threading.Thread(target=self._keep, args=(number,), name=f"penstock-worker-{number}", daemon=True)
             for number in range(workers)
@@ -69,20 +73,31 @@ class LocalLauncher:
         with self._lock:
             return [process.pid for process in self._processes.values()]
 
-    def kill(self, pids: Collection[int]) -> list[int]:
-        """Kill those of our workers that are among `pids`: the server has given them up, frozen or stuck as they are.
+    def kill(self, given_up: Collection[tuple[str, int]]) -> list[int]:
+        """Kill those of our workers that are among `given_up`, (host, process id): the server has given them up, frozen or stuck.
 
-        Each is replaced, as one that has died. Returns those that were killed.
+        Each is replaced, as one that has died. Returns the process ids of those that were killed.
         """
-        if not pids:
+        if not given_up:
             return []
         with self._lock:
-            killed = [p.pid for p in self._processes.values() if p.pid in pids and p.pid not in self._killed]
+            running = [(n, p.pid) for n, p in self._processes.items() if p.pid not in self._killed]
+            killed = [pid for number, pid in running if self._is_among(given_up, number, pid)]
             self._killed.update(killed)
         for pid in killed:
             with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)  # a stopped process ends by nothing less
+                os.killpg(pid, self._KILL)
         return killed
+
+    def _is_among(self, given_up: Collection[tuple[str, int]], _number: int, pid: int) -> bool:
+        """Whether the worker behind the process `pid` that was started last as that number is one of `given_up`."""
+        return (socket.gethostname(), pid) in given_up
+
+    def _said(self, number: int) -> str:
+        """The first that worker `number` has written into its log since its last start."""
+        with (self._logs / f"worker-{number}.log").open("rb") as log:
+            log.seek(self._log_starts[number])
+            return log.read(HEAD_BYTES).decode(errors="replace")
 
     def stop(self) -> None:
         """Ask every worker to go, and kill those that do not; returns when none is left."""
@@ -108,7 +123,7 @@ class LocalLauncher:
         log = self._logs / f"worker-{number}.log"
         while not self._stopping.is_set() and self._wanted() > number:
             try:
-                command = _command(self._connect(number))
+                command = self._command(number)
             except (PenstockError, OSError) as error:
                 self._stopping.set()
                 self._on_failure(f"worker {number} cannot be started: {error}")
@@ -117,6 +132,7 @@ class LocalLauncher:
             with log.open("ab") as output, self._lock:
                 if self._stopping.is_set():
                     return
+                start = output.tell()
                 process = subprocess.Popen(
                     command,
                     env=self._environment,
@@ -125,7 +141,7 @@ class LocalLauncher:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
-                self._processes[number] = process
+                self._processes[number], self._log_starts[number] = process, start
             code = process.wait()
             with self._lock:
                 del self._processes[number]
@@ -142,17 +158,18 @@ class LocalLauncher:
             with self._lock:
                 self._quick_deaths = self._quick_deaths + 1 if time.monotonic() - begun < QUICK_SECONDS else 0
                 deaths = self._quick_deaths
-            if deaths >= QUICK_DEATHS:
+            if deaths >= self._most_quick_deaths:
                 self._stopping.set()
                 self._on_failure(
                     f"{deaths} workers in a row died within {QUICK_SECONDS:.0f} s of their start; the last with exit code "
                     f"{code}: {last_words or 'it said nothing'} (see {log})"
                 )
                 return
-            self._stopping.wait(BACKOFF_SECONDS * 2**deaths)
+            self._stopping.wait(BACKOFF_SECONDS * 2 ** min(deaths, QUICK_DEATHS))
 
 
-def _command(connect: Path) -> list[str]:
+def worker_command(connect: Path) -> list[str]:
+    """A worker on this machine that does not outlive this process."""
     return [sys.executable, "-m", "penstock_solvers.worker", "--connect", str(connect), "--parent", str(os.getpid())]
 
 

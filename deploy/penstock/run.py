@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 
 from penstock.check import is_python_solver
 from penstock.display import Display
-from penstock.launcher import LocalLauncher
+from penstock.launcher import LocalLauncher, worker_command
 from penstock.run_directory import LOGS, hold, prepare, renew
 from penstock.study_file import make_importable
 from penstock.threads import SOLVER_ENVIRONMENT, ThreadBudget, cores_for_the_rest, plan_threads, quiet_waiting
@@ -32,7 +33,7 @@ class Launcher(Protocol):
 
     def start(self) -> None: ...
 
-    def kill(self, pids: Collection[int]) -> list[int]: ...
+    def kill(self, given_up: Collection[tuple[str, int]]) -> list[int]: ...
 
     def stop(self) -> None: ...
 
@@ -185,10 +186,10 @@ def serve(
         launcher = launch(lambda: latest.wanted_workers, engine.fail)
     else:
         launcher = LocalLauncher(
-            lambda number: local_connect_file(out.absolute(), number),
+            lambda number: worker_command(local_connect_file(out.absolute(), number)),
             out / LOGS,
             workers=workers,
-            environment=SOLVER_ENVIRONMENT,
+            environment={**os.environ, **SOLVER_ENVIRONMENT},
             wanted=lambda: latest.wanted_workers,
             on_exit=exited,
             on_failure=engine.fail,

@@ -159,9 +159,9 @@ class Coordinator:
             redrawn=redrawn,
         )
 
-    def given_up(self, host: str) -> tuple[int, ...]:
-        """Process ids on a machine whose clients were given up: they may be frozen, and hold a worker's place."""
-        return self._clients.stuck(host)
+    def given_up(self) -> tuple[tuple[str, int], ...]:
+        """Host and process id of clients that were given up: they may be frozen, and hold a worker's place."""
+        return self._clients.stuck()
 
     def failures(self) -> dict[int, str]:
         """Why each failed simulation failed."""

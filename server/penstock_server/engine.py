@@ -33,8 +33,9 @@ class StudyStatus:
     phase: "starting", "training", "draining" (production has ended), "finished", "stopped" or "failed".
     elapsed: seconds since the start. received: samples that arrived. population, capacity: of all buffers together.
     samples_per_second: training throughput of the last seconds. loss: of the last batch. validation_relative_l2: of the last validation.
-    wanted_workers: how many worker processes have something to do. given_up: ids of processes on this machine whose clients the server
-    has given up: frozen or stuck workers, to be killed by whoever started them. message: why, when the phase is "failed" or "stopped".
+    wanted_workers: how many worker processes have something to do. given_up: host and process id of clients that the server has given
+    up, on any machine: frozen or stuck workers among them are to be killed by whoever started them.
+    message: why, when the phase is "failed" or "stopped".
     """
 
     phase: str = "starting"
@@ -48,7 +49,7 @@ class StudyStatus:
     loss: float | None = None
     validation_relative_l2: float | None = None
     wanted_workers: int = 0
-    given_up: tuple[int, ...] = ()
+    given_up: tuple[tuple[str, int], ...] = ()
     message: str = ""
 
 

@@ -10,7 +10,6 @@ same order, the same weights bit for bit.
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from pathlib import Path
@@ -156,7 +155,7 @@ class InlineEngine:
             production_over=self._coordinator.production_over,
             error=self._error,
             stopped=self._stopped,
-            given_up=self._coordinator.given_up(socket.gethostname()),
+            given_up=self._coordinator.given_up(),
         )
 
     def worker_exited(self, pid: int, code: int | None, message: str) -> None:

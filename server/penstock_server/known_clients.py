@@ -136,9 +136,9 @@ class KnownClients:
         self._stuck.pop((host, pid), None)
         return [client for client in self if (client.host, client.pid) == (host, pid)]
 
-    def stuck(self, host: str) -> tuple[int, ...]:
-        """Process ids on a machine that belong to given-up clients and have not been seen to end."""
-        return tuple(pid for at, pid in tuple(self._stuck) if at == host)
+    def stuck(self) -> tuple[tuple[str, int], ...]:
+        """Host and process id of given-up clients that have not been seen to end."""
+        return tuple(self._stuck)
 
     def _refuse_given_up(self, client_id: bytes) -> None:
         if client_id in self._given_up:

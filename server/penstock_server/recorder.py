@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -154,7 +153,7 @@ class RecordEngine:
             simulations=self._coordinator.counts(),
             received=self._recorder.arrived.total(),
             wanted_workers=self._coordinator.wanted_workers,
-            given_up=self._coordinator.given_up(socket.gethostname()),
+            given_up=self._coordinator.given_up(),
             message=message,
         )
 

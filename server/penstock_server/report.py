@@ -45,7 +45,7 @@ def study_status(
     production_over: bool,
     error: str,
     stopped: str,
-    given_up: tuple[int, ...] = (),
+    given_up: tuple[tuple[str, int], ...] = (),
 ) -> StudyStatus:
     """The study at this moment, from what its coordinator and trainer ranks say of themselves."""
     buffers = [r.buffer for r in ranks if r.buffer is not None]

@@ -34,6 +34,7 @@ from penstock_client import (
 )
 from penstock_client.client import ATTEMPT_VARIABLE, SIMULATION_VARIABLE
 from penstock_client.connect_file import ENVIRONMENT_VARIABLE
+from penstock_solvers.introduction import introduction
 from penstock_solvers.processes import Runner, SolverFailed, Task
 from penstock_solvers.solver import EXTERNAL, make_solver
 
@@ -64,6 +65,7 @@ def run_worker(connect: Path) -> int:
     """
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGALRM, _leave)
+    _say(introduction())
     worker = _Worker(connect.absolute())
     try:
         worker.run()

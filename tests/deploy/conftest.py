@@ -1,13 +1,15 @@
-"""The command line, called in this process: quick, since torch is imported once."""
+"""The command line, called in this process: quick, since torch is imported once; and a cluster for a file of tests."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from command import wait_for
+from slurm_cluster import queue, slurm, slurm_cluster
 
 from penstock.main import main
 
@@ -40,3 +42,20 @@ def penstock(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
         return Called(int(exit_.value.code or 0), captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture(scope="module")
+def slurm_commands() -> Iterator[None]:
+    """A real Slurm, to which Slurm's commands speak."""
+    with slurm_cluster():
+        yield
+
+
+@pytest.fixture
+def nothing_left(slurm_commands: None) -> Iterator[None]:
+    """Whatever a test leaves behind, the next one begins with an empty queue."""
+    yield
+    slurm("scontrol", "update", "NodeName=n2", "State=RESUME")
+    if queue():
+        slurm("scancel", "--user=root")
+        wait_for(lambda: not queue())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from penstock.launcher import QUICK_DEATHS, LocalLauncher
+from penstock.launcher import QUICK_DEATHS, LocalLauncher, worker_command
 from penstock.threads import SOLVER_ENVIRONMENT
 from penstock_server.config import Study
 from penstock_server.inline_engine import InlineEngine
@@ -48,10 +49,10 @@ class Rig:
         logs.mkdir()
         self.connect = self.engine.start()
         self.launcher = LocalLauncher(
-            self.connect,
+            lambda _: worker_command(self.connect),
             logs,
             workers=1,
-            environment=SOLVER_ENVIRONMENT,
+            environment={**os.environ, **SOLVER_ENVIRONMENT},
             wanted=lambda: self.engine.status().wanted_workers,
             on_exit=self.exited,
             on_failure=self.engine.fail,
@@ -126,8 +127,9 @@ def test_only_its_own_workers_are_killed(tmp_path: Path) -> None:
     with rig(tmp_path, "slow_solver:Slow", options={"steps": 1000, "pause": 0.1}) as r:
         r.launcher.start()
         until(lambda: r.engine.status().received >= 1)
-        assert r.launcher.kill([os.getpid(), os.getppid(), 2**22 + 1]) == []
-        assert len(r.launcher.pids()) == 1
+        here, (pid,) = socket.gethostname(), r.launcher.pids()
+        assert r.launcher.kill([(here, os.getpid()), (here, 2**22 + 1), (f"not-{here}", pid)]) == []
+        assert r.launcher.pids() == [pid]
 
 
 def test_workers_that_die_at_once_fail_the_study_with_their_last_words(tmp_path: Path) -> None:
@@ -187,7 +189,7 @@ class EndedMeanwhile:
 
 def test_a_worker_that_ends_just_as_it_is_told_to_does_no_harm(tmp_path: Path) -> None:
     launcher = LocalLauncher(
-        tmp_path / "connect.json",
+        lambda _: [],
         tmp_path,
         workers=0,
         environment={},

@@ -246,7 +246,7 @@ def test_a_dead_worker_process_loses_what_it_held(talk: Talk) -> None:
     talk.coordinator.worker_exited("host", 4321, "exit code -9")
     assert talk.coordinator.counts().running == 0
     talk.coordinator.worker_exited("host", 4321, "again")  # told twice: nothing more to lose
-    assert talk.coordinator.given_up("host") == ()
+    assert talk.coordinator.given_up() == ()
 
 
 def test_heartbeats_tell_an_outdated_attempt_to_abandon(talk: Talk) -> None:
@@ -468,7 +468,7 @@ def test_a_client_whose_heartbeats_name_another_simulation_than_it_holds_is_give
     heartbeat(talk, b"a", *says, 12.5)
     talk.tick(12.5)
     assert talk.coordinator.counts().running == 0
-    assert talk.coordinator.given_up("host") == (31,)
+    assert talk.coordinator.given_up() == (("host", 31),)
     assert talk.refusal(heartbeat(talk, b"a", *says, 13.0))[0] is Reason.GIVEN_UP
 
 
@@ -500,11 +500,10 @@ def test_given_up_processes_are_named_until_they_end_or_come_back(talk: Talk) ->
         talk.hello(name, pid=pid)
         talk.assigned(name)
     talk.tick(11.0)
-    assert talk.coordinator.given_up("host") == (11, 12, 13)
-    assert talk.coordinator.given_up("elsewhere") == ()
+    assert talk.coordinator.given_up() == (("host", 11), ("host", 12), ("host", 13))
     talk.coordinator.worker_exited("host", 12, "killed")
     talk.hello(b"another", pid=13, now=12.0)
-    assert talk.coordinator.given_up("host") == (11,)
+    assert talk.coordinator.given_up() == (("host", 11),)
 
 
 def test_clients_that_fall_silent_together_are_not_given_each_others_simulations(talk: Talk) -> None:
@@ -542,7 +541,7 @@ def test_the_silence_of_who_has_nothing_left_to_do_is_no_loss(talk: Talk, tmp_pa
     ((_, header, _),) = talk.say(b"w", Kind.NEXT, simulation=ANY_SIMULATION, now=11.0)
     assert header.kind is Kind.NO_MORE
     talk.tick(100.0)
-    assert talk.coordinator.given_up("host") == ()
+    assert talk.coordinator.given_up() == ()
     assert '"client_lost"' not in (tmp_path / "events.jsonl").read_text()
 
 
@@ -558,11 +557,11 @@ def test_a_simulation_that_runs_too_long_has_failed_and_is_abandoned(talk: Talk)
     ((_, _, payload),) = heartbeat(talk, b"a", *held, 157.0)
     assert Alive.unpack(payload).abandon
     talk.tick(160.0)
-    assert talk.coordinator.given_up("host") == ()
+    assert talk.coordinator.given_up() == ()
     for now in (163.0, 168.0):  # it does not abandon it: it is stuck
         heartbeat(talk, b"a", *held, now)
         talk.tick(now)
-    assert talk.coordinator.given_up("host") == (1,)
+    assert talk.coordinator.given_up() == (("host", 1),)
 
 
 def test_what_an_attempt_says_that_has_been_given_up_is_refused_and_counted(talk: Talk) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -131,7 +132,7 @@ def test_a_worker_that_was_given_up_comes_back_as_another_client(tmp_path: Path)
     ):
         until(lambda: live.engine.status().received)
         process.send_signal(signal.SIGSTOP)
-        until(lambda: live.engine.status().given_up == (process.pid,))
+        until(lambda: live.engine.status().given_up == ((socket.gethostname(), process.pid),))
         process.send_signal(signal.SIGCONT)
         said = ended(process, 0)
         assert live.engine.status().given_up == ()

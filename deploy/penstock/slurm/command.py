@@ -33,7 +33,7 @@ def submit(
         typer.Option("--set", metavar="table.key=value", help="Override a key of the study file; may be repeated."),
     ] = None,
 ) -> None:
-    """Run a study as jobs of a cluster: one for the server, and an array for the workers."""
+    """Run a study as jobs of a cluster: one for the server and an array for the workers, or one for both."""
     del scheduler
     from penstock.cli import load_and_check
     from penstock.run_directory import STUDY, default_directory

@@ -28,9 +28,9 @@ class SlurmError(PenstockError):
 
 @dataclass(frozen=True)
 class Job:
-    """One line of squeue. id: "12", or "14_3" of an array. state: as Slurm calls it. seconds: that it has run. nodes: where.
+    """One line of squeue. id: "12", "14_3" of an array, "12+1" of the second component of job 12. state: as Slurm calls it.
 
-    reason: why it waits.
+    seconds: that it has run. nodes: where. reason: why it waits.
     """
 
     id: str
@@ -39,6 +39,11 @@ class Job:
     seconds: int
     nodes: str
     reason: str
+
+    @property
+    def whole(self) -> str:
+        """The id of the job that it is a component of, or its own."""
+        return self.id.partition("+")[0]
 
     @property
     def waits(self) -> bool:
@@ -76,7 +81,7 @@ class Slurm:
     def cancel(self, ids: Sequence[str], *options: str) -> None:
         """scancel; jobs that have ended already are no error."""
         if ids:
-            self._run(["scancel", "--quiet", *options, *ids])
+            self._run(["scancel", "--quiet", *options, *dict.fromkeys(ids)])
 
     def requeue(self, job: str) -> None:
         """Back to the queue with a job that runs; Slurm then ends what runs of it."""
@@ -114,7 +119,7 @@ class Slurm:
         command = [*self._via, *map(shlex.quote, words)] if self._via else list(words)
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=_without_job(os.environ)
+                command, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=without_job(os.environ)
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise SlurmError(f"{' '.join(command[:2])} did not answer: {error}") from error
@@ -127,7 +132,7 @@ class Slurm:
 def parse_job(line: str) -> Job:
     """One line of squeue in our format."""
     id_, name, state, elapsed, nodes, reason = line.split("|", 5)
-    return Job(id_.strip(), name, state, _elapsed(elapsed), nodes, reason)
+    return Job(id_.strip().removesuffix("+0"), name, state, _elapsed(elapsed), nodes, reason)
 
 
 def parse_states(text: str) -> dict[str, str]:
@@ -150,7 +155,7 @@ def _parts(line: str) -> list[str]:
     return [line] if " = " in line else line.split()
 
 
-def _without_job(environment: Mapping[str, str]) -> dict[str, str]:
+def without_job(environment: Mapping[str, str]) -> dict[str, str]:
     """Without the variables of the job that we run in: a job that is submitted from here would take them for its own."""
     return {
         k: v for k, v in environment.items() if k == "SLURM_CONF" or not k.startswith(("SLURM_", "SLURMD_", "SBATCH_"))

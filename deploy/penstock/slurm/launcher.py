@@ -10,6 +10,7 @@ from pathlib import Path
 from penstock.launcher import QUICK_SECONDS, tail
 from penstock.slurm.commands import Job, Slurm, SlurmError
 from penstock.slurm.profile import WorkerJobs
+from penstock_solvers.introduction import introduced
 
 QUICK_DEATHS = 3  # at least so many in a row, and twice the jobs that run at a time, and the launcher gives up
 UNANSWERED_SECONDS = 900.0  # Slurm may be away for so long (a controller that is restarted)
@@ -22,8 +23,9 @@ DIED = ("FAILED", "NODE_FAIL", "BOOT_FAIL", "OUT_OF_MEMORY")
 class SlurmLauncher:
     """Keeps up to `workers.count` jobs of workers in Slurm while there is something for them to do.
 
-    A job ends when its worker is told that nothing is left, when its time is up, or when it dies; while more are wanted, another takes
-    its place. Jobs are known by their name, so that a server that starts again finds those of the life before.
+    A job ends when its worker is told that nothing is left, when its time is up, when it dies, or when it is cancelled here, because the
+    server has given a worker of it up; while more are wanted, another takes its place. Jobs are known by their name, so
+    that a server that starts again finds those of the life before.
 
     Args:
         name: of the workers' jobs. script: workers.sbatch. logs: where it writes worker-<job>_<element>.log.
@@ -52,14 +54,17 @@ class SlurmLauncher:
         self._thread = threading.Thread(target=self._keep, name="penstock-slurm", daemon=True)
         self._alive: dict[str, Job] = {}  # at the last look
         self._dead: set[str] | None = None  # whose end has been taken note of; None before the first look
+        self._given_up: frozenset[tuple[str, int]] = frozenset()
+        self._introduced: dict[str, list[tuple[str, int]]] = {}  # by job: who runs in it, where all have said so
         self._quick_deaths = 0
 
     def start(self) -> None:
         """Begin to look after the workers."""
         self._thread.start()
 
-    def kill(self, _pids: Collection[int]) -> list[int]:
-        """None: processes that the server has given up on its own machine are not its jobs' by necessity; Slurm ends those in time."""
+    def kill(self, given_up: Collection[tuple[str, int]]) -> list[int]:
+        """Have the jobs cancelled whose workers are among `given_up`, (host, process id), at the next look, which says so; returns none."""
+        self._given_up = frozenset(given_up)
         return []
 
     def stop(self) -> None:
@@ -86,6 +91,7 @@ class SlurmLauncher:
         said = ""
         while not self._stopping.is_set():
             try:
+                self._cancel_given_up()
                 self._look(self._slurm.jobs(self._name))
                 answered, said = time.monotonic(), ""
             except SlurmError as error:
@@ -112,6 +118,32 @@ class SlurmLauncher:
                 self._slurm.cancel(spare)
                 self._log(f"cancelled {len(spare)} waiting jobs of workers: nothing is left for them to do")
 
+    def _cancel_given_up(self) -> None:
+        """Cancel jobs with a worker that is frozen or stuck; Slurm continues a stopped process, asks it to go, and kills it in the end."""
+        if not self._given_up:
+            return
+        for job in [job for job in self._alive.values() if not job.waits]:
+            for host, pid in self._given_up.intersection(self._workers_of(job)):
+                self._log(
+                    f"a worker (pid {pid} on {host}) has been silent or stuck for too long: its job {job.id} is cancelled and replaced"
+                )
+                self._slurm.cancel([job.id])
+                del self._alive[job.id]
+                break
+
+    def _workers_of(self, job: Job) -> list[tuple[str, int]]:
+        """Host and process id of the workers in a job, as its log has them."""
+        if job.id in self._introduced:
+            return self._introduced[job.id]
+        path = self._log_of(job)
+        found = introduced(path.read_text(errors="replace")) if path.is_file() else []
+        if len(found) == self._workers.each:
+            self._introduced[job.id] = found
+        return found
+
+    def _log_of(self, job: Job) -> Path:
+        return self._logs / f"worker-{job.id}.log"
+
     def _note_ends(self, jobs: list[Job]) -> bool:
         """Whether any job has ended since the last look."""
         ended = {job.id: job for job in jobs if job.ended}
@@ -137,7 +169,7 @@ class SlurmLauncher:
             self._quick_deaths += 1
         elif job.state == "COMPLETED" or job.seconds >= QUICK_SECONDS:
             self._quick_deaths = 0
-        path = self._logs / f"worker-{job.id}.log"
+        path = self._log_of(job)
         if job.state != "COMPLETED":
             where = f" on {job.nodes}" if job.nodes else ""
             self._log(f"the workers' job {job.id}{where} ended: {job.state} after {job.seconds} s; its log is {path}")

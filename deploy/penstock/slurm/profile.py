@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
@@ -74,7 +74,7 @@ class JobSection(Section):
 
     @model_validator(mode="after")
     def _time_to_signal(self) -> JobSection:
-        if self.signal >= self.time:
+        if 0 < self.time <= self.signal:
             raise ValueError(
                 f"signal = {self.signal:g} s with time = {self.time:g} s: expected a signal before the end; raise time"
             )
@@ -96,16 +96,35 @@ class ServerJob(JobSection):
 
 
 class WorkerJobs(JobSection):
-    """[workers]: an array of jobs, each of which serves simulation after simulation until its time is up; then another takes over.
+    """[workers]: jobs, each of which serves simulation after simulation until its time is up; then another takes over.
 
-    count: jobs at a time. each: worker processes in a job. tasks: of each worker, for a solver that is started with mpirun or srun: as many
-    as its ranks.
+    start: "array": jobs of an array that the server's job submits; "together": no jobs of their own, but the second component of the
+    server's, with room for `count` of them. count: jobs at a time. each: worker processes in a job. tasks: of each worker, for a solver
+    that is started with mpirun or srun: as many as its ranks. time: the server's with "together".
     """
 
+    start: Literal["array", "together"] = "array"
+    time: WallTime = 0.0  # none; no profile that was read has it
     count: int = Field(1, gt=0)
     each: int = Field(1, gt=0)
     tasks: int = Field(1, gt=0)
     signal: WallTime = 60.0
+
+    @model_validator(mode="after")
+    def _times_and_tasks(self) -> WorkerJobs:
+        if self.start == "array" and not self.time:
+            raise ValueError('time: missing; add time = "2 h"')
+        if self.start == "together" and self.tasks > 1:
+            raise ValueError(
+                f'tasks = {self.tasks} with start = "together": expected 1, for mpirun finds no tasks of its own in a step; '
+                'use start = "array"'
+            )
+        if self.start == "together" and self.gpus and self.each > 1:
+            raise ValueError(
+                f'each = {self.each} with start = "together" and gpus: expected 1, for each worker is a step with GPUs of its own; '
+                "raise count instead"
+            )
+        return self
 
 
 class Profile(Section):
@@ -114,6 +133,28 @@ class Profile(Section):
     slurm: SlurmSection = SlurmSection()
     server: ServerJob
     workers: WorkerJobs
+
+    @property
+    def together(self) -> bool:
+        """Whether server and workers are one job."""
+        return self.workers.start == "together"
+
+    @model_validator(mode="after")
+    def _one_job(self) -> Profile:
+        if not self.together:
+            return self
+        if self.workers.time not in (0.0, self.server.time):
+            raise ValueError(
+                f'[workers] time = {self.workers.time:g} s with start = "together": expected the server\'s, '
+                f"{self.server.time:g} s, for they are one job; leave it out"
+            )
+        if (self.workers.memory is None) != (self.server.memory is None):
+            raise ValueError(
+                '[workers] start = "together" with memory for one of server and workers: expected it for both, or Slurm takes '
+                "it for both; give the other's"
+            )
+        workers = self.workers.model_copy(update={"time": self.server.time})
+        return self.model_copy(update={"workers": workers})
 
     @model_validator(mode="after")
     def _single_lines(self) -> Profile:

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from penstock.slurm.profile import JobSection, Profile, load_profile, write_profile
+from penstock.slurm.profile import JobSection, Profile, WorkerJobs, load_profile, write_profile
 
 FOLDER, PROFILE, NAME = "slurm", "profile.toml", "name"
-SERVER, WORKERS = "server.sbatch", "workers.sbatch"
+SERVER, WORKERS, WORKER = "server.sbatch", "workers.sbatch", "worker.sh"
 CONNECT_SECONDS = 60  # that a worker's job looks for connect.json
 MIB = 2**20
 
 
 def write_scripts(study: str, profile: Profile, directory: Path) -> str:
-    """Write slurm/ into a run directory: both scripts, the profile as used, and the name that all jobs begin with, which is returned.
+    """Write slurm/ into a run directory: the scripts, the profile as used, and the name that all jobs begin with, which is returned.
 
     study: the study's name. directory: absolute.
     """
@@ -27,6 +27,8 @@ def write_scripts(study: str, profile: Profile, directory: Path) -> str:
     (directory / "logs").mkdir(exist_ok=True)  # Slurm makes no folder, and a job whose log has none dies
     # Its jobs are found by their name alone, so no other study of this user may have the same.
     name = jobs_name(directory) or f"penstock-{re.sub(r'[^A-Za-z0-9_.-]', '-', study)[:40]}-{secrets.token_hex(4)}"
+    for file in (SERVER, WORKERS, WORKER):
+        (folder / file).unlink(missing_ok=True)  # of a profile before
     for file, text in render(study, name, profile, directory).items():
         (folder / file).write_text(text)
     write_profile(profile, folder / PROFILE)
@@ -35,11 +37,12 @@ def write_scripts(study: str, profile: Profile, directory: Path) -> str:
 
 
 def render(study: str, name: str, profile: Profile, directory: Path) -> dict[str, str]:
-    """The text of each script."""
+    """The text of each script: of the server's job and the workers' array; or of the one job of both, and of a worker in it."""
     environment = Environment(
         loader=PackageLoader("penstock.slurm", "."),
         undefined=StrictUndefined,
         keep_trailing_newline=True,
+        trim_blocks=True,
         autoescape=False,  # shell, not HTML; what comes from the profile is shell by intent, paths are quoted
     )
     environment.filters["quote"] = shlex.quote
@@ -47,6 +50,7 @@ def render(study: str, name: str, profile: Profile, directory: Path) -> dict[str
     container = f"{slurm.container} " if slurm.container else ""
     values = {
         "study": study,
+        "together": profile.together,
         "name": name,
         "directory": str(directory),
         "server": profile.server,
@@ -56,11 +60,12 @@ def render(study: str, name: str, profile: Profile, directory: Path) -> dict[str
         "penstock": f"{container}{shlex.quote(slurm.interpreter)} -m penstock.main",
         "connect_seconds": CONNECT_SECONDS,
     }
-    return {file: environment.get_template(f"{file}.j2").render(values) for file in (SERVER, WORKERS)}
+    files = (SERVER, WORKER) if profile.together else (SERVER, WORKERS)
+    return {file: environment.get_template(f"{file}.j2").render(values) for file in files}
 
 
 def options(profile: Profile, job: JobSection, name: str, log: str) -> list[str]:
-    """The #SBATCH lines that both jobs have in common."""
+    """The #SBATCH lines that both jobs, or both components of the one job, have in common."""
     slurm = profile.slurm
     folder, _, file = log.rpartition("/")
     out = folder.replace("%", "%%") + "/" + file
@@ -71,11 +76,22 @@ def options(profile: Profile, job: JobSection, name: str, log: str) -> list[str]
         lines.append(f"--partition={partition}")
     if qos := job.qos or slurm.qos:
         lines.append(f"--qos={qos}")
-    if job.memory:
+    cpus = job.cpus * (job.each if isinstance(job, WorkerJobs) else 1)
+    if profile.together and (
+        memory := memory_per_cpu(job, cpus)
+    ):  # --mem of one component would hold for the other, too
+        lines.append(f"--mem-per-cpu={memory}M")
+    elif job.memory:
         lines.append(f"--mem={max(1, job.memory // MIB)}M")
     if job.gpus:
-        lines.append(f"--gpus-per-node={job.gpus}")
+        each = "task" if profile.together and isinstance(job, WorkerJobs) else "node"
+        lines.append(f"--gpus-per-{each}={job.gpus}")
     return [f"#SBATCH {line}" for line in [*lines, *slurm.sbatch, *job.sbatch]]
+
+
+def memory_per_cpu(job: JobSection, cpus: int) -> int:
+    """MiB for each of the `cpus` that share a job's memory, rounded up; 0 where the profile says nothing."""
+    return -(-job.memory // (cpus * MIB)) if job.memory else 0
 
 
 def slurm_time(seconds: float) -> str:

@@ -9,16 +9,17 @@ from pathlib import Path
 
 from penstock.check import check_study
 from penstock.display import Display
-from penstock.run import Signals, run_study
+from penstock.run import Launcher, Signals, run_study
 from penstock.run_directory import LOGS, REPORT, open_run
 from penstock.slurm.address import node_address
 from penstock.slurm.commands import Slurm, SlurmError
 from penstock.slurm.launcher import SlurmLauncher
 from penstock.slurm.profile import Profile
-from penstock.slurm.scripts import FOLDER, SERVER, WORKERS, jobs_name, used_profile
+from penstock.slurm.scripts import FOLDER, WORKER, WORKERS, jobs_name, used_profile
+from penstock.slurm.steps import StepLauncher
+from penstock.slurm.waiting import RESTART, submit_waiting
 from penstock.study_errors import StudyError
 
-RESTART = "PENSTOCK_RESTART"  # how many servers of this study have died
 TIME_IS_UP = "SIGUSR1"  # what server.sbatch asks Slurm to send
 
 
@@ -54,7 +55,7 @@ def serve_study(directory: Path, display: Display) -> int:
         display,
         resume=True,
         launch=server.launcher,
-        cores=int(os.environ.get("SLURM_CPUS_PER_TASK", 0)) or None,
+        cores=_cores(),
         signals=signals,
     )
     server.end(_status(directory), signals.received)
@@ -70,8 +71,18 @@ class _ServerJob:
         self._name = jobs_name(directory)
         self._restart = int(os.environ.get(RESTART, 0))
 
-    def launcher(self, wanted: Callable[[], int], on_failure: Callable[[str], None]) -> SlurmLauncher:
-        """For `run_study`; the script knows where connect.json is."""
+    def launcher(self, wanted: Callable[[], int], on_failure: Callable[[str], None]) -> Launcher:
+        """For `run_study`; the scripts know where connect.json is."""
+        if self._profile.together:
+            return StepLauncher(
+                self._job,
+                self._profile.workers,
+                script=self._directory / FOLDER / WORKER,
+                logs=self._directory / LOGS,
+                wanted=wanted,
+                log=self._log,
+                on_failure=on_failure,
+            )
         return SlurmLauncher(
             self.slurm,
             f"{self._name}-workers",
@@ -89,14 +100,12 @@ class _ServerJob:
         if self._restart >= self._profile.server.restarts:
             self._log(f"[server] restarts = {self._profile.server.restarts}: no other job goes on if this one dies")
             return
+        if self._profile.together and not self._restart:
+            return  # `penstock submit` has done it, since jobs may not be allowed to
         try:
             if self._others("server"):
                 return  # this job has come back from the queue
-            following = self.slurm.submit(
-                self._directory / FOLDER / SERVER,
-                f"--dependency=afternotok:{self._job}",
-                environment={RESTART: str(self._restart + 1)},
-            )
+            following = submit_waiting(self.slurm, self._directory, self._job, self._restart + 1)
         except SlurmError as error:
             self._log(f"no other job goes on if this one dies: {error}")
             return
@@ -130,7 +139,13 @@ class _ServerJob:
 
     def _others(self, *kinds: str) -> list[str]:
         names = [f"{self._name}-{kind}" for kind in kinds]
-        return [job.id for job in self.slurm.jobs(*names) if not job.ended and job.id != self._job]
+        return [job.id for job in self.slurm.jobs(*names) if not job.ended and job.whole != self._job]
+
+
+def _cores() -> int | None:
+    """That Slurm has given the server; as the first of several components, it is told under another name."""
+    names = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_PER_TASK_HET_GROUP_0")
+    return next((int(os.environ[name]) for name in names if name in os.environ), None)
 
 
 def _status(directory: Path) -> str:

@@ -15,13 +15,14 @@ from penstock.study_errors import StudyError
 class StudyJobs:
     """server: the job that runs the server or is about to, None where there is none. waiting: whether another is there to go on if it dies.
 
-    workers: how many of their jobs are in each state. ended: the last server's job that Slurm remembers. unknown: why Slurm could
-    not be asked, "" where it could.
+    workers: how many of their jobs are in each state. together: they have none, but run in the server's.
+    ended: the last server's job that Slurm remembers. unknown: why Slurm could not be asked, "" where it could.
     """
 
     server: Job | None = None
     waiting: bool = False
     workers: Counter[str] = field(default_factory=Counter)
+    together: bool = False
     ended: Job | None = None
     unknown: str = ""
 
@@ -49,6 +50,8 @@ class StudyJobs:
             parts.append(f"server {self.server.id} {self.server.state.lower()}{where}")
         if self.waiting:
             parts.append("another in waiting")
+        if self.together:
+            return f"jobs: {', '.join(parts)}; workers: in the same job"
         states = ", ".join(f"{count} {state.lower()}" for state, count in sorted(self.workers.items()))
         return f"jobs: {', '.join(parts)}; workers: {states or 'none'}"
 
@@ -66,8 +69,15 @@ def read_jobs(directory: Path) -> StudyJobs | None:
     # The one in waiting depends on the other; where the other is no more, it is the server.
     alive = sorted((job for job in servers if not job.ended), key=lambda job: (job.waits, int(job.id)))
     ended = sorted((job for job in servers if job.ended and job.nodes), key=lambda job: int(job.id))
-    workers = Counter(job.state for job in jobs if job.name.endswith("-workers") and not job.ended)
-    return StudyJobs(alive[0] if alive else None, len(alive) > 1, workers, ended[-1] if ended else None)
+    others = [job for job in jobs if job.name.endswith("-workers") and not job.ended]
+    components = [job for job in others if job.whole in {server.id for server in alive}]
+    return StudyJobs(
+        alive[0] if alive else None,
+        waiting=len(alive) > 1,
+        workers=Counter(job.state for job in others if job not in components),
+        together=bool(components),
+        ended=ended[-1] if ended else None,
+    )
 
 
 def expect_no_jobs(directory: Path) -> None:

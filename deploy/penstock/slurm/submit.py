@@ -14,6 +14,7 @@ from penstock.slurm.commands import Slurm, SlurmError
 from penstock.slurm.profile import Profile
 from penstock.slurm.scripts import FOLDER, SERVER, jobs_name, render, write_scripts
 from penstock.slurm.state import StudyJobs, expect_no_jobs
+from penstock.slurm.waiting import submit_waiting
 from penstock.status import read_state
 from penstock.study_errors import StudyError
 from penstock_client import PenstockError
@@ -31,8 +32,9 @@ def check_profile(profile: Profile) -> list[str]:
     slurm = Slurm()
     slurm.jobs("penstock")  # whether it answers at all
     with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
-        for file, text in render("check", "penstock-check", profile, Path(folder)).items():
-            (Path(folder) / file).write_text(text)
+        scripts = render("check", "penstock-check", profile, Path(folder))
+        for file in [file for file in scripts if file.endswith(".sbatch")]:
+            (Path(folder) / file).write_text(scripts[file])
             try:
                 slurm.submit(Path(folder) / file, "--test-only")
             except SlurmError as error:
@@ -56,11 +58,18 @@ def submit_study(study: Study, profile: Profile, directory: Path, *, resume: boo
         if not resume:
             prepare(study, directory)
         write_scripts(study.study.name, profile, directory)
+    slurm = Slurm()
     try:
-        job = Slurm().submit(directory / FOLDER / SERVER)
+        job = slurm.submit(directory / FOLDER / SERVER)
     except SlurmError as error:
         raise SlurmError(f"{error}; when that is mended: penstock submit {directory}") from error
-    log(f"submitted the server (job {job}); its log will be {directory / FOLDER / f'server-{job}.log'}")
+    what = "the server with its workers" if profile.together else "the server"
+    log(f"submitted {what} (job {job}); its log will be {directory / FOLDER / f'server-{job}.log'}")
+    if profile.together and profile.server.restarts:
+        try:
+            log(f"job {submit_waiting(slurm, directory, job, 1)} is in waiting, to go on if that one dies")
+        except SlurmError as error:
+            log(f"no other job goes on if it dies: {error}")
 
 
 def follow(directory: Path, log: Callable[[str], None]) -> int:

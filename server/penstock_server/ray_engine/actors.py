@@ -110,9 +110,9 @@ class CoordinatorActor:
         """What is broken; "" while nothing is."""
         return self._error
 
-    def given_up(self) -> tuple[int, ...]:
-        """Process ids on this machine whose clients were given up."""
-        return self._coordinator.given_up(socket.gethostname())
+    def given_up(self) -> tuple[tuple[str, int], ...]:
+        """As in StudyStatus."""
+        return self._coordinator.given_up()
 
     def state_dict(self) -> dict[str, Any]:
         return self._coordinator.state_dict()

@@ -42,7 +42,7 @@ class Standing:
     simulations: SimulationCounts
     wanted_workers: int
     production_over: bool
-    given_up: tuple[int, ...]
+    given_up: tuple[tuple[str, int], ...]
     error: str
 
 
