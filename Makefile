@@ -41,6 +41,7 @@ lint: env
 bench: env  ## figures that the documentation quotes
 	$(BIN)/python benchmarks/buffer.py
 	$(BIN)/python benchmarks/stream.py
+	$(BIN)/python benchmarks/scale.py
 
 fuzz: env system  ## a million mutated messages at every parser of server and client, and a million at those of libpenstock: docs/fuzzing.md
 	$(BIN)/python tests/fuzz/run.py --messages 1000000

@@ -80,6 +80,7 @@ def live_server(
     validation_simulations: int = 0,
     retries: int = 0,
     credit: int | str = "8 MiB",
+    heartbeat: float = 0.2,
     server_timeout: float = 30.0,
     client_timeout: float = 20.0,
     solver: Mapping[str, Any] | None = None,
@@ -105,7 +106,7 @@ def live_server(
             "model": {"name": "mlp", "hidden": [8]},
             "training": {"batch_size": 4, "device": "cpu", "threads": 1},
             "server": {
-                "heartbeat": 0.2,
+                "heartbeat": heartbeat,
                 "server_timeout": server_timeout,
                 "client_timeout": client_timeout,
                 "max_message": max_message,

@@ -34,7 +34,7 @@ MAX_RANKS = 2**16  # solver ranks of one simulation
 MAX_TEXT = 1000  # characters that are kept of a client's text, or sent of a refusal's, which may quote what was sent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Point:
     """One simulation of the study's plan: its place in the parameter space, and whether it is held out."""
 

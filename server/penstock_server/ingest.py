@@ -58,9 +58,9 @@ class _Peer:
     granted: int = 0
 
 
-@dataclass
+@dataclass(slots=True)
 class _Simulation:
-    """What is under way of one simulation.
+    """What is under way of one simulation, from its BEGIN until all of its solver ranks have said END.
 
     again: so many of its first time steps were dealt with before a checkpoint and come again. counted: so many are in the
     checkpoint's statistics; one more than `again` where the sample of the last was waiting for room in the buffer.
@@ -135,6 +135,7 @@ class Ingest:
         self._first_field = min(self._columns)
         self._peers: OrderedDict[bytes, _Peer] = OrderedDict()  # the one that has been silent longest comes first
         self._simulations: dict[int, _Simulation] = {}
+        self._ended: dict[int, tuple[int, int]] = {}  # attempt and solver ranks of each simulation that has ended
         self._static: dict[str, _StaticField] = {}
 
     def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0) -> list[Message]:  # noqa: ARG002 - a Handler
@@ -160,8 +161,8 @@ class Ingest:
         The first `steps` were dealt with before: they are passed over, or only make the windows of later ones whole. The first
         `counted` were counted before. Call it before the attempt's BEGIN.
         """
-        windows = WindowBuilder(self._samples.window, self._samples.stride) if self._samples.window > 1 else None
-        self._simulations[simulation] = _Simulation(attempt, windows=windows, again=steps, counted=counted)
+        state = self._simulations[simulation] = self._fresh(attempt, ranks=1)
+        state.again, state.counted = steps, counted
 
     def incomplete(self) -> int:
         """Time steps of which pieces are missing."""
@@ -225,7 +226,8 @@ class Ingest:
                 simulation.ended.add(header.rank)
                 if len(simulation.ended) >= simulation.ranks:
                     self._drop_partial(header.simulation)
-                    simulation.partition = Partition()
+                    del self._simulations[header.simulation]
+                    self._ended[header.simulation] = simulation.attempt, simulation.ranks
                 return [self._answer(header, Kind.STREAMED, state.streamed.pack())]
             raise WireError(f"{header.kind.name} is not for a trainer rank")
         except Refused as refused:
@@ -253,7 +255,7 @@ class Ingest:
         parameters = begin.parameters[: len(seen)]
         if not _finite(np.array(parameters)).all():
             raise Refused(Reason.NOT_FINITE, f"simulation {header.simulation} has the parameters {parameters}")
-        simulation = self._simulations.setdefault(header.simulation, _Simulation())
+        simulation = self._under_way(header.simulation)
         if header.attempt < simulation.attempt:
             raise Refused(
                 Reason.STALE_ATTEMPT,
@@ -261,20 +263,27 @@ class Ingest:
             )
         if header.attempt > simulation.attempt:
             self._drop_partial(header.simulation)
-            simulation.attempt, simulation.ranks, simulation.ended = header.attempt, begin.ranks, set()
-            simulation.again = simulation.counted = 0
-            simulation.partition = Partition()
-            if self._samples.window > 1:
-                simulation.windows = WindowBuilder(self._samples.window, self._samples.stride)
+            simulation = self._simulations[header.simulation] = self._fresh(header.attempt, begin.ranks)
         simulation.senders.add(state.name)
         state.header, state.parameters, state.streamed = header, parameters, NOTHING_STREAMED
+
+    def _fresh(self, attempt: int, ranks: int) -> _Simulation:
+        windows = WindowBuilder(self._samples.window, self._samples.stride) if self._samples.window > 1 else None
+        return _Simulation(attempt, windows=windows, ranks=ranks)
+
+    def _under_way(self, number: int) -> _Simulation:
+        """How a simulation stands. One that has ended and is spoken of again, as when END is repeated, has nothing under way."""
+        simulation = self._simulations.get(number)
+        if simulation is None:
+            simulation = self._simulations[number] = self._fresh(*self._ended.pop(number, (0, 1)))
+        return simulation
 
     def _stream_of(self, state: _Peer, header: Header) -> _Simulation:
         """The simulation of a stream's message, when the message belongs to the stream that is open."""
         opened = state.header
         if opened is None or (opened.simulation, opened.attempt) != (header.simulation, header.attempt):
             raise Refused(Reason.NO_BEGIN, f"{header.kind.name} of simulation {header.simulation} before its BEGIN")
-        simulation = self._simulations[header.simulation]
+        simulation = self._under_way(header.simulation)
         if header.attempt != simulation.attempt:
             raise Refused(
                 Reason.STALE_ATTEMPT,

@@ -29,6 +29,7 @@ class Metrics:
             "incomplete_dropped", "Time steps of which pieces were missing at the end"
         )
         self.bytes_received = self._counter("received_bytes", "Payload bytes of pieces")
+        self.messages_received = self._counter("messages_received", "Messages of clients, heartbeats included")
         self._refused = Counter(
             "penstock_refused", "Messages refused", ["study", "process", "reason"], registry=self.registry
         )

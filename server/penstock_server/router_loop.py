@@ -12,6 +12,7 @@ import zmq
 from penstock_server.auth import AllowList, secure_context
 from penstock_server.keys import StudyKeys
 from penstock_server.metrics import Metrics
+from penstock_server.open_files import allow_open_files
 
 Message = tuple[bytes, list[bytes]]
 BACKLOG = 8192  # ZeroMQ's default of 100 loses simultaneous connects without a word
@@ -61,6 +62,8 @@ class RouterLoop:
         self._tick = tick
         self._tick_seconds = tick_seconds
         self._on_error = on_error
+        # Without a descriptor for it, ZeroMQ cannot accept a connection, and tries again as fast as it can.
+        allow_open_files()
         self._allow = AllowList(keys, metrics)
         self._context, self._authenticator = secure_context(self._allow)
         self._socket = self._context.socket(zmq.ROUTER)
@@ -149,6 +152,7 @@ class RouterLoop:
     def _receive(self) -> None:
         peer = self._socket.recv(copy=False)  # a Frame, which knows its sender
         frames = self._socket.recv_multipart()  # a ROUTER hands out whole messages: all of the rest is there
+        self._metrics.messages_received.inc()
         if not self._allow.still_allows(peer):
             self._metrics.revoked_messages.inc()
             return

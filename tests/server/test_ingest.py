@@ -182,6 +182,18 @@ def test_a_time_step_that_never_becomes_whole_is_given_up_when_all_ranks_have_en
     assert rig.buffer.stats().population == 0
 
 
+def test_a_simulation_that_has_ended_is_known_by_its_attempt() -> None:
+    rig = Rig()
+    rig.begin(attempt=2)
+    rig.say(*rig.step(0, attempt=2))
+    assert rig.end(attempt=2) == rig.end(attempt=2) == Streamed(2, 0, 0)  # END again: its answer was late
+    stale = Header(Kind.BEGIN, 7, 0, 1).pack()
+    assert rig.refusal(stale, Begin(1, (0.25, 0.5)).pack(), peer=b"late").reason is Reason.STALE_ATTEMPT
+    rig.begin(attempt=3)
+    rig.say(*rig.step(0, attempt=3))
+    assert rig.end(attempt=3) == Streamed(0, 2, 0)
+
+
 def test_windows_are_consecutive_time_steps_of_one_simulation() -> None:
     rig = Rig(window=3, stride=2)
     rig.begin()

@@ -1,0 +1,334 @@
+"""Whether what a simulation costs the server stays the same in a study of thousands of them, and what a connected client costs.
+
+    python benchmarks/scale.py [--sizes 1000 5000 10000] [--clients 250 1000]
+
+Simulations: short ones (five time steps of 1 KB) through 8 workers, each a process with a real client; the server is the real coordinator
+and trainer rank with their sockets, in a process of its own. Its figures leave out the first simulations, with which the model is made and
+the buffer fills. CPU seconds are those of the coordinator's thread and of the ZeroMQ thread that serves its socket; the server's are those
+of the whole process, training included.
+
+Clients: so many real clients, on a few processes, connect to a server at once, hold a simulation each and do nothing but tell that they are
+alive; then each sends one time step.
+
+Prints tables and writes docs/results/scale.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from penstock_client import Client
+
+if TYPE_CHECKING:
+    from penstock_server.config import Study
+    from penstock_server.inline_engine import InlineEngine
+
+# What needs torch is imported in functions: every process that is started here imports this file, and clients do without.
+
+WORKERS = 8
+STEPS, POINTS = 5, 256
+WARM = 400  # simulations that the figures leave out
+CROWD_PROCESSES = 4
+IDLE_SECONDS = 10.0  # for which clients do nothing but be alive
+LOOK = 0.02  # seconds between two looks at how the study stands
+
+_spawn = multiprocessing.get_context("spawn")
+
+
+def make_study(simulations: int) -> Study:
+    """Each sample is trained on about once, by a model of next to nothing."""
+    from penstock_server.config import Study
+
+    return Study.model_validate(
+        {
+            "study": {"name": "scale", "engine": "inline"},
+            "parameters": {name: [0.0, 1.0] for name in "abcde"},
+            "solver": {"command": ["none"], "simulations": simulations},
+            "fields": {"u": {}},
+            "buffer": {"capacity": 500, "watermark": 100, "presentations_per_sample": 1},
+            "model": {"name": "mlp", "hidden": [1]},
+            "training": {"batch_size": 50, "device": "cpu", "checkpoint_every": 3600.0},
+        }
+    )
+
+
+# The clients' side -----------------------------------------------------------------------------------------------------
+
+
+def work(connect: Path, together: Barrier) -> None:
+    """A worker: simulation after simulation, once all workers are connected, until there are no more."""
+    values = np.zeros(POINTS, np.float32)
+    with Client(connect) as client:
+        together.wait()
+        for simulation in client.simulations():
+            for step in range(STEPS):
+                simulation.send(step, u=values)
+
+
+def be_alive(connect: Path, number: int, pipe: Connection) -> None:
+    """So many clients at once, each with a simulation; until told to go."""
+    together = threading.Barrier(number + 1)
+    leave = threading.Event()
+
+    def one() -> None:
+        together.wait()
+        with Client(connect, timeout=120) as client:
+            simulation = client.next_simulation()
+            assert simulation is not None
+            together.wait()
+            leave.wait()
+            simulation.send(0, u=np.zeros(POINTS, np.float32))
+            simulation.finish()
+
+    threads = [threading.Thread(target=one) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    pipe.send("there")
+    pipe.recv()
+    together.wait()
+    together.wait()
+    pipe.send("holding")
+    pipe.recv()
+    leave.set()
+    for thread in threads:
+        thread.join()
+
+
+# The server's side -----------------------------------------------------------------------------------------------------
+
+
+class Reading:
+    """What this process, which runs a server, has used so far."""
+
+    def __init__(self, engine: InlineEngine) -> None:
+        self.wall = time.perf_counter()
+        self.server_cpu = time.process_time()
+        self.coordinator_cpu = sum(_thread_seconds(thread) for thread in _coordinators_threads())
+        self.messages = engine._metrics.total("messages_received")
+        self.finished = engine.status().simulations.finished
+        self.resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        self.files = len(list(Path("/proc/self/fd").iterdir()))
+
+
+def _coordinators_threads() -> list[int]:
+    """Ids of the thread that runs the coordinator and of the one in which ZeroMQ serves its socket."""
+    (control,) = (thread.native_id for thread in threading.enumerate() if thread.name == "control")
+    names = {int(task.name): (task / "comm").read_text() for task in Path("/proc/self/task").iterdir()}
+    # The data socket is made first, then the control socket, each with a context of its own.
+    _data, io = sorted(number for number, name in names.items() if name.startswith("ZMQbg/IO"))
+    assert control is not None
+    return [control, io]
+
+
+def _thread_seconds(number: int) -> float:
+    """CPU seconds of a thread of this process."""
+    return int(Path(f"/proc/self/task/{number}/schedstat").read_text().split()[0]) / 1e9
+
+
+def serve(simulations: int, pipe: Connection, measure: Callable[[InlineEngine, Connection], dict[str, Any]]) -> None:
+    """Run a server: send its connect.json, then what `measure` finds."""
+    from penstock_server.inline_engine import InlineEngine
+
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        engine = InlineEngine(make_study(simulations), Path(folder), threads=1)
+        pipe.send(engine.start())
+        figures = measure(engine, pipe)
+        assert engine.wait(120), engine.status()
+        report = engine.close()
+        assert report["status"] == "finished", report
+        assert report["samples"]["unique"] == report["samples"]["expected"], report["samples"]
+        pipe.send(figures)
+
+
+def measure_simulations(engine: InlineEngine, _pipe: Connection) -> dict[str, Any]:
+    """Costs of a simulation, from the WARM-th on."""
+    at_start = Reading(engine)
+    simulations = engine.status().simulations.requested
+    while engine.status().simulations.finished < WARM:
+        time.sleep(LOOK)
+    warm = Reading(engine)
+    while engine.status().simulations.finished < simulations:
+        time.sleep(LOOK)
+    end = Reading(engine)
+    number = end.finished - warm.finished
+    return {
+        "simulations": simulations,
+        "measured": number,
+        "simulations_per_second": number / (end.wall - warm.wall),
+        "coordinator_cpu_ms": 1000 * (end.coordinator_cpu - warm.coordinator_cpu) / number,
+        "server_cpu_ms": 1000 * (end.server_cpu - warm.server_cpu) / number,
+        "messages": (end.messages - warm.messages) / number,
+        "resident_mib_start": at_start.resident / 2**20,
+        "resident_mib_warm": warm.resident / 2**20,
+        "resident_mib_end": end.resident / 2**20,
+        "resident_bytes": (end.resident - warm.resident) / number,
+    }
+
+
+def measure_clients(engine: InlineEngine, pipe: Connection) -> dict[str, Any]:
+    """Costs of clients that are connected: those of the crowd, whose processes are told by the one that started this one."""
+    clients = engine.status().simulations.requested
+    pipe.recv()  # the clients' processes are there
+    before = Reading(engine)
+    pipe.send("begin")
+    while engine.status().simulations.running < clients:
+        time.sleep(LOOK)
+    seconds = time.perf_counter() - before.wall
+    pipe.recv()  # all clients know
+    idle = Reading(engine)
+    time.sleep(IDLE_SECONDS)
+    after = Reading(engine)
+    pipe.send("end")
+    messages = after.messages - idle.messages
+    return {
+        "clients": clients,
+        "seconds_to_connect": seconds,
+        "connect_cpu_ms": 1000 * (idle.server_cpu - before.server_cpu) / clients,
+        "open_files": (after.files - before.files) / clients,
+        "resident_kib": (after.resident - before.resident) / clients / 1024,
+        "heartbeats_per_second": messages / (after.wall - idle.wall),
+        "heartbeat_cpu_us": 1e6 * (after.coordinator_cpu - idle.coordinator_cpu) / messages,
+    }
+
+
+# Both together ---------------------------------------------------------------------------------------------------------
+
+
+class Server:
+    """A server in a process of its own that measures itself."""
+
+    def __init__(self, simulations: int, measure: Callable[[InlineEngine, Connection], dict[str, Any]]) -> None:
+        self.pipe, theirs = _spawn.Pipe()
+        self._process = _spawn.Process(target=serve, args=(simulations, theirs, measure))
+        self._process.start()
+        theirs.close()  # or its death would not be noticed here
+        self.connect = self.pipe.recv()
+
+    def figures(self, others: list[Any]) -> dict[str, Any]:
+        """What it has found, once it and the other processes have ended."""
+        found: dict[str, Any] = self.pipe.recv()
+        for process in (*others, self._process):
+            process.join()
+            assert process.exitcode == 0, process
+        return found
+
+
+def simulations(number: int) -> dict[str, Any]:
+    """The row of a study of so many simulations."""
+    server = Server(number, measure_simulations)
+    together = _spawn.Barrier(WORKERS)
+    workers = [_spawn.Process(target=work, args=(server.connect, together)) for _ in range(WORKERS)]
+    for worker in workers:
+        worker.start()
+    return server.figures(workers)
+
+
+def clients(number: int) -> dict[str, Any]:
+    """The row of so many clients."""
+    server = Server(number, measure_clients)
+    pipes, crowd = [], []
+    for place in range(CROWD_PROCESSES):
+        share = number // CROWD_PROCESSES + (place < number % CROWD_PROCESSES)
+        ours, theirs = _spawn.Pipe()
+        crowd.append(_spawn.Process(target=be_alive, args=(server.connect, share, theirs)))
+        crowd[-1].start()
+        theirs.close()
+        pipes.append(ours)
+
+    def tell(word: str) -> None:
+        for pipe in pipes:
+            pipe.send(word)
+
+    def hear() -> None:
+        for pipe in pipes:
+            pipe.recv()
+
+    hear()
+    server.pipe.send("all threads are there")
+    server.pipe.recv()
+    tell("connect")
+    hear()
+    server.pipe.send("all of them hold a simulation")
+    server.pipe.recv()
+    tell("leave")
+    return server.figures(crowd)
+
+
+COLUMNS = {
+    "simulations": {
+        "simulations_per_second": ("simulations/s", ".0f"),
+        "coordinator_cpu_ms": ("coordinator CPU ms", ".3f"),
+        "server_cpu_ms": ("server CPU ms", ".3f"),
+        "messages": ("messages", ".2f"),
+        "resident_mib_start": ("MiB at start", ".1f"),
+        "resident_mib_warm": ("MiB warm", ".1f"),
+        "resident_mib_end": ("MiB at end", ".1f"),
+        "resident_bytes": ("bytes kept", ".0f"),
+    },
+    "clients": {
+        "seconds_to_connect": ("s to connect", ".1f"),
+        "connect_cpu_ms": ("CPU ms to connect", ".2f"),
+        "open_files": ("open files", ".2f"),
+        "resident_kib": ("KiB", ".1f"),
+        "heartbeats_per_second": ("heartbeats/s", ".0f"),
+        "heartbeat_cpu_us": ("CPU us a heartbeat", ".0f"),
+    },
+}
+
+
+def show(kind: str, rows: list[dict[str, Any]]) -> None:
+    """A table, and the figures of each further row as multiples of the first's."""
+    columns = COLUMNS[kind]
+    print(f"{kind:>12} " + " ".join(f"{title:>20}" for title, _ in columns.values()))
+    for row in rows:
+        print(f"{row[kind]:>12} " + " ".join(f"{row[key]:>20{form}}" for key, (_, form) in columns.items()))
+    for row in rows[1:]:
+        ratios = " ".join(f"{row['ratios'].get(key, float('nan')):>20.2f}" for key in columns)
+        print(f"{f'{row[kind]}/{rows[0][kind]}':>12} {ratios}")
+
+
+def with_ratios(kind: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, all but the first with each figure's ratio to the first's, where that is above 0."""
+    first, *others = rows
+    known = [key for key in COLUMNS[kind] if first[key] > 0]
+    return [first, *(row | {"ratios": {key: row[key] / first[key] for key in known}} for row in others)]
+
+
+def main() -> None:
+    from provenance import RESULTS, provenance
+
+    from penstock.threads import quiet_waiting
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 5000, 10_000], help="simulations of a study")
+    parser.add_argument("--clients", type=int, nargs="+", default=[250, 1000], help="connected at once")
+    arguments = parser.parse_args()
+    quiet_waiting()  # of the servers' training, as `penstock run` does
+    found: dict[str, Any] = provenance("python benchmarks/scale.py")
+    for kind, sizes, measure in (
+        ("simulations", arguments.sizes, simulations),
+        ("clients", arguments.clients, clients),
+    ):
+        found[kind] = with_ratios(kind, [measure(size) for size in sizes])
+        show(kind, found[kind])
+    RESULTS.mkdir(exist_ok=True)
+    out = RESULTS / "scale.json"
+    out.write_text(json.dumps(found, indent=2) + "\n")
+    print(f"written to {out.relative_to(RESULTS.parent.parent)}")
+
+
+if __name__ == "__main__":
+    main()
