@@ -218,6 +218,10 @@ class InlineEngine:
                     return True
                 batch = buffer.try_get(self._study.training.batch_size)
                 if batch is not None:
+                    if (
+                        torch.get_num_threads() != self._threads
+                    ):  # a setting of each thread; over sockets, this is the one that receives
+                        torch.set_num_threads(self._threads)
                     self._rank.train_batch(batch)
                 elif not self._rank.over:  # else it has been stopped, and the buffer with it, since the loop began
                     raise RuntimeError(f"the buffer takes no sample and gives no batch: {buffer.stats()}")

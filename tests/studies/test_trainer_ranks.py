@@ -65,7 +65,7 @@ def accounted(out: Path, samples: int, ranks: int) -> dict[str, Any]:
 
 
 def test_one_two_and_four_ranks_account_for_the_same_and_learn_the_same(tmp_path: Path) -> None:
-    study = write_study(tmp_path, training={"min_batches": 1500, "checkpoint_every": "60 s"})
+    study = write_study(tmp_path, training={"min_batches": 600, "checkpoint_every": "60 s"})
     done = {}
     for ranks in (1, 2, 4):
         out = tmp_path / f"ranks-{ranks}"
