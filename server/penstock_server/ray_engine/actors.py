@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -94,9 +93,9 @@ class CoordinatorActor:
         """What is broken; "" while nothing is."""
         return self._error
 
-    def given_up(self) -> tuple[int, ...]:
-        """Process ids on this machine whose clients were given up."""
-        return self._coordinator.given_up(socket.gethostname())
+    def given_up(self, host: str) -> tuple[int, ...]:
+        """Process ids on that machine whose clients were given up."""
+        return self._coordinator.given_up(host)
 
     def state_dict(self) -> dict[str, Any]:
         return self._coordinator.state_dict()
@@ -108,8 +107,8 @@ class CoordinatorActor:
 
         self._loop.post(note)
 
-    def worker_exited(self, pid: int, message: str) -> None:
-        self._loop.post(lambda: self._after(self._coordinator.worker_exited(socket.gethostname(), pid, message)))
+    def worker_exited(self, host: str, pid: int, message: str) -> None:
+        self._loop.post(lambda: self._after(self._coordinator.worker_exited(host, pid, message)))
 
     def stop(self) -> None:
         """Hand out nothing more; clients are told to abandon what they do."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from penstock_server.engine import SimulationCounts
 from penstock_server.keys import StudyKeys
 from penstock_server.rank_status import RankStatus
 from penstock_server.ray_engine.actors import CoordinatorActor, RankActor
-from penstock_server.ray_engine.local_ray import START_TIMEOUT, EngineError, LocalRay, Watched
+from penstock_server.ray_engine.cluster import START_TIMEOUT, Cluster, EngineError
 
 ANSWER_SECONDS = 5.0  # that one look at how the actors stand may take
 COORDINATOR = "coordinator"
@@ -66,7 +67,7 @@ class Server:
         self,
         study: Study,
         directory: Path,
-        local: LocalRay,
+        cluster: Cluster,
         *,
         incarnation: int,
         keys: StudyKeys,
@@ -74,17 +75,17 @@ class Server:
         own_cores: tuple[int, ...],
     ) -> None:
         self.incarnation = incarnation
-        self._local = local
+        self._cluster = cluster
         self._silence = study.server.server_timeout
         self._heard = time.monotonic()
-        self._processes = Watched({})
+        self._processes = cluster.watch({}, {})
 
         def options(bundle: int) -> dict[str, Any]:
             return {
                 "num_cpus": 1,
                 "max_concurrency": 16,
                 "scheduling_strategy": PlacementGroupSchedulingStrategy(
-                    local.group, placement_group_bundle_index=bundle
+                    cluster.group, placement_group_bundle_index=bundle
                 ),
             }
 
@@ -94,7 +95,7 @@ class Server:
         )
         self._ranks: list[Any] = [
             ray.remote(RankActor)
-            .options(**options(1 + rank), num_gpus=local.gpus_per_rank)
+            .options(**options(1 + rank), num_gpus=cluster.gpus_per_rank)
             .remote(study, directory, rank, incarnation, keys, self._coordinator, threads, own_cores)
             for rank in range(study.training.ranks)
         ]
@@ -109,7 +110,9 @@ class Server:
         names = [COORDINATOR, *(f"rank {n}" for n in range(len(self._ranks)))]
         try:
             pids = ray.get([actor.pid.remote() for actor in actors], timeout=START_TIMEOUT)
-            self._processes = Watched(dict(zip(names, pids, strict=True)))
+            self._processes = self._cluster.watch(
+                dict(zip(names, pids, strict=True)), dict(zip(names, actors, strict=True))
+            )
             started = ray.get([rank.start.remote() for rank in self._ranks], timeout=START_TIMEOUT)
             endpoints, metrics, restored, warnings = zip(*started, strict=True)
             connecting = self._coordinator.start.remote(
@@ -137,7 +140,7 @@ class Server:
     def standing(self) -> Standing | None:
         """How it stands; None when it takes too long to answer this time."""
         coordinator = self._coordinator
-        asked = [coordinator.status.remote(), coordinator.given_up.remote()]
+        asked = [coordinator.status.remote(), coordinator.given_up.remote(socket.gethostname())]
         answers = self._ask([*asked, *(rank.status.remote() for rank in self._ranks)])
         if answers is None:
             return None
@@ -159,7 +162,7 @@ class Server:
         return Outcome(ranks, unique, control_error, coordinator)
 
     def worker_exited(self, pid: int, text: str) -> None:
-        self._coordinator.worker_exited.remote(pid, text)
+        self._coordinator.worker_exited.remote(socket.gethostname(), pid, text)
 
     def stop(self, reason: str) -> None:
         """End training with a checkpoint; returns at once."""
@@ -176,7 +179,7 @@ class Server:
         """Kill what is left of it: from then on nothing of this incarnation can write into the run directory."""
         self._processes.kill()
         self._processes.close()
-        if not self._local.died():
+        if not self._cluster.died():
             for actor in (self._coordinator, *self._ranks):
                 ray.kill(actor)  # Ray must learn that their places are free, also of those whose process we do not know
 
@@ -213,7 +216,7 @@ class Server:
         return self._death_seen() or ServerDied("ray", f"Ray has lost an actor: {first_line}")
 
     def _death_seen(self) -> ServerDied | None:
-        if daemon := self._local.died():
+        if daemon := self._cluster.died():
             return ServerDied("ray", f"{daemon} died")
         for name in self._processes.ended():
             kind = COORDINATOR if name == COORDINATOR else "rank"
