@@ -12,8 +12,8 @@ SIMULATIONS, HELD_OUT, STEPS = 32, 2, 25
 PARAMETERS = ("initial", "left", "right", "bottom", "top")
 
 
-def write_study(folder: Path, **solver: Any) -> Path:
-    """Simulations of about a second."""
+def write_study(folder: Path, pause: float = 0.04, **solver: Any) -> Path:
+    """Its simulations take 25 times `pause` seconds. solver: further keys of [solver]."""
     (folder / "paced_heat.py").write_text((Path(__file__).parents[1] / "paced_heat.py").read_text())
     study = {
         "study": {"name": "elastic", "seed": 5},
@@ -22,7 +22,7 @@ def write_study(folder: Path, **solver: Any) -> Path:
             "adapter": "paced_heat:PacedHeat",
             "simulations": SIMULATIONS,
             "validation_simulations": HELD_OUT,
-            "options": {"points": 16, "steps": STEPS, "pause": 0.04},
+            "options": {"points": 16, "steps": STEPS, "pause": pause},
             **solver,
         },
         "fields": {"T": {}},

@@ -28,7 +28,10 @@ class Hands:
         return self._out / "workers" / f"{name}.json"
 
     def start(self, connect: Path) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([*PENSTOCK, "worker", "--connect", str(connect)], cwd=ROOT)
+        patience = {"PENSTOCK_CONNECT_TIMEOUT": "200"}
+        process = subprocess.Popen(
+            [*PENSTOCK, "worker", "--connect", str(connect)], cwd=ROOT, env=os.environ | patience
+        )
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)
         return process
@@ -59,7 +62,7 @@ def test_workers_come_and_go_beside_the_studys_own(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with ExitStack() as stack:
         hands = Hands(out, stack)
-        with running("run", write_study(tmp_path, retries=2), "--out", out) as study:
+        with running("run", write_study(tmp_path, 0.1, retries=2), "--out", out) as study:
             wait_for(lambda: events(out, "finished"), 120)
             asked, killed, stays = (hands.add(name) for name in ("asked", "killed", "stays"))
             hands.busy(asked)
@@ -82,7 +85,7 @@ def test_workers_come_and_go_beside_the_studys_own(tmp_path: Path) -> None:
         # Before there is a server again: it finds the one that comes in the file that is written anew.
         waiting = hands.start(early)
         with running("resume", out) as study:
-            hands.busy(waiting)
+            wait_for(lambda: holds(out, waiting.pid), 200)
             late = hands.add("late")
             printed, _ = study.communicate(timeout=300)
             assert study.returncode == 0, printed
@@ -103,7 +106,10 @@ def _or_none(study: subprocess.Popen[str]) -> int | None:
 def test_a_study_without_workers_of_its_own_wastes_nothing_on_those_that_are_asked_to_go(tmp_path: Path) -> None:
     """`retries = 0`: a simulation that was handed back must not count as failed."""
     out = tmp_path / "run"
-    with ExitStack() as stack, running("run", write_study(tmp_path, concurrency=0, retries=0), "--out", out) as study:
+    with (
+        ExitStack() as stack,
+        running("run", write_study(tmp_path, 0.1, concurrency=0, retries=0), "--out", out) as study,
+    ):
         hands = Hands(out, stack)
         wait_for((out / "connect.json").exists, 120)
         assert [

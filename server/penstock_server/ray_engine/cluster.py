@@ -40,10 +40,11 @@ class Processes(Protocol):
 class Cluster(Protocol):
     """A Ray with a bundle of resources for the coordinator and one for each trainer rank.
 
-    group: the placement group of these bundles, from `start` on. gpus_per_rank: 0 or 1.
+    group: the placement group of these bundles, from `start` on. actor_options: for every actor in it. gpus_per_rank: 0 or 1.
     """
 
     group: Any
+    actor_options: dict[str, Any]
     gpus_per_rank: int
 
     def start(self) -> None:

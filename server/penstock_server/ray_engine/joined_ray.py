@@ -39,6 +39,7 @@ from penstock_server.ray_engine.local_ray import Watched
 NAMESPACE = "penstock"
 ANSWER_SECONDS = 5.0  # that a living actor may take to say so
 REMOVAL_SECONDS = 20.0
+KNOCK_SECONDS = 10.0
 SOON = 3.0  # seconds after which the wait for a place is worth a word
 
 
@@ -82,7 +83,9 @@ class JoinedRay:
     ) -> None:
         self._address, self._study, self._directory = address, study, directory
         # What is imported here, the study's own modules too, can be imported there.
-        self._environment = {**environment, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+        variables = {**environment, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+        # With each actor: as the job's, a Ray Client server of Ray 2.60 cannot set it up where its agent's port was left to chance.
+        self.actor_options = {"runtime_env": {"env_vars": variables}}
         self._threads, self._log, self._patience = threads, log, patience
         self._name = f"{study.study.name} in {directory}"
         self._here = True
@@ -95,13 +98,13 @@ class JoinedRay:
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")
         os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call that comes too late must not start a Ray
         try:
+            self._knock()
             with own_signal_handlers():
                 ray.init(
                     address=self._address,
                     namespace=NAMESPACE,
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
-                    runtime_env={"env_vars": self._environment},
                 )
         except Exception as error:
             raise RayFailed(
@@ -129,12 +132,18 @@ class JoinedRay:
 
     def stop(self) -> None:
         """Give the place back, with whatever runs there, and disconnect."""
-        if not ray.is_initialized():  # type: ignore[no-untyped-call]
+        if not ray.is_initialized():
             return
         with suppress(Exception):  # out of reach, perhaps; the cluster removes it by itself when it misses us
             self._remove(self._name)
         with own_signal_handlers():
             ray.shutdown()
+
+    def _knock(self) -> None:
+        """Ray looks ten minutes for a cluster that is not there; where the address says where it should be, that is soon known."""
+        host, colon, port = self._address.removeprefix("ray://").rpartition(":")
+        if colon:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
 
     def _take_place(self) -> None:
         study = self._study
@@ -158,7 +167,7 @@ class JoinedRay:
         host = self._study.server.host
         addresses = {str(node["NodeManagerAddress"]) for node in _nodes()}
         if host.startswith("127.") and not self._address.startswith("ray://"):
-            host = ray.util.get_node_ip_address()
+            host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         return {f"node:{host}": 0.001} if host in addresses else {}
 
     def _lacking(self, wanted: str) -> str:
@@ -209,9 +218,13 @@ class JoinedRay:
     def _on_node(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function of this package in the coordinator's place."""
         strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=0)
-        called = (
-            ray.remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote(*arguments)
-        )
+        options: dict[str, Any] = {
+            "num_cpus": 0,
+            "max_retries": 0,
+            "scheduling_strategy": strategy,
+            **self.actor_options,
+        }
+        called = ray.remote(function).options(**options).remote(*arguments)
         return ray.get([called], timeout=START_TIMEOUT)[0]
 
     def _remove(self, name: str) -> None:
@@ -272,7 +285,8 @@ def _describe(keys: str, host: str) -> tuple[str, str, str, str]:
             probe.bind((host, 0))
         except OSError as error:
             trouble = error.strerror or str(error)
-    return ray.util.get_node_ip_address(), _machine(), _fingerprint(Path(keys)), trouble
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return address, _machine(), _fingerprint(Path(keys)), trouble
 
 
 def _end(pids: Mapping[str, int]) -> None:

@@ -77,6 +77,7 @@ class LocalRay:
 
     def __init__(self, study: Study, directory: Path, environment: Mapping[str, str]) -> None:
         self._study, self._directory, self._environment = study, directory, dict(environment)
+        self.actor_options: dict[str, Any] = {}
         self._daemons = Watched({})
 
     def start(self) -> None:

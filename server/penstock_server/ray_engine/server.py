@@ -84,6 +84,7 @@ class Server:
             return {
                 "num_cpus": 1,
                 "max_concurrency": 16,
+                **cluster.actor_options,
                 "scheduling_strategy": PlacementGroupSchedulingStrategy(
                     cluster.group, placement_group_bundle_index=bundle
                 ),
