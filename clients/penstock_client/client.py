@@ -18,7 +18,7 @@ from penstock_client.connect_file import read_connect_file
 from penstock_client.control import Control
 from penstock_client.errors import ConnectError, PenstockError, Refused, ServerLost, WireError
 from penstock_client.heartbeat import Heartbeat
-from penstock_client.payloads import Assign, Hello
+from penstock_client.payloads import Assign, Finish, Hello, Outcome
 from penstock_client.simulation import Simulation
 from penstock_client.stream import Stream
 from penstock_client.transport import Transport
@@ -138,6 +138,12 @@ class Client:
         if simulation is None:
             raise ConnectError(f"the study has ended; simulation {wanted[0]} is not wanted any more")
         return simulation
+
+    def leave(self) -> None:
+        """Tell the server that this client goes: whatever it holds, or is about to be given, is no failure, and handed out again."""
+        blocked = sum(stream.blocked_seconds for stream in self._streams)
+        finish = Finish(Outcome.RETURNED, self._ranks, 0, "", blocked)
+        self._control.ask(self._base._replace(kind=Kind.FINISH), finish.pack(), self._check_server)
 
     def close(self) -> None:
         """Close every connection; a simulation that is not finished is handed out again by the server."""

@@ -46,7 +46,7 @@ def check_study(study: Study, *, here: bool = True) -> list[str]:
         solver, problems = _python_solver(study)
         problems += [*_parameters(study), *_entries(study), *_external_solver(study), *_fields(study, solver)]
         spec = _spec(study, solver)
-    problems += [*_model(study, spec, here), *_training(study, here), *_server(study)]
+    problems += [*_model(study, spec, here), *_training(study, here), *(_server(study) if here else ())]
     return list(dict.fromkeys(" ".join(problem.split()) for problem in problems))
 
 
@@ -145,6 +145,11 @@ def _python_solver(study: Study) -> tuple[Solver | None, list[str]]:
     if section.adapter is None or section.adapter in EXTERNAL:
         return None, []
     problems = []
+    if section.concurrency == 0 and study.study.engine == "inline":
+        problems.append(
+            "[solver] concurrency = 0: the inline engine advances a Python solver itself, and takes no workers; set 1 or more, or "
+            'engine = "ray"'
+        )
     if section.ranks > 1:
         problems.append(
             f"[solver] ranks = {section.ranks}: a Python solver runs in one process; set ranks = 1 and raise concurrency, "

@@ -37,6 +37,16 @@ Overrides = Annotated[
 ]
 
 
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Use a Ray that runs already, in place of one for this study: auto, HOST:PORT or ray://HOST:PORT.",
+        show_default=False,
+    ),
+]
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         print(f"penstock {installed_version('penstock')}")
@@ -52,10 +62,13 @@ def _root(
     del version
 
 
-def load_and_check(path: Path, overrides: list[str] | None, *, streamed: bool = False, here: bool = True) -> Study:
+def load_and_check(
+    path: Path, overrides: list[str] | None, *, streamed: bool = False, here: bool = True, server_here: bool = True
+) -> Study:
     """Read and check a study; StudyError with a line for each problem, warnings on stderr.
 
     streamed: its solver is wanted, whatever [training] source says. here: it is to run on this machine.
+    server_here: and so is its server.
     """
     from penstock.study_errors import StudyError
     from penstock.study_file import load_study
@@ -67,7 +80,7 @@ def load_and_check(path: Path, overrides: list[str] | None, *, streamed: bool = 
         study = study.model_copy(update={"training": study.training.model_copy(update={"source": None})})
     from penstock.check import check_study, warnings_for
 
-    problems = check_study(study, here=here)
+    problems = check_study(study, here=here and server_here)
     if problems:
         raise StudyError([f"{path}: {problem}" for problem in problems])
     for warning in warnings_for(study, here=here):
@@ -93,17 +106,18 @@ def run(
     study: StudyFile,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run directory; default: runs/<study>-<n>.")] = None,
     overrides: Overrides = None,
+    ray_address: RayAddress = None,
 ) -> None:
     """Run a study to its end."""
     from penstock.run_directory import default_directory
 
-    checked = load_and_check(study, overrides)
+    checked = load_and_check(study, overrides, server_here=ray_address is None)
     directory = out if out is not None else default_directory(checked.study.name)
     shown = display(checked)
     shown.log(f"study {checked.study.name}: run directory {directory}")
     from penstock.run import run_study
 
-    raise typer.Exit(run_study(checked, directory, shown))
+    raise typer.Exit(run_study(checked, directory, shown, ray_address=ray_address))
 
 
 @app.command()
@@ -120,7 +134,7 @@ def record(
 
 
 @app.command()
-def resume(directory: RunDirectory, overrides: Overrides = None) -> None:
+def resume(directory: RunDirectory, overrides: Overrides = None, ray_address: RayAddress = None) -> None:
     """Continue a study that was stopped, or that died, from its last checkpoint."""
     import json
 
@@ -135,10 +149,10 @@ def resume(directory: RunDirectory, overrides: Overrides = None) -> None:
     from penstock.slurm.state import expect_no_jobs
 
     expect_no_jobs(directory)
-    study = load_and_check(directory / "study.toml", overrides)
+    study = load_and_check(directory / "study.toml", overrides, server_here=ray_address is None)
     from penstock.run import run_study
 
-    raise typer.Exit(run_study(study, directory, display(study), resume=True))
+    raise typer.Exit(run_study(study, directory, display(study), resume=True, ray_address=ray_address))
 
 
 @app.command()

@@ -18,13 +18,15 @@ from penstock_client import PenstockError
 QUICK_SECONDS = 20.0  # a worker that dies sooner than this after its start has died quickly
 QUICK_DEATHS = 3  # so many in a row, and the launcher gives up
 BACKOFF_SECONDS = 0.5
+LEFT_SECONDS = 2.0  # after a worker has ended by itself, until it is known whether the study has
 GRACE_SECONDS = 4.0  # between SIGTERM and SIGKILL
 TAIL_BYTES = 2000
 HEAD_BYTES = 65536
 
 
 class LocalLauncher:
-    """Keeps up to `workers` processes running while there is something for them to do: workers, or what starts them elsewhere.
+    """Keeps up to `workers` processes running while there is something for them to do: workers, or what starts them elsewhere. One that was
+    asked to go (SIGTERM) is replaced, too.
 
     One thread waits for each process; nothing polls.
 
@@ -148,7 +150,8 @@ class LocalLauncher:
                 killed = process.pid in self._killed
                 self._killed.discard(process.pid)
             if code == 0:
-                return
+                self._stopping.wait(LEFT_SECONDS)
+                continue
             last_words = tail(log)
             self._on_exit(process.pid, code, last_words)
             if self._stopping.is_set():

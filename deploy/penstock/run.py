@@ -14,11 +14,12 @@ from penstock.check import is_python_solver
 from penstock.display import Display
 from penstock.launcher import LocalLauncher, worker_command
 from penstock.run_directory import LOGS, hold, prepare, renew
+from penstock.study_errors import StudyError
 from penstock.study_file import make_importable
 from penstock.threads import SOLVER_ENVIRONMENT, ThreadBudget, cores_for_the_rest, plan_threads, quiet_waiting
 from penstock_server.config import Study
 from penstock_server.engine import Engine, StudyStatus
-from penstock_server.plan import local_connect_file
+from penstock_server.plan import CONNECT_FILE, local_connect_file
 
 TICK = 0.5  # seconds between two looks at how the study stands
 STOP_PATIENCE = 6.0  # seconds that the engine has for its last checkpoint, of the ten that Ctrl-C may take
@@ -80,6 +81,7 @@ def run_study(
     display: Display,
     *,
     resume: bool = False,
+    ray_address: str | None = None,
     launch: Launch | None = None,
     cores: int | None = None,
     signals: Signals | None = None,
@@ -89,13 +91,21 @@ def run_study(
     Args:
         study: checked (`penstock.check.check_study`).
         out: its run directory, new or empty; with `resume`, the one it ran in before.
+        ray_address: of a Ray that runs already, in place of one for this study.
         launch: for workers that run elsewhere, in place of those on this machine.
         cores: that this process may use, where the system does not say. signals: to know afterwards which was received.
 
     Raises:
-        StudyError: `out` holds a study already, or one is running there.
+        StudyError: `out` holds a study already, or one is running there; a ray_address for a study that does not run on Ray.
         PenstockError: the server cannot be started.
     """
+    if ray_address is not None and engine_name(study) != "ray":
+        raise StudyError(
+            [
+                f"--ray-address {ray_address}: this study runs on engine {engine_name(study)!r}, which uses no Ray; leave it out"
+                + (', or set [study] engine = "ray"' if study.training.source is None else "")
+            ]
+        )
     with hold(out):
         renew(study, out) if resume else prepare(study, out)
         make_importable(study)
@@ -105,11 +115,12 @@ def run_study(
         signals = signals or Signals()
         with signals.caught(), cores_for_the_rest(budget):
             display.log(f"starting the server (engine: {engine_name(study)})")
-            engine = _make_engine(study, out, budget, resume, display.log)
+            engine = _make_engine(study, out, budget, resume, ray_address, display.log)
             report = serve(engine, out, display, signals, workers=_workers(study), launch=launch)
         display.report(report, out)
         if report["status"] == "stopped" and launch is None:
-            display.log(f"continue it with: penstock resume {out}")
+            joining = "" if ray_address is None else f" --ray-address {ray_address}"
+            display.log(f"continue it with: penstock resume {out}{joining}")
         return EXIT[report["status"]]
 
 
@@ -127,12 +138,14 @@ def _workers(study: Study) -> int:
     return 0 if study.training.source is not None or _solves_itself(study) else study.solver.concurrency
 
 
-def _make_engine(study: Study, out: Path, budget: ThreadBudget, resume: bool, log: Callable[[str], None]) -> Engine:
+def _make_engine(
+    study: Study, out: Path, budget: ThreadBudget, resume: bool, ray_address: str | None, log: Callable[[str], None]
+) -> Engine:
     # Here and not above: these import torch and ray, whose OpenMP reads its settings once.
     if engine_name(study) == "ray":
-        from penstock_server.ray_engine import RayEngine
+        from penstock_server.ray_engine import make_ray_engine
 
-        return RayEngine(study, out, threads=budget.training, own_cores=budget.own, log=log)
+        return make_ray_engine(study, out, threads=budget.training, own_cores=budget.own, address=ray_address, log=log)
     from penstock_server.checkpoint import load_latest_if_any
     from penstock_server.restore import CHECKPOINTS
 
@@ -197,6 +210,10 @@ def serve(
     signals.on_second = launcher.stop
     try:
         launcher.start()
+        if launch is None and workers == 0 and latest.wanted_workers:
+            display.log(
+                f"no workers are started here ([solver] concurrency = 0): start them with `penstock worker --connect {out / CONNECT_FILE}`"
+            )
         with display:
             _follow(engine, signals, show, display.log, stopping)
         launcher.stop()

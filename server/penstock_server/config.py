@@ -144,7 +144,8 @@ class SolverSection(Section):
 
     adapter: "openfoam", a built-in solver ("heat2d"), or "package.module:Class". command: any program that streams
     through PENSTOCK_CONNECT; "{name}" in an argument stands for a parameter. case: OpenFOAM template case, or the
-    command's working directory. options: passed to a built-in solver or class. ranks: MPI ranks per simulation. every:
+    command's working directory. options: passed to a built-in solver or class. concurrency: workers that Penstock starts, each for a
+    simulation at a time; 0: none, all come from elsewhere. ranks: MPI ranks per simulation. every:
     stream each n-th time step. retries: further attempts of a simulation that failed. on_failure: what becomes of one that has used
     them up: given up, or replaced by another point of the parameter space. wall_time: of one simulation.
     mesh_commands, application: how an OpenFOAM case is meshed and run (default: blockMesh; the case's controlDict).
@@ -155,7 +156,7 @@ class SolverSection(Section):
     case: str | None = None
     simulations: int = Field(gt=0)
     validation_simulations: int = Field(0, ge=0)
-    concurrency: int = Field(1, gt=0)
+    concurrency: int = Field(1, ge=0)
     ranks: int = Field(1, gt=0)
     every: int = Field(1, gt=0)
     retries: int = Field(2, ge=0)

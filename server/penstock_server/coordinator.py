@@ -335,8 +335,12 @@ class Coordinator:
             self._announced[client.id] = header, self._announce(Announce.unpack(payload))
             return self._serve_announced()
         if header.kind is Kind.FINISH:
-            self._current(header)
+            leaves = header.simulation == ANY_SIMULATION
+            if not leaves:
+                self._current(header)
             finish = _plausible(header, Finish.unpack(payload))
+            if leaves:
+                return self._leave(client, header, finish)
             return [self._answer(client, header, Kind.FINISHED, b""), *self._finish(client, header, finish)]
         raise WireError(f"{header.kind.name} is not for the coordinator")
 
@@ -483,16 +487,31 @@ class Coordinator:
             self._events.write("finished", simulation=number, attempt=header.attempt, steps=simulation.steps)
             return self._serve_parked()
         if finish.outcome is Outcome.RETURNED:
-            self._enter(number, "waiting")
-            self._waiting.appendleft(number)
-            self._events.write("returned", simulation=number, attempt=header.attempt)
-            return self._serve_parked()
+            return self._return(number)
         message = finish.message
         if finish.outcome is Outcome.EXITED:
             message = (
                 f"the solver ended without finishing its stream: does it load Penstock's client? {message}".strip()
             )
         return self._fail(number, message)
+
+    def _leave(self, client: KnownClient, header: Header, finish: Finish) -> list[Message]:
+        """A client goes that may hold a simulation, or waits for one, and cannot know which: its NEXT may just have been answered."""
+        if finish.outcome is not Outcome.RETURNED:
+            raise WireError(
+                f"FINISH of no simulation with outcome {finish.outcome.name}: expected RETURNED, from who leaves"
+            )
+        self.blocked_seconds += finish.blocked_seconds
+        number, client.may_leave = client.holds, True
+        out = [self._answer(client, header, Kind.FINISHED, b"")]
+        return out if number is None else [*out, *self._return(number)]
+
+    def _return(self, number: int) -> list[Message]:
+        """A simulation comes back unfinished, and is the next to be handed out."""
+        self._enter(number, "waiting")
+        self._waiting.appendleft(number)
+        self._events.write("returned", simulation=number, attempt=self._simulations[number].attempt)
+        return self._serve_parked()
 
     def _fail(self, number: int, message: str) -> list[Message]:
         simulation = self._simulations[number]

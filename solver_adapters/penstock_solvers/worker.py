@@ -88,7 +88,6 @@ class _Worker:
     def __init__(self, connect: Path) -> None:
         self._connect = connect
         self._client: Client | None = None
-        self._simulation: Simulation | None = None
         self._solver = ""  # as the server describes it
         self._serve: Serve | None = None
         self._resources = ExitStack()  # of the solver
@@ -117,7 +116,7 @@ class _Worker:
                 _say(
                     f"{error}; {'connecting anew' if given_up else f'waiting up to {patience:.0f} s for another server'}"
                 )
-                self._simulation = None
+                self._client = None
                 client.close()
 
     def _serve_study(self, client: Client) -> None:
@@ -126,15 +125,14 @@ class _Worker:
             self._serve = _server_of(json.loads(client.welcome.solver), self._connect, self._resources)
             self._solver = client.welcome.solver
         while (simulation := client.next_simulation()) is not None:
-            self._simulation = simulation
             self._serve(client, simulation)
 
     def hand_back(self) -> None:
-        """Return what is running. The server may be gone, too: then there is nobody to hand back to."""
-        if self._simulation is not None and not self._simulation.over:
+        """Return what is running, or has been given out meanwhile. The server may be gone, too: then there is nobody to hand back to."""
+        if self._client is not None:
             with suppress(PenstockError, _Leave):
                 signal.setitimer(signal.ITIMER_REAL, HAND_BACK_SECONDS)
-                self._simulation.hand_back()
+                self._client.leave()
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def close(self) -> None:

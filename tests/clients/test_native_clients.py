@@ -205,10 +205,11 @@ def check_melissa(server: LiveServer, simulation: int) -> None:
     [
         ("cc", "melissa.c", "penstock-melissa", [], 0),
         ("mpicc", "melissa.c", "penstock-melissa-mpi", ["-DWITH_MPI"], 4),
+        ("mpicc", "melissa.c", "penstock-melissa-mpi", ["-DWITH_MPI", "-DSINCE_0_7"], 1),
         ("mpifort", "melissa.f90", "penstock-melissa-mpi", [], 3),
         ("gfortran", "melissa_fixed.f", "penstock-melissa", [], 0),
     ],
-    ids=["c", "c-mpi", "fortran-mpi", "fortran-fixed-form"],
+    ids=["c", "c-mpi", "c-mpi-later-header", "fortran-mpi", "fortran-fixed-form"],
 )
 def test_a_solver_instrumented_for_melissa_streams_once_recompiled(
     sanitized: Installed, tmp_path: Path, compiler: str, source: str, package: str, options: list[str], ranks: int

@@ -45,7 +45,9 @@ def main() -> None:
         file.write(f"{os.getpid()}\n")
     with Client() as client:
         simulation = client.simulation()
-        solver = Slow(steps=int(os.environ.get("SOLVER_STEPS", "100")), pause=0.1)
+        solver = Slow(
+            steps=int(os.environ.get("SOLVER_STEPS", "100")), pause=float(os.environ.get("SOLVER_PAUSE", "0.1"))
+        )
         simulation.announce(**solver.fields)
         for step, (_, fields) in enumerate(solver.run(simulation.parameters)):
             simulation.send(step, **fields)

@@ -30,6 +30,7 @@ Make = Callable[..., Study]
         (2, 1, 2, 8, 2, 3),
         (2, 1, 1, 2, 2, 1),  # nothing is left: training shares a core rather than not run
         (64, 4, 1, 8, 8, 1),
+        (0, 1, 1, 8, 0, 8),  # workers elsewhere
         (1, 1, 16, 8, 1, 1),
     ],
 )

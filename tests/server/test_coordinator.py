@@ -219,6 +219,32 @@ def test_a_simulation_handed_back_is_not_a_failure(talk: Talk) -> None:
     assert talk.coordinator.counts().failed == 0
 
 
+def test_who_leaves_while_it_waits_or_before_it_knows_what_it_got_costs_nothing(talk: Talk, tmp_path: Path) -> None:
+    for name in (b"a", b"b", b"c", b"d", b"waits", b"other"):
+        talk.hello(name)
+    held = {name: talk.assigned(name) for name in (b"a", b"b", b"c", b"d")}
+    for name in (b"waits", b"other"):
+        assert talk.say(name, Kind.NEXT, simulation=ANY_SIMULATION) == []
+    returned = Finish(Outcome.RETURNED, 1, 0, "", 0.5).pack()
+    replies = talk.say(b"waits", Kind.FINISH, returned, ANY_SIMULATION)
+    assert [(p, h.kind) for p, h, _ in replies] == [(b"waits", Kind.FINISHED)]
+    # One that holds a simulation, whether its answer has reached it or not: the next in turn is given it, and not who has left.
+    replies = talk.say(b"a", Kind.FINISH, returned, ANY_SIMULATION)
+    assert [(p, h.kind) for p, h, _ in replies] == [(b"a", Kind.FINISHED), (b"other", Kind.ASSIGN)]
+    assert (replies[1][1].simulation, replies[1][1].attempt) == (held[b"a"][0], 2)
+    counts = talk.coordinator.counts()
+    assert (counts.running, counts.failed, talk.coordinator.blocked_seconds) == (4, 0, 1.0)
+    for name, (simulation, attempt) in {**held, b"other": (held[b"a"][0], 2)}.items():
+        heartbeat(talk, name, simulation, attempt, 8.0) if name != b"a" else None
+    talk.tick(15.0)
+    log = (tmp_path / "events.jsonl").read_text()
+    assert ('"client_lost"' in log, '"failed"' in log) == (False, False)
+    assert (
+        talk.refusal(talk.say(b"b", Kind.FINISH, Finish(Outcome.FAILED, 1, 0, "", 0.0).pack(), ANY_SIMULATION))[0]
+        is Reason.MALFORMED
+    )
+
+
 def test_a_silent_client_loses_what_it_held(talk: Talk) -> None:
     talk.hello(b"a")
     held = talk.assigned(b"a")

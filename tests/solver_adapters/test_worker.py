@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,14 @@ PATIENCE = 60.0
 SOLVERS = Path(__file__).parents[1] / "deploy"  # slow_solver.py
 SIMULATIONS, STEPS = 3, 10
 SLOW: dict[str, Any] = {"adapter": "slow_solver:Slow", "options": {"steps": STEPS, "pause": 0.05}}
+SLOWER: dict[str, Any] = {**SLOW, "options": {"steps": STEPS, "pause": 0.4}}
 PROGRAM: dict[str, Any] = {"command": [sys.executable, "slow_solver.py"]}
 
 
 @contextmanager
 def server(directory: Path, solver: dict[str, Any], **options: Any) -> Iterator[LiveServer]:
-    with live_server(
-        directory, {"u": {}}, simulations=SIMULATIONS, retries=5, solver=solver, files=SOLVERS, **options
-    ) as live:
+    options = {"retries": 5, **options}
+    with live_server(directory, {"u": {}}, simulations=SIMULATIONS, solver=solver, files=SOLVERS, **options) as live:
         yield live
 
 
@@ -155,3 +156,30 @@ def test_a_worker_over_a_network_that_is_cut_while_it_simulates(tmp_path: Path) 
             proxy.accept()
         ended(process, 0)
         whole(live)
+
+
+def assignments(live: LiveServer) -> list[dict[str, Any]]:
+    lines = (live.directory / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == "assigned"]
+
+
+@pytest.mark.parametrize("solver", [SLOWER, PROGRAM], ids=["solver in the worker", "solver as a process"])
+def test_a_worker_that_is_asked_to_go_takes_no_simulation_with_it(solver: dict[str, Any], tmp_path: Path) -> None:
+    """Neither the one that it runs, nor the one that it would have been given next; the server learns it at once."""
+    environment = {"SOLVER_PIDS": str(tmp_path / "pids"), "SOLVER_STEPS": str(STEPS), "SOLVER_PAUSE": "0.4"}
+    with server(tmp_path / "run", solver, retries=0) as live, ExitStack() as stack:
+        working = [stack.enter_context(worker(live.connect, **environment)) for _ in range(SIMULATIONS)]
+        until(lambda: len(assignments(live)) == SIMULATIONS)
+        idle = stack.enter_context(worker(live.connect, **environment))
+        until(lambda: f'"pid": {idle.pid}' in (live.directory / "events.jsonl").read_text())
+        for process in (idle, working[0]):
+            process.send_signal(signal.SIGTERM)
+            ended(process, 0)
+        after = stack.enter_context(worker(live.connect, **environment))
+        until(lambda: len(assignments(live)) > SIMULATIONS)
+        (again,) = assignments(live)[SIMULATIONS:]
+        assert (again["pid"], again["attempt"]) == (after.pid, 2)
+        for process in (*working[1:], after):
+            ended(process, 0)
+        whole(live)
+        assert live.engine.status().simulations.failed == 0

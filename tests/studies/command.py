@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,19 @@ def started(*arguments: str | Path) -> subprocess.Popen[str]:
         process_group=0,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
+
+
+@contextmanager
+def running(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """A command, as `started`; nothing of it stays where the test fails."""
+    process = started(*arguments)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def report(out: Path) -> dict[str, Any]:

@@ -6,15 +6,14 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import tomli_w
-from command import events, penstock, report, started, wait_for
+from command import events, penstock, report, running, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(550)]
 
@@ -45,19 +44,6 @@ def write_study(folder: Path, **training: Any) -> Path:
     path = folder / "study.toml"
     path.write_text(tomli_w.dumps(study))
     return path
-
-
-@contextmanager
-def running(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """A command; nothing of it stays where the test fails."""
-    process = started(*arguments)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 def server_pid(out: Path, what: str) -> int:
@@ -145,7 +131,6 @@ def test_a_server_killed_at_any_moment_goes_on_where_it_was(tmp_path: Path) -> N
     accounted(out, incarnations=4)
     outages = report(out)["outages"]
     assert {outage["kind"] for outage in outages} == {"server"}
-    assert (
-        1 <= len(outages) <= 3
-    )  # an outage ends with a batch, and one may have been drawn before the second kill, or the third
+    # An outage ends with a batch, and one may have been drawn before the second kill, or the third.
+    assert 1 <= len(outages) <= 3
     assert not (out / ".ray").exists()

@@ -1,5 +1,6 @@
 /* The calls of Melissa's client API, over libpenstock: a solver that was instrumented for Melissa streams to Penstock
- * once it is compiled against this header and linked with libpenstock_melissa (with MPI: libpenstock_melissa_mpi).
+ * once it is compiled against this header and linked with libpenstock_melissa (with MPI: libpenstock_melissa_mpi). It is
+ * installed under both names that solvers include, melissa_api.h and (since Melissa 0.7) melissa/api.h.
  *
  * A field is a vector of doubles, each MPI rank's part after that of the rank before. All fields are initialised before
  * the first is sent; each is sent once per time step, all fields of a time step before any of the next. Time steps are

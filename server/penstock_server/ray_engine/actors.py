@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,8 +123,8 @@ class CoordinatorActor:
 
         self._loop.post(note)
 
-    def worker_exited(self, pid: int, message: str) -> None:
-        self._loop.post(lambda: self._after(self._coordinator.worker_exited(socket.gethostname(), pid, message)))
+    def worker_exited(self, host: str, pid: int, message: str) -> None:
+        self._loop.post(lambda: self._after(self._coordinator.worker_exited(host, pid, message)))
 
     def stop(self) -> None:
         """Hand out nothing more; clients are told to abandon what they do."""

@@ -1,4 +1,4 @@
-"""The Ray engine: starts Ray and the server on this machine, starts them again when they die, and follows the study to its end."""
+"""The Ray engine: starts the server on Ray, starts it again when it dies, and follows the study to its end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from penstock_server.keys import open_keys
 from penstock_server.outages import Outages
 from penstock_server.plan import next_incarnation
 from penstock_server.rank_status import RankStatus
-from penstock_server.ray_engine.local_ray import EngineError, LocalRay, RayFailed
+from penstock_server.ray_engine.cluster import Cluster, EngineError, RayFailed
+from penstock_server.ray_engine.joined_ray import JoinedRay
+from penstock_server.ray_engine.local_ray import LocalRay
 from penstock_server.ray_engine.server import Outcome, Server, ServerDied, Standing
 from penstock_server.report import build_report, study_outcome, study_status, write_report
 
@@ -24,7 +26,7 @@ STOP_TIMEOUT = 60.0
 
 
 class RayEngine:
-    """Runs one study on a Ray that it starts on this machine; see `penstock_server.engine.Engine`.
+    """Runs one study on a Ray that it starts on this machine, or on one that runs already; see `penstock_server.engine.Engine`.
 
     When the coordinator, a trainer rank or Ray itself dies, whatever is left of the server is ended and all of it started again from the
     last whole checkpoint under the next incarnation, at most `[server] max_restarts` times. A failure that an actor reports
@@ -33,7 +35,7 @@ class RayEngine:
     Args:
         study, directory: what runs, and where its run directory is. threads: CPU threads of each trainer rank.
         own_cores: the cores, by number, that the training threads alone run on; empty: wherever this process may.
-        log: told what the user should know.
+        address: of a Ray that runs already (`JoinedRay`); None: a Ray of its own. log: told what the user should know.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class RayEngine:
         *,
         threads: int,
         own_cores: tuple[int, ...] = (),
+        address: str | None = None,
         log: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self._study, self._directory, self._log = study, directory.absolute(), log
@@ -55,7 +58,12 @@ class RayEngine:
             for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT")
             if name in os.environ
         }
-        self._ray = LocalRay(study, self._directory, {**environment, "OMP_NUM_THREADS": str(threads)})
+        environment["OMP_NUM_THREADS"] = str(threads)
+        self._ray: Cluster = (
+            LocalRay(study, self._directory, environment)
+            if address is None
+            else JoinedRay(address, study, self._directory, environment, threads=threads, log=log)
+        )
         self._keys = open_keys(self._directory)
         self._events = EventLog(self._directory / "events.jsonl")
         self._outages = Outages(self._directory)

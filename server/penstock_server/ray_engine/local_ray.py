@@ -10,31 +10,21 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group
 
-from penstock_client.errors import PenstockError
 from penstock_server.config import Study
 from penstock_server.ray_engine import leftovers
+from penstock_server.ray_engine.cluster import START_TIMEOUT, RayFailed, end_leftovers, own_signal_handlers
 
 OBJECT_STORE_BYTES = 80 * 2**20  # Ray's smallest: no field ever goes through it
-START_TIMEOUT = 120.0
 GUARD_PATIENCE = 2 * leftovers.PATIENCE
 DAEMONS = ("gcs_server", "raylet")  # without which no actor can be started or called
-
-
-class EngineError(PenstockError):
-    """The server could not be started."""
-
-
-class RayFailed(EngineError):
-    """Ray itself could not be started: it may work another time."""
 
 
 class Watched:
@@ -79,7 +69,7 @@ class Watched:
 
 
 class LocalRay:
-    """Started for one study, with a bundle of resources for its coordinator and one for each trainer rank.
+    """A `Cluster` that is started for one study, with a bundle of resources for its coordinator and one for each trainer rank.
 
     Args:
         directory: the run directory, absolute. environment: of the actors, laid over this process's.
@@ -87,6 +77,7 @@ class LocalRay:
 
     def __init__(self, study: Study, directory: Path, environment: Mapping[str, str]) -> None:
         self._study, self._directory, self._environment = study, directory, dict(environment)
+        self.actor_options: dict[str, Any] = {}
         self._daemons = Watched({})
 
     def start(self) -> None:
@@ -96,11 +87,7 @@ class LocalRay:
             EngineError: something of an earlier server of this run directory runs on and cannot be ended.
             RayFailed: Ray does not start.
         """
-        if left := leftovers.clean_up(self._directory):
-            raise EngineError(
-                f"{self._directory}: processes {', '.join(map(str, left))} of the server before still run and cannot be ended: "
-                "expected none, since they may write into the run directory; end them, then try again"
-            )
+        end_leftovers(self._directory)
         # A folder of our own: short, because socket paths are limited to 107 characters.
         self._folder = Path(tempfile.mkdtemp(prefix=leftovers.PREFIX))
         (self._folder / leftovers.OWNER_FILE).write_text(str(self._directory))
@@ -112,7 +99,7 @@ class LocalRay:
             start_new_session=True,
         )
         try:
-            with _own_signal_handlers():
+            with own_signal_handlers():
                 self._init()
         except Exception as error:
             self.stop()
@@ -122,12 +109,16 @@ class LocalRay:
         """What has died of Ray itself; "" while all is well."""
         return next((f"Ray's {name} (pid {self._daemons.pid(name)})" for name in self._daemons.ended()), "")
 
+    def watch(self, pids: Mapping[str, int], _actors: Mapping[str, Any]) -> Watched:
+        """The kernel knows of a death within half a second; Ray takes longer."""
+        return Watched(pids)
+
     def stop(self) -> None:
         """End it with everything it has started, and remove its folder; whatever state it is in."""
         if self._daemons.ended():
             # Where the gcs_server is dead, Ray's own shutdown leaves its agents, and would end this process if it took a minute.
             leftovers.end_writers(self._folder, os.getpid())
-        with _own_signal_handlers():
+        with own_signal_handlers():
             ray.shutdown()
         self._daemons.close()
         self._daemons = Watched({})
@@ -172,15 +163,3 @@ def _children(parent: int) -> Iterator[tuple[int, str]]:
                 before, _, after = (process / "stat").read_text().rpartition(")")
                 if int(after.split()[1]) == parent:
                     yield int(process.name), before.partition("(")[2]
-
-
-@contextmanager
-def _own_signal_handlers() -> Iterator[None]:
-    """Ray installs handlers of its own; afterwards ours are back."""
-    main = threading.current_thread() is threading.main_thread()
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} if main else {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from penstock_server.engine import SimulationCounts
 from penstock_server.keys import StudyKeys
 from penstock_server.rank_status import RankStatus
 from penstock_server.ray_engine.actors import CoordinatorActor, RankActor, RankStarted
-from penstock_server.ray_engine.local_ray import START_TIMEOUT, EngineError, LocalRay, Watched
+from penstock_server.ray_engine.cluster import START_TIMEOUT, Cluster, EngineError
 
 ANSWER_SECONDS = 5.0  # that one look at how the actors stand may take
 COORDINATOR = "coordinator"
@@ -67,7 +68,7 @@ class Server:
         self,
         study: Study,
         directory: Path,
-        local: LocalRay,
+        cluster: Cluster,
         *,
         incarnation: int,
         keys: StudyKeys,
@@ -75,17 +76,18 @@ class Server:
         own_cores: tuple[int, ...],
     ) -> None:
         self.incarnation = incarnation
-        self._local = local
+        self._cluster = cluster
         self._silence = study.server.server_timeout
         self._heard = time.monotonic()
-        self._processes = Watched({})
+        self._processes = cluster.watch({}, {})
 
         def options(bundle: int) -> dict[str, Any]:
             return {
                 "num_cpus": 1,
                 "max_concurrency": 16,
+                **cluster.actor_options,
                 "scheduling_strategy": PlacementGroupSchedulingStrategy(
-                    local.group, placement_group_bundle_index=bundle
+                    cluster.group, placement_group_bundle_index=bundle
                 ),
             }
 
@@ -95,7 +97,7 @@ class Server:
         )
         self._ranks: list[Any] = [
             ray.remote(RankActor)
-            .options(**options(1 + rank), num_gpus=local.gpus_per_rank)
+            .options(**options(1 + rank), num_gpus=cluster.gpus_per_rank)
             .remote(study, directory, rank, incarnation, keys, self._coordinator, threads, own_cores)
             for rank in range(study.training.ranks)
         ]
@@ -110,7 +112,9 @@ class Server:
         names = [COORDINATOR, *(f"rank {n}" for n in range(len(self._ranks)))]
         try:
             pids = ray.get([actor.pid.remote() for actor in actors], timeout=START_TIMEOUT)
-            self._processes = Watched(dict(zip(names, pids, strict=True)))
+            self._processes = self._cluster.watch(
+                dict(zip(names, pids, strict=True)), dict(zip(names, actors, strict=True))
+            )
             started: list[RankStarted] = ray.get([rank.start.remote() for rank in self._ranks], timeout=START_TIMEOUT)
             connecting = self._coordinator.start.remote(
                 self._ranks,
@@ -141,7 +145,7 @@ class Server:
     def standing(self) -> Standing | None:
         """How it stands; None when it takes too long to answer this time."""
         coordinator = self._coordinator
-        asked = [coordinator.status.remote(), coordinator.given_up.remote()]
+        asked = [coordinator.status.remote(), coordinator.given_up.remote(socket.gethostname())]
         answers = self._ask([*asked, *(rank.status.remote() for rank in self._ranks)])
         if answers is None:
             return None
@@ -163,7 +167,7 @@ class Server:
         return Outcome(ranks, unique, control_error, coordinator)
 
     def worker_exited(self, pid: int, text: str) -> None:
-        self._coordinator.worker_exited.remote(pid, text)
+        self._coordinator.worker_exited.remote(socket.gethostname(), pid, text)
 
     def stop(self, reason: str) -> None:
         """End training with a checkpoint; returns at once."""
@@ -180,7 +184,7 @@ class Server:
         """Kill what is left of it: from then on nothing of this incarnation can write into the run directory."""
         self._processes.kill()
         self._processes.close()
-        if not self._local.died():
+        if not self._cluster.died():
             for actor in (self._coordinator, *self._ranks):
                 ray.kill(actor)  # Ray must learn that their places are free, also of those whose process we do not know
 
@@ -217,7 +221,7 @@ class Server:
         return self._death_seen() or ServerDied("ray", f"Ray has lost an actor: {first_line}")
 
     def _death_seen(self) -> ServerDied | None:
-        if daemon := self._local.died():
+        if daemon := self._cluster.died():
             return ServerDied("ray", f"{daemon} died")
         for name in self._processes.ended():
             kind = COORDINATOR if name == COORDINATOR else "rank"

@@ -1,11 +1,14 @@
-/* A solver that is instrumented for Melissa: two fields, each rank its part. Penstock's own test program; -DWITH_MPI.
+/* A solver that is instrumented for Melissa: two fields, each rank its part. Penstock's own test program; -DWITH_MPI,
+ * and -DSINCE_0_7 for the header's later name. Its communicator is the part of MPI_COMM_WORLD that is this program.
  * Usage: melissa A STEPS POINTS [fail_at=N | badly]
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef WITH_MPI
+#ifdef SINCE_0_7
+#include <melissa/api.h>
+#elif defined WITH_MPI
 #include <melissa_api.h>
 #else
 #include <melissa_api_no_mpi.h>
@@ -15,9 +18,14 @@ int main(int argc, char **argv)
 {
     int rank = 0, ranks = 1;
 #ifdef WITH_MPI
+    int *program = NULL, set = 0;
+    MPI_Comm comm;
     MPI_Init(&argc, &argv);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
+    MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_APPNUM, &program, &set);
+    MPI_Comm_split(MPI_COMM_WORLD, *program, rank, &comm);
+    MPI_Comm_rank(comm, &rank);
+    MPI_Comm_size(comm, &ranks);
 #endif
     const double a = atof(argv[1]);
     const int steps = atoi(argv[2]), points = atoi(argv[3]);
@@ -26,8 +34,8 @@ int main(int argc, char **argv)
     double *temperature = malloc((size_t)(mine + 1) * sizeof *temperature);
     double *pressure = malloc((size_t)(2 * mine + 1) * sizeof *pressure);
 #ifdef WITH_MPI
-    melissa_init("temperature", mine, MPI_COMM_WORLD);
-    melissa_init("pressure", 2 * mine, MPI_COMM_WORLD);
+    melissa_init("temperature", mine, comm);
+    melissa_init("pressure", 2 * mine, comm);
 #else
     melissa_init_no_mpi("temperature", mine);
     melissa_init_no_mpi("pressure", 2 * mine);

@@ -3,7 +3,7 @@ program melissa
   use, intrinsic :: iso_c_binding
   use mpi
   implicit none
-  include "melissa_api.f90"
+  include "melissa/api.f90"
   character(kind=c_char, len=12) :: temperature_name = c_char_"temperature" // c_null_char
   character(kind=c_char, len=9) :: pressure_name = c_char_"pressure" // c_null_char
   character(len=64) :: argument

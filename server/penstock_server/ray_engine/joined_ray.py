@@ -1,0 +1,322 @@
+"""A Ray that runs already, here or on other machines: a place on it for one study, given back afterwards; Ray itself is let alone."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_placement_group,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from penstock_server.config import Study
+from penstock_server.keys import KEYS_FILE
+from penstock_server.ray_engine.cluster import (
+    START_TIMEOUT,
+    EngineError,
+    Processes,
+    RayFailed,
+    end_leftovers,
+    own_signal_handlers,
+)
+from penstock_server.ray_engine.local_ray import Watched
+
+NAMESPACE = "penstock"
+ANSWER_SECONDS = 5.0  # that a living actor may take to say so
+REMOVAL_SECONDS = 20.0
+KNOCK_SECONDS = 10.0
+SOON = 3.0  # seconds after which the wait for a place is worth a word
+
+
+@dataclass(frozen=True)
+class Node:
+    """What the server's node says of itself.
+
+    address: by which Ray knows it. machine: the same for processes that reach each other on 127.0.0.1.
+    keys: a digest of the study's keys.json there. trouble: why no socket can listen on [server] host there, "" where one can.
+    """
+
+    address: str
+    machine: str
+    keys: str
+    trouble: str
+
+
+class JoinedRay:
+    """A `Cluster` on a Ray that somebody else has started and will end.
+
+    Coordinator and trainer ranks go to one node, since [server] host is one address: to the node that has it, to this machine where it
+    is a loopback address.
+
+    Args:
+        address: "auto", "HOST:PORT" of its GCS, or "ray://HOST:PORT" of a Ray Client server.
+        directory: the run directory, absolute, which that node must see. environment: of the actors, laid over the cluster's own.
+        threads: of each trainer rank, for each of which a core is asked for. log: told what the user should know.
+        patience: seconds that the cluster has to give what the study asks for.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        study: Study,
+        directory: Path,
+        environment: Mapping[str, str],
+        *,
+        threads: int,
+        log: Callable[[str], None] = lambda _line: None,
+        patience: float = START_TIMEOUT,
+    ) -> None:
+        self._address, self._study, self._directory = address, study, directory
+        # What is imported here, the study's own modules too, can be imported there.
+        variables = {**environment, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+        # With each actor: as the job's, a Ray Client server of Ray 2.60 cannot set it up where its agent's port was left to chance.
+        self.actor_options = {"runtime_env": {"env_vars": variables}}
+        self._threads, self._log, self._patience = threads, log, patience
+        self._name = f"{study.study.name} in {directory}"
+        self._here = True
+
+    def start(self) -> None:
+        """Connect, end what an earlier server of this run directory has left, and take a place."""
+        end_leftovers(self._directory)
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        # By default Ray ends this process when the cluster's gcs_server has been out of reach for a minute.
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")
+        os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call that comes too late must not start a Ray
+        try:
+            self._knock()
+            with own_signal_handlers():
+                ray.init(
+                    address=self._address,
+                    namespace=NAMESPACE,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                )
+        except Exception as error:
+            raise RayFailed(
+                f'--ray-address {self._address}: no Ray answers there that this one can join ({_first_line(error)}); expected "auto", '
+                '"HOST:PORT" or "ray://HOST:PORT" of a cluster with the same versions of Python and Ray: see `ray status`, or leave '
+                "--ray-address out"
+            ) from error
+        try:
+            self._remove(self._name)
+            self._take_place()
+        except RayError as error:
+            self.stop()
+            raise RayFailed(f"--ray-address {self._address}: the Ray cluster fails: {_first_line(error)}") from error
+        except BaseException:
+            self.stop()
+            raise
+
+    def died(self) -> str:
+        """Not known: what has become of the actors tells."""
+        return ""
+
+    def watch(self, pids: Mapping[str, int], actors: Mapping[str, Any]) -> Processes:
+        """On this machine the kernel knows best; elsewhere Ray must be asked."""
+        return Watched(pids) if self._here else RemoteProcesses(pids, actors, self._on_node)
+
+    def stop(self) -> None:
+        """Give the place back, with whatever runs there, and disconnect."""
+        if not ray.is_initialized():
+            return
+        with suppress(Exception):  # out of reach, perhaps; the cluster removes it by itself when it misses us
+            self._remove(self._name)
+        with own_signal_handlers():
+            ray.shutdown()
+
+    def _knock(self) -> None:
+        """Ray looks ten minutes for a cluster that is not there; where the address says where it should be, that is soon known."""
+        host, colon, port = self._address.removeprefix("ray://").rpartition(":")
+        if colon:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+
+    def _take_place(self) -> None:
+        study = self._study
+        ranks, device = study.training.ranks, study.training.device
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        wants_gpus = device.startswith("cuda") or (device == "auto" and resources.get("GPU", 0) >= ranks)
+        self.gpus_per_rank = int(wants_gpus)
+        of_rank = {"CPU": float(self._threads), **({"GPU": 1.0} if wants_gpus else {})}
+        bundles = [{"CPU": 1.0, **self._pin()}, *(dict(of_rank) for _ in range(ranks))]
+        group: PlacementGroup = placement_group(bundles, strategy="STRICT_PACK", name=self._name)
+        self.group: Any = group
+        wanted = _shown({k: sum(b.get(k, 0.0) for b in bundles) for k in ("CPU", "GPU")})
+        if not group.wait(min(SOON, self._patience)):
+            self._log(f"waiting up to {self._patience:.0f} s for the Ray cluster to give {wanted} on one node")
+            if not group.wait(self._patience):
+                raise RayFailed(self._lacking(wanted))
+        self._check_node(self._ask_node())
+
+    def _pin(self) -> dict[str, float]:
+        """What makes Ray choose the node that [server] host names, where it knows one by that address."""
+        host = self._study.server.host
+        addresses = {str(node["NodeManagerAddress"]) for node in _nodes()}
+        if host.startswith("127.") and not self._address.startswith("ray://"):
+            host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        return {f"node:{host}": 0.001} if host in addresses else {}
+
+    def _lacking(self, wanted: str) -> str:
+        """Why there is no place, for whoever can do something about it."""
+        pinned = f' (the one that [server] host = "{self._study.server.host}" names)' if self._pin() else ""
+        nodes = ", ".join(f"{n['NodeManagerAddress']} has {_shown(n['Resources'])}" for n in _nodes()) or "none"
+        free = _shown(ray.available_resources())  # type: ignore[no-untyped-call]
+        return (
+            f"--ray-address {self._address}: the Ray cluster has not given {wanted} on one node{pinned} within {self._patience:.0f} s; "
+            f"its nodes: {nodes}; free in all: {free}. Wait until others are done, lower [training] threads or ranks, or give it a "
+            "node that has them"
+        )
+
+    def _ask_node(self) -> Node:
+        keys = self._directory / KEYS_FILE
+        try:
+            return Node(*self._on_node(_describe, str(keys), self._study.server.host))
+        except RayError as error:
+            raise EngineError(
+                f"--ray-address {self._address}: Penstock cannot run on the node that Ray has chosen ({_first_line(error)}): expected the "
+                "same Penstock and its extra `server` there as here"
+            ) from error
+
+    def _check_node(self, node: Node) -> None:
+        """Raises EngineError where the server could not do its work on that node."""
+        host, self._here = self._study.server.host, node.machine == _machine()
+        if not self._here and host.startswith("127."):
+            raise EngineError(
+                f'[server] host = "{host}": Ray runs the server on its node {node.address}, and nobody reaches that address there but '
+                f'itself: expected an address of that node; set host = "{node.address}", and read docs/security.md'
+            )
+        if node.trouble:
+            raise EngineError(
+                f'[server] host = "{host}": the Ray node {node.address} cannot listen there ({node.trouble}): expected one of its own '
+                f'addresses; set host = "{node.address}"'
+            )
+        if node.keys != _fingerprint(self._directory / KEYS_FILE):
+            raise EngineError(
+                f"{self._directory}: is not there on the Ray node {node.address}, or is another folder, or another user's: expected a run "
+                "directory that all nodes see and the same user everywhere; give --out on a shared file system"
+            )
+        if self._study.training.own_cores and not self._here:
+            raise EngineError(
+                f"[training] own_cores = true: the trainer ranks run on the Ray node {node.address}, whose cores are not this machine's; "
+                "set own_cores = false"
+            )
+
+    def _on_node(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function of this package in the coordinator's place."""
+        strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=0)
+        options: dict[str, Any] = {
+            "num_cpus": 0,
+            "max_retries": 0,
+            "scheduling_strategy": strategy,
+            **self.actor_options,
+        }
+        called = ray.remote(function).options(**options).remote(*arguments)
+        return ray.get([called], timeout=START_TIMEOUT)[0]
+
+    def _remove(self, name: str) -> None:
+        """Give a place back: Ray kills whoever works there. Returns when it is done."""
+        try:
+            group = get_placement_group(name)
+        except ValueError:
+            return
+        remove_placement_group(group)
+        deadline = time.monotonic() + REMOVAL_SECONDS
+        while placement_group_table(group).get("state", "REMOVED") != "REMOVED":
+            if time.monotonic() > deadline:
+                raise RayFailed(
+                    f"the Ray cluster has not removed the placement group {name!r} within {REMOVAL_SECONDS:.0f} s"
+                )
+            time.sleep(0.1)
+
+
+class RemoteProcesses:
+    """Actors on another machine: Ray says which of them it has lost, and a task on their node ends what is left."""
+
+    def __init__(self, pids: Mapping[str, int], actors: Mapping[str, Any], on_node: Callable[..., Any]) -> None:
+        self._pids, self._actors, self._on_node = dict(pids), dict(actors), on_node
+        self._lost: list[str] = []
+
+    def ended(self, patience: float = 0.0) -> list[str]:
+        """Whom Ray has lost; it is asked where there is time."""
+        for name, actor in self._actors.items() if patience and not self._lost else ():
+            try:
+                ray.get(actor.pid.remote(), timeout=ANSWER_SECONDS)
+            except RayActorError:
+                self._lost.append(name)
+            except GetTimeoutError:
+                continue  # busy, or frozen: silence is judged elsewhere
+        return list(self._lost)
+
+    def kill(self) -> None:
+        if self._pids:
+            with suppress(RayError):  # the node is gone, and they with it
+                self._on_node(_end, self._pids)
+
+    def close(self) -> None:
+        self._actors = {}
+
+    def pid(self, name: str) -> int:
+        return self._pids[name]
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _describe(keys: str, host: str) -> tuple[str, str, str, str]:
+    """The fields of `Node`; runs on the node."""
+    trouble = ""
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            trouble = error.strerror or str(error)
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return address, _machine(), _fingerprint(Path(keys)), trouble
+
+
+def _end(pids: Mapping[str, int]) -> None:
+    """Kill those that are still Ray's, and wait until they have ended; runs on the node."""
+    still = {}
+    for name, pid in pids.items():
+        with suppress(OSError):
+            if (Path("/proc") / str(pid) / "cmdline").read_bytes().startswith(b"ray::"):
+                still[name] = pid
+    processes = Watched(still)
+    processes.kill()
+    processes.close()
+
+
+def _machine() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {Path('/proc/self/ns/net').stat().st_ino}"
+
+
+def _fingerprint(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _shown(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{resources[k]:g} {k}" for k in ("CPU", "GPU") if resources.get(k)) or "no CPU"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(getattr(error, "cause", None) or error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,47 @@
+"""A study that lasts long enough for workers, servers and clusters to come and go meanwhile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from command import report
+
+SIMULATIONS, HELD_OUT, STEPS = 32, 2, 25
+PARAMETERS = ("initial", "left", "right", "bottom", "top")
+
+
+def write_study(folder: Path, pause: float = 0.04, **solver: Any) -> Path:
+    """Its simulations take 25 times `pause` seconds. solver: further keys of [solver]."""
+    (folder / "paced_heat.py").write_text((Path(__file__).parents[1] / "paced_heat.py").read_text())
+    study = {
+        "study": {"name": "elastic", "seed": 5},
+        "parameters": {name: [100.0, 500.0] for name in PARAMETERS},
+        "solver": {
+            "adapter": "paced_heat:PacedHeat",
+            "simulations": SIMULATIONS,
+            "validation_simulations": HELD_OUT,
+            "options": {"points": 16, "steps": STEPS, "pause": pause},
+            **solver,
+        },
+        "fields": {"T": {}},
+        "buffer": {"capacity": 300, "watermark": 20},
+        "model": {"hidden": [32]},
+        "training": {"batch_size": 10, "device": "cpu", "threads": 1, "checkpoint_every": "2 s"},
+        "server": {"heartbeat": "500 ms", "server_timeout": "60 s", "client_timeout": "5 s"},
+    }
+    path = folder / "study.toml"
+    path.write_text(tomli_w.dumps(study))
+    return path
+
+
+def accounted(out: Path) -> dict[str, Any]:
+    """Its report; each sample has come, and was trained on, once."""
+    done = report(out)
+    assert done["status"] == "finished", done["message"]
+    samples, simulations = done["samples"], done["simulations"]
+    assert samples["expected"] == samples["unique"] == samples["trained_unique"] == SIMULATIONS * STEPS
+    assert samples["rejected"] == 0
+    assert (simulations["finished"], simulations["failed"]) == (SIMULATIONS + HELD_OUT, 0)
+    return done
