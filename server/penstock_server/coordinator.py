@@ -7,7 +7,6 @@ depend on how many simulations the study has.
 
 from __future__ import annotations
 
-from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
@@ -18,12 +17,12 @@ from penstock_client.payloads import Accept, Alive, Announce, Assign, Finish, He
 from penstock_client.reasons import Reason
 from penstock_client.wire import ANY_SIMULATION, Header, Kind, VersionMismatch, unpack
 from penstock_server.agreement import Schema, agree
-from penstock_server.assembly import windows_in
 from penstock_server.config import FieldSection, SamplesSection
 from penstock_server.engine import SimulationCounts
 from penstock_server.events import EventLog
 from penstock_server.known_clients import KnownClient, KnownClients
 from penstock_server.ledger import MAX_STEPS
+from penstock_server.simulations import Point, Simulation, Simulations
 
 MAX_REFUSAL_EVENTS = 1000  # lines of events.jsonl, which a client that repeats itself must not fill the disk with
 
@@ -34,29 +33,10 @@ MAX_RANKS = 2**16  # solver ranks of one simulation
 MAX_TEXT = 1000  # characters that are kept of a client's text, or sent of a refusal's, which may quote what was sent
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One simulation of the study's plan: its place in the parameter space, and whether it is held out."""
-
-    parameters: tuple[float, ...]
-    validation: bool
-
-
 STOPPED_SECONDS = 5.0  # without a message or a tick: the server itself stood still, since ticks come every second
 # A worker ends a solver at its wall time by itself; the coordinator is there for one that does not.
 WALL_TIME_MARGIN = 1.25
 WALL_TIME_MARGIN_SECONDS = 30.0  # a worker may have to prepare something first
-
-
-@dataclass(slots=True)
-class _Simulation:
-    """How one simulation stands."""
-
-    state: str = "waiting"  # waiting, running, finished, failed; changed by `Coordinator._enter` alone
-    attempt: int = 0
-    failures: int = 0
-    steps: int = 0
-    message: str = ""
 
 
 @dataclass(slots=True)
@@ -104,7 +84,6 @@ class Coordinator:
         schema: Schema | None = None,
         spares: Sequence[Point] = (),
     ) -> None:
-        self._plan, self._spares = list(plan), spares
         self._welcome = welcome
         self._incarnation = incarnation
         self._fields = fields
@@ -122,15 +101,11 @@ class Coordinator:
         # ANNOUNCEs that wait for the trainer ranks to be ready, by client
         self._announced: dict[bytes, tuple[Header, Accept]] = {}
         self._static_arrived: set[str] = set()
-        self._simulations = [_Simulation() for _ in plan]
-        self._waiting = deque(self._in_turn())
-        self._states = Counter(waiting=len(self._plan))
+        self._simulations = Simulations(plan, spares, samples)
         self._running: dict[int, _Run] = {}
         self._clients = KnownClients()
         self._parked: dict[bytes, Header] = {}  # NEXT without an answer yet, by client, in order
         self._now = 0.0
-        self._restarted = 0
-        self._redrawn: list[int] = []  # failed simulations that a spare point has replaced
         self._refusals = 0
         self._stopping = False
         self.blocked_seconds = 0.0  # time that clients spent waiting for credit, as they report it
@@ -140,24 +115,16 @@ class Coordinator:
     @property
     def production_over(self) -> bool:
         """True when no time step will come any more."""
-        return self._stopping or self._states["finished"] + self._states["failed"] == len(self._simulations)
+        return self._stopping or self._simulations.all_ended
 
     @property
     def wanted_workers(self) -> int:
         """Simulations that are waiting or running: more workers than that have nothing to do."""
-        return 0 if self._stopping else self._states["waiting"] + self._states["running"]
+        return 0 if self._stopping else self._simulations.wanted
 
     def counts(self) -> SimulationCounts:
         """Simulations by state."""
-        redrawn = len(self._redrawn)
-        return SimulationCounts(
-            requested=len(self._simulations) - redrawn,
-            finished=self._states["finished"],
-            failed=self._states["failed"] - redrawn,
-            running=self._states["running"],
-            restarted=self._restarted,
-            redrawn=redrawn,
-        )
+        return self._simulations.counts()
 
     def given_up(self) -> tuple[tuple[str, int], ...]:
         """Host and process id of clients that were given up: they may be frozen, and hold a worker's place."""
@@ -165,37 +132,20 @@ class Coordinator:
 
     def failures(self) -> dict[int, str]:
         """Why each failed simulation failed."""
-        return {i: s.message for i, s in enumerate(self._simulations) if s.state == "failed"}
+        return self._simulations.failures()
 
     @property
     def has_waiting(self) -> bool:
         """True when there is a simulation to hand out now."""
-        return bool(self._waiting) and not self._stopping
+        return self._simulations.any_waiting and not self._stopping
 
     def expected(self, arrived: Callable[[int], int]) -> int:
-        """Training samples that the study must have: all of each finished simulation, and what has arrived of any other.
-
-        arrived: how many samples of a simulation are in the trainer ranks' ledgers.
-        """
-        return sum(
-            windows_in(s.steps, self._samples.window, self._samples.stride) if s.state == "finished" else arrived(i)
-            for i, s in enumerate(self._simulations)
-            if not self._plan[i].validation
-        )
+        """As `Simulations.expected`."""
+        return self._simulations.expected(arrived)
 
     def state_dict(self) -> dict[str, Any]:
         """What a later incarnation must know, for a checkpoint."""
-        numbered = list(enumerate(self._simulations))
-        return {
-            "steps": {str(i): s.steps for i, s in numbered if s.state == "finished"},
-            "attempts": {str(i): s.attempt for i, s in numbered if s.attempt},
-            "failures": {str(i): [s.failures, s.message] for i, s in numbered if s.failures},
-            "failed": [i for i, s in numbered if s.state == "failed"],
-            "redrawn": list(self._redrawn),
-            "waiting": list(self._waiting),
-            "restarted": self._restarted,
-            "static_arrived": sorted(self._static_arrived),
-        }
+        return {**self._simulations.state_dict(), "static_arrived": sorted(self._static_arrived)}
 
     def load_state_dict(
         self, state: Mapping[str, Any], arrived: Callable[[int], int], again: Sequence[int] = ()
@@ -207,30 +157,8 @@ class Coordinator:
         arrived: as for `expected`; for a held-out simulation, its time steps. again: simulations under way that go on where they
             were, handed out before all others in this order and as the same attempt.
         """
-        for number in state["redrawn"]:
-            self._redraw(number)
-        for number, attempt in state["attempts"].items():
-            self._simulations[int(number)].attempt = attempt - (int(number) in again)
-        for number, (failures, message) in state["failures"].items():
-            self._simulations[int(number)].failures, self._simulations[int(number)].message = failures, message
-        for number in state["failed"]:
-            self._enter(number, "failed")
-        for number, steps in state["steps"].items():
-            i = int(number)
-            window, stride = (1, 1) if self._plan[i].validation else (self._samples.window, self._samples.stride)
-            if arrived(i) >= windows_in(steps, window, stride):
-                self._enter(i, "finished")
-                self._simulations[i].steps = steps
-        self._restarted = state["restarted"] - sum(self._simulations[i].attempt > 0 for i in again)
-        later = dict.fromkeys(state["waiting"])
-        under_way = [i for i in self._in_turn() if i not in later]
-        order = dict.fromkeys([*again, *under_way, *later])
-        self._waiting = deque(i for i in order if self._simulations[i].state == "waiting")
+        self._simulations.load_state_dict(state, arrived, again)
         self._static_arrived = set(state["static_arrived"])
-
-    def _in_turn(self) -> list[int]:
-        """All simulations, the held-out ones first: there is something to validate on from the start."""
-        return sorted(range(len(self._plan)), key=lambda i: (not self._plan[i].validation, i))
 
     def stop(self) -> list[Message]:
         """Hand out nothing more, and tell running clients to abandon what they do."""
@@ -359,7 +287,7 @@ class Coordinator:
             client.adrift = self._now
         return self._frames(header, Kind.ALIVE, Alive(abandon).pack())
 
-    def _current(self, header: Header) -> _Simulation:
+    def _current(self, header: Header) -> Simulation:
         """The simulation that a message is about, when the message belongs to its current attempt."""
         if not 0 <= header.simulation < len(self._simulations):
             raise Refused(
@@ -402,7 +330,7 @@ class Coordinator:
     def _serve_parked(self) -> list[Message]:
         """Answer as many waiting NEXTs as there are simulations to hand out; all of them when there will be none."""
         out: list[Message] = []
-        while self._parked and (self.production_over or self._waiting):
+        while self._parked and (self.production_over or self._simulations.any_waiting):
             key = next(iter(self._parked))
             header, client = self._parked.pop(key), self._clients.get(key)
             if client is None or client.number != header.offset:
@@ -411,19 +339,16 @@ class Coordinator:
                 client.may_leave = True
                 out.append(self._answer(client, header, Kind.NO_MORE, b""))
                 continue
-            number = self._waiting.popleft()
+            number = self._simulations.take()
             simulation = self._simulations[number]
-            self._enter(number, "running")
-            simulation.attempt += 1
             self._running[number] = _Run(self._now, {client.id})
-            self._restarted += simulation.attempt > 1
             self._events.write("assigned", simulation=number, attempt=simulation.attempt, pid=client.pid)
             out.append(self._assign(client, header, number))
         return out
 
     def _assign(self, client: KnownClient, header: Header, number: int) -> Message:
         client.holds, client.adrift = number, None
-        point = self._plan[number]
+        point = self._simulations.point(number)
         header = header._replace(simulation=number, attempt=self._simulations[number].attempt)
         return self._answer(client, header, Kind.ASSIGN, Assign(point.parameters, point.validation).pack())
 
@@ -483,7 +408,8 @@ class Coordinator:
                 run.clients.discard(client.id)  # it has done its part, and may end before the others
                 client.holds = None
                 return []
-            self._enter(number, "finished")
+            self._simulations.enter(number, "finished")
+            self._release(number)
             self._events.write("finished", simulation=number, attempt=header.attempt, steps=simulation.steps)
             return self._serve_parked()
         if finish.outcome is Outcome.RETURNED:
@@ -508,49 +434,27 @@ class Coordinator:
 
     def _return(self, number: int) -> list[Message]:
         """A simulation comes back unfinished, and is the next to be handed out."""
-        self._enter(number, "waiting")
-        self._waiting.appendleft(number)
+        self._simulations.give_back(number)
+        self._release(number)
         self._events.write("returned", simulation=number, attempt=self._simulations[number].attempt)
         return self._serve_parked()
 
     def _fail(self, number: int, message: str) -> list[Message]:
-        simulation = self._simulations[number]
-        simulation.failures += 1
-        simulation.message = message
-        again = simulation.failures <= self._retries and not self._stopping
-        self._enter(number, "waiting" if again or self._stopping else "failed")
-        if again:
-            self._waiting.append(number)
-        self._events.write("failed", simulation=number, attempt=simulation.attempt, again=again, message=message)
-        if (
-            simulation.state == "failed"
-            and not self._plan[number].validation
-            and len(self._redrawn) < len(self._spares)
-        ):
-            replacement = self._redraw(number)
-            self._waiting.append(replacement)
+        again = self._simulations.fail(number, message, retries=self._retries, stopping=self._stopping)
+        self._release(number)
+        attempt = self._simulations[number].attempt
+        self._events.write("failed", simulation=number, attempt=attempt, again=again, message=message)
+        if (replacement := self._simulations.replacement(number)) is not None:
             self._events.write("redrawn", simulation=number, replacement=replacement)
         return self._serve_parked()
 
-    def _enter(self, number: int, state: str) -> None:
-        """A simulation's state changes; whoever served one that runs no more holds nothing."""
-        simulation = self._simulations[number]
-        self._states[simulation.state] -= 1
-        self._states[state] += 1
-        simulation.state = state
+    def _release(self, number: int) -> None:
+        """A simulation runs no more: whoever served it holds nothing."""
         run = self._running.pop(number, None)
         for key in run.clients if run is not None else ():
             client = self._clients.get(key)
             if client is not None and client.holds == number:
                 client.holds = None
-
-    def _redraw(self, number: int) -> int:
-        """Give the study another simulation in place of one that has failed for good; returns its id."""
-        self._plan.append(self._spares[len(self._redrawn)])
-        self._simulations.append(_Simulation())
-        self._states["waiting"] += 1
-        self._redrawn.append(number)
-        return len(self._plan) - 1
 
     def _lose(self, clients: Mapping[KnownClient, str], *, given_up: bool) -> list[Message]:
         """Clients are gone, and why: the simulations that they served have failed. given_up: their processes may still be there."""

@@ -13,9 +13,9 @@ from penstock_client.connect_file import ConnectInfo, read_connect_file
 from penstock_client.errors import PenstockError
 from penstock_client.payloads import Welcome
 from penstock_server.config import Study
-from penstock_server.coordinator import Point
 from penstock_server.keys import DEFAULT, KEYS_FILE, StudyKeys, add_worker, load_keys
 from penstock_server.parameters import ParameterSpace
+from penstock_server.simulations import Point
 
 COALESCE_BYTES = 64 * 1024
 COALESCE_MS = 20

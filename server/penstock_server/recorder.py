@@ -16,7 +16,7 @@ from penstock_client.reasons import Reason
 from penstock_client.wire import Header, Kind
 from penstock_server.agreement import Schema
 from penstock_server.config import Study
-from penstock_server.coordinator import Coordinator, Point
+from penstock_server.coordinator import Coordinator
 from penstock_server.engine import StudyStatus
 from penstock_server.events import EventLog
 from penstock_server.ingest import Ingest, Message
@@ -26,6 +26,7 @@ from penstock_server.metrics import Metrics
 from penstock_server.normalisation import Normaliser
 from penstock_server.plan import make_plan, make_welcome, next_incarnation, write_connect_file
 from penstock_server.recording import RecordingWriter
+from penstock_server.simulations import Point
 from penstock_server.study_sockets import StudySockets
 
 

@@ -14,9 +14,10 @@ from penstock_client.reasons import Reason
 from penstock_client.wire import ANY_SIMULATION, Dtype, Header, Kind, unpack
 from penstock_server.agreement import Schema
 from penstock_server.config import FieldSection, SamplesSection
-from penstock_server.coordinator import Coordinator, Point
+from penstock_server.coordinator import Coordinator
 from penstock_server.events import EventLog
 from penstock_server.plan import make_welcome
+from penstock_server.simulations import Point
 
 T_FIELD = FieldAnnouncement("T", Dtype.FLOAT32, 1, (4, 4))
 
@@ -637,7 +638,8 @@ def test_what_a_message_costs_does_not_grow_with_the_number_of_simulations(event
             on_refused=talk.refused.append,
             events=events,
         )
-        talk.coordinator._simulations = simulations = Counting(talk.coordinator._simulations)
+        table = talk.coordinator._simulations
+        table._all = simulations = Counting(table._all)
         talk.hello(b"a")
         took = []
         for _ in range(200):

@@ -16,13 +16,14 @@ from penstock_client.memory_transport import MemoryTransport
 from penstock_server.agreement import Schema
 from penstock_server.buffer import Buffer, Slot
 from penstock_server.config import Study
-from penstock_server.coordinator import Coordinator, Point
+from penstock_server.coordinator import Coordinator
 from penstock_server.events import EventLog
 from penstock_server.ingest import Ingest
 from penstock_server.ledger import Ledger
 from penstock_server.metrics import Metrics
 from penstock_server.normalisation import Normaliser
 from penstock_server.plan import make_plan, make_welcome
+from penstock_server.simulations import Point
 from penstock_server.validation import ValidationStore
 
 POINTS, STEPS = 500, 12
