@@ -51,6 +51,7 @@ results: env  ## the tables and figures of docs/results.md: about an hour on 2 c
 	$(BIN)/python benchmarks/laptop_protocol
 	$(BIN)/python benchmarks/streaming_bias.py
 	$(BIN)/python benchmarks/online_vs_offline.py
+	$(BIN)/python benchmarks/trainer_ranks.py
 	$(BIN)/python benchmarks/literature.py
 	$(BIN)/python benchmarks/results_page.py
 

@@ -178,6 +178,29 @@ def literature(found: dict[str, Any]) -> Iterator[str]:
     yield f"Made by `python benchmarks/literature.py`: {found['rows'][0]['machine']}.\n"
 
 
+def ranks(found: dict[str, Any]) -> Iterator[str]:
+    yield "## Several trainer ranks\n"
+    yield (
+        "The heat example, smaller, with 1, 2 and 4 trainer ranks and the same study file otherwise: batch, buffer and learning rate "
+        "are those of all ranks together. Every run accounts for every sample once; the errors should differ by no more than seeds do. "
+        "On two cores more ranks are not faster, since ranks and solvers share them.\n"
+    )
+    yield made_by(found)
+    yield "| ranks | held-out relative L2 | batches | samples expected = unique = trained | samples/s |"
+    yield "|---|---|---|---|---|"
+    for number in dict.fromkeys(row["ranks"] for row in found["rows"]):
+        own = [row for row in found["rows"] if row["ranks"] == number]
+        accounted = {(row["expected"], row["unique"], row["trained_unique"]) for row in own}
+        cells = [
+            spread([row["validation_error"] for row in own]),
+            f"{mean(row['batches'] for row in own):.0f}",
+            ", ".join("/".join(map(str, dict.fromkeys(figures))) for figures in sorted(accounted)),
+            spread([row["samples_per_second"] for row in own]),
+        ]
+        yield f"| {number} | {' | '.join(cells)} |"
+    yield f"\nMeans ± standard deviations over {len({row['seed'] for row in found['rows']})} seeds.\n"
+
+
 def page() -> str:
     """The text of docs/results.md."""
     parts = [
@@ -204,7 +227,13 @@ def main() -> None:
     print(f"written to {PAGE.relative_to(ROOT)}")
 
 
-SECTIONS = {"laptop_protocol": laptop, "online_vs_offline": models, "streaming_bias": bias, "literature": literature}
+SECTIONS = {
+    "laptop_protocol": laptop,
+    "online_vs_offline": models,
+    "streaming_bias": bias,
+    "trainer_ranks": ranks,
+    "literature": literature,
+}
 
 if __name__ == "__main__":
     main()
