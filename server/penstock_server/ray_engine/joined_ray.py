@@ -92,8 +92,7 @@ class JoinedRay:
         self._threads, self._log, self._patience = threads, log, patience
         self._name = f"{study.study.name} in {directory}"
         self._here = True
-        self._gcs = ""  # its address, where we have one
-        self._looked, self._died = 0.0, ""
+        self._gcs, self._looked, self._died = "", 0.0, ""  # the gcs_server's address, where we have one
 
     def start(self) -> None:
         """Connect, end what an earlier server of this run directory has left, and take a place."""
