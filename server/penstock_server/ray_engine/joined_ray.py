@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -40,6 +42,7 @@ NAMESPACE = "penstock"
 ANSWER_SECONDS = 5.0  # that a living actor may take to say so
 REMOVAL_SECONDS = 20.0
 KNOCK_SECONDS = 10.0
+LOOK_SECONDS = 3.0
 SOON = 3.0  # seconds after which the wait for a place is worth a word
 
 
@@ -89,6 +92,7 @@ class JoinedRay:
         self._threads, self._log, self._patience = threads, log, patience
         self._name = f"{study.study.name} in {directory}"
         self._here = True
+        self._gcs, self._looked, self._died = "", 0.0, ""  # the gcs_server's address, where we have one
 
     def start(self) -> None:
         """Connect, end what an earlier server of this run directory has left, and take a place."""
@@ -98,7 +102,7 @@ class JoinedRay:
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")
         os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call that comes too late must not start a Ray
         try:
-            self._knock()
+            _knock(self._address)
             with own_signal_handlers():
                 ray.init(
                     address=self._address,
@@ -112,7 +116,10 @@ class JoinedRay:
                 '"HOST:PORT" or "ray://HOST:PORT" of a cluster with the same versions of Python and Ray: see `ray status`, or leave '
                 "--ray-address out"
             ) from error
+        self._gcs, self._died = "", ""
         try:
+            if not self._address.startswith("ray://"):
+                self._gcs = ray.get_runtime_context().gcs_address
             self._remove(self._name)
             self._take_place()
         except RayError as error:
@@ -123,8 +130,15 @@ class JoinedRay:
             raise
 
     def died(self) -> str:
-        """Not known: what has become of the actors tells."""
-        return ""
+        """Whether its gcs_server can still be reached, looked at every few seconds: without it Ray ends this process after a minute."""
+        now = time.monotonic()
+        if self._gcs and not self._died and now - self._looked > LOOK_SECONDS:
+            self._looked = now
+            try:
+                _knock(self._gcs)
+            except OSError as error:
+                self._died = f"the Ray cluster's gcs_server at {self._gcs} ({error})"
+        return self._died
 
     def watch(self, pids: Mapping[str, int], actors: Mapping[str, Any]) -> Processes:
         """On this machine the kernel knows best; elsewhere Ray must be asked."""
@@ -134,16 +148,23 @@ class JoinedRay:
         """Give the place back, with whatever runs there, and disconnect."""
         if not ray.is_initialized():
             return
-        with suppress(Exception):  # out of reach, perhaps; the cluster removes it by itself when it misses us
-            self._remove(self._name)
+        # Ray waits ten minutes for a gcs_server that has gone, and longer than that in its own shutdown.
+        removing = threading.Thread(target=self._try_to_remove, name="penstock-leave-ray", daemon=True)
+        if not self.died():
+            removing.start()
+            removing.join(REMOVAL_SECONDS + ANSWER_SECONDS)
+        if removing.is_alive():
+            self._log(
+                "the Ray cluster does not answer any more: whatever is left of it gives the place back once it misses this process"
+            )
+            atexit.unregister(ray.shutdown)
+            return
         with own_signal_handlers():
             ray.shutdown()
 
-    def _knock(self) -> None:
-        """Ray looks ten minutes for a cluster that is not there; where the address says where it should be, that is soon known."""
-        host, colon, port = self._address.removeprefix("ray://").rpartition(":")
-        if colon:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+    def _try_to_remove(self) -> None:
+        with suppress(RayError, RuntimeError):  # the cluster gives it back by itself once it misses us
+            self._remove(self._name)
 
     def _take_place(self) -> None:
         study = self._study
@@ -271,6 +292,13 @@ class RemoteProcesses:
 
     def pid(self, name: str) -> int:
         return self._pids[name]
+
+
+def _knock(address: str) -> None:
+    """Ray looks ten minutes for a cluster that is not there; where the address says where it should be, that is soon known."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
 
 
 def _nodes() -> list[dict[str, Any]]:
