@@ -145,7 +145,7 @@ class Server:
     def standing(self) -> Standing | None:
         """How it stands; None when it takes too long to answer this time."""
         coordinator = self._coordinator
-        asked = [coordinator.status.remote(), coordinator.given_up.remote(socket.gethostname())]
+        asked = [coordinator.status.remote(), coordinator.given_up.remote()]
         answers = self._ask([*asked, *(rank.status.remote() for rank in self._ranks)])
         if answers is None:
             return None
