@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import subprocess
 import sys
 import tempfile
 import threading
@@ -26,10 +27,12 @@ import faults
 from accounting import faults_of, left_over, traces
 from network_namespace import Cable, other_host
 from rows import RESULTS, provenance, small_disk
-from world import World, world
+from world import SERVER_TIMEOUT, World, world
 
 DISK_MEGABYTES = 256
 MEMORY_SECONDS = 2.0  # between two looks at memory
+# A worker that did not hear of the study's end waits [server] server_timeout for an answer, and as long for another server.
+WORKER_SECONDS = 2 * SERVER_TIMEOUT + 30.0
 FLAT = 1.15  # resident memory in the last quarter of the longest incarnation over that in its second, at most
 
 
@@ -173,7 +176,10 @@ def run(folder: Path, number: int, seconds: float, seed: int, simulations: int) 
         report = study.report()
         soak.wrong += faults_of(report)
         for worker in study.others:
-            worker.wait(timeout=90)
+            try:
+                worker.wait(timeout=WORKER_SECONDS)
+            except subprocess.TimeoutExpired:
+                soak.wrong.append(f"worker {worker.pid} still runs {WORKER_SECONDS:.0f} s after the study's end")
     soak.wrong += [f"left over: {trace}" for trace in left_over(before)]
     grown = growth(soak.memory)
     soak.wrong += [f"memory of the {kind} grew to {ratio} times" for kind, ratio in grown.items() if ratio > FLAT]

@@ -64,7 +64,7 @@ checkpoint_every = {checkpoint_every}
 host = "{host}"
 heartbeat = 0.5
 client_timeout = {client_timeout}
-server_timeout = 60
+server_timeout = {server_timeout}
 max_restarts = 1000000
 """
 
@@ -204,6 +204,7 @@ class World:
         return found
 
 
+SERVER_TIMEOUT = 60.0
 SETTINGS: dict[str, Any] = {
     "seed": 7,
     "simulations": 60,
@@ -214,6 +215,7 @@ SETTINGS: dict[str, Any] = {
     "capacity": 1000,
     "checkpoint_every": 2.0,
     "client_timeout": 4.0,
+    "server_timeout": SERVER_TIMEOUT,
     "host": "127.0.0.1",
 }
 
