@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,6 +36,25 @@ def test_nothing_that_arrives_does_harm(name: str) -> None:
     for _ in range(3):
         messages += measured(TARGETS[name], numbers.randbytes(MAX_BYTES))
     assert messages > 100
+
+
+@pytest.mark.parametrize("name", ["ingest", "coordinator"])
+def test_messages_leave_no_memory_behind(name: str) -> None:
+    """The same inputs again and again, without the fuzzer, whose own corpus grows."""
+    numbers = random.Random(name)
+    inputs = [numbers.randbytes(MAX_BYTES) for _ in range(40)]
+
+    def all_of_them() -> None:
+        for data in inputs:
+            TARGETS[name](data)
+
+    all_of_them()  # what is set up once
+    process = psutil.Process()
+    before = process.memory_info().rss
+    for _ in range(4):
+        all_of_them()
+    gc.collect()
+    assert process.memory_info().rss - before < 4 * 2**20
 
 
 def test_every_target_has_its_share() -> None:
