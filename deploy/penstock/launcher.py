@@ -32,8 +32,8 @@ class LocalLauncher:
 
     Args:
         command: of each worker, by its number; asked anew at every start. logs: folder for worker-<n>.log.
-        environment: of the workers. quick_deaths: so many in a row, and the launcher gives up.
-        wanted: how many workers have something to do now.
+        environment: of the workers. quick_deaths: so many in a row, while no simulation finishes, and the launcher gives up.
+        wanted: how many workers have something to do now. finished: how many simulations have come to their end.
         on_exit: told pid, exit code and last words of every worker that ended with an error.
         on_failure: told why the launcher has given up.
     """
@@ -50,6 +50,7 @@ class LocalLauncher:
         wanted: Callable[[], int],
         on_exit: Callable[[int, int, str], None],
         on_failure: Callable[[str], None],
+        finished: Callable[[], int] = lambda: 0,
         quick_deaths: int = QUICK_DEATHS,
     ) -> None:
         self._command, self._logs, self._environment = command, logs, environment
@@ -59,6 +60,7 @@ class LocalLauncher:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._log_starts: dict[int, int] = {}  # where in a worker's log its present life begins
         self._killed: set[int] = set()  # by `kill`
+        self._finished, self._finished_before = finished, 0
         self._quick_deaths, self._most_quick_deaths = 0, quick_deaths
         self._threads = [
             threading.Thread(target=self._keep, args=(number,), name=f"penstock-worker-{number}", daemon=True)
@@ -159,6 +161,9 @@ class LocalLauncher:
             if killed:  # which says nothing about whether workers can live here
                 continue
             with self._lock:
+                finished = self._finished()
+                if finished != self._finished_before:  # workers can live here, whatever is done to them
+                    self._quick_deaths, self._finished_before = 0, finished
                 self._quick_deaths = self._quick_deaths + 1 if time.monotonic() - begun < QUICK_SECONDS else 0
                 deaths = self._quick_deaths
             if deaths >= self._most_quick_deaths:

@@ -204,6 +204,7 @@ def serve(
             workers=workers,
             environment={**os.environ, **SOLVER_ENVIRONMENT},
             wanted=lambda: latest.wanted_workers,
+            finished=lambda: latest.simulations.finished,
             on_exit=exited,
             on_failure=engine.fail,
         )

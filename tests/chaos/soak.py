@@ -108,9 +108,9 @@ class Soak:
         assert process is not None
         code = process.poll()
         if code not in (None, 0):
-            self.wrong.append(
-                f"penstock ended with {code} by itself after {len(self.done)} faults: {self.study.said()[-500:]}"
-            )
+            written = self.study.out / "report.json"
+            why = json.loads(written.read_text())["message"] if written.exists() else self.study.said()[-500:]
+            self.wrong.append(f"penstock ended with {code} by itself after {len(self.done)} faults: {why}")
             self._resume()
         self.study.others = [worker for worker in self.study.others if worker.poll() is None]
         while len(self.study.others) < 2 and (self.study.out / "connect.json").exists():

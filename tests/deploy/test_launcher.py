@@ -54,6 +54,7 @@ class Rig:
             workers=1,
             environment={**os.environ, **SOLVER_ENVIRONMENT},
             wanted=lambda: self.engine.status().wanted_workers,
+            finished=lambda: self.engine.status().simulations.finished,
             on_exit=self.exited,
             on_failure=self.engine.fail,
         )
@@ -121,6 +122,23 @@ def test_a_frozen_worker_is_killed_and_replaced_however_often(tmp_path: Path) ->
     assert report["simulations"] == {"requested": 3, "finished": 3, "failed": 0, "restarted": len(frozen), "redrawn": 0}
     assert report["samples"]["unique"] == report["samples"]["expected"] == 36
     assert not any(psutil.pid_exists(pid) for pid in frozen)
+
+
+def test_workers_that_are_killed_again_and_again_are_replaced_while_simulations_finish(tmp_path: Path) -> None:
+    with rig(tmp_path, "slow_solver:Slow", simulations=12, retries=10, options={"steps": 4, "pause": 0.1}) as r:
+        r.launcher.start()
+        for _ in range(2 * QUICK_DEATHS):
+            finished = r.engine.status().simulations.finished
+            until(lambda: r.engine.status().simulations.finished > finished)  # noqa: B023
+            (victim,) = r.launcher.pids()
+            os.kill(victim, signal.SIGKILL)
+            until(lambda: not psutil.pid_exists(victim))  # noqa: B023
+        assert r.engine.wait(PATIENCE)
+        assert len(r.exits) == 2 * QUICK_DEATHS
+        report = r.close()
+    assert report["status"] == "finished", report["message"]
+    assert report["simulations"]["finished"] == 12
+    assert report["samples"]["unique"] == report["samples"]["expected"] == 48
 
 
 def test_only_its_own_workers_are_killed(tmp_path: Path) -> None:

@@ -105,6 +105,22 @@ def test_whatever_dies_of_the_server_is_started_again(tmp_path: Path) -> None:
     nothing_left(list(family.values()), list(folders), shared_memory)
 
 
+def test_a_server_that_dies_while_it_starts_is_started_again(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with running("run", write_study(tmp_path), "--out", out) as process:
+
+        def ranks() -> list[psutil.Process]:
+            children = psutil.Process(process.pid).children(recursive=True)
+            return [child for child in children if child.name().startswith("ray::RankActor")]
+
+        wait_for(ranks, 60)[0].kill()
+        printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    assert [event["kind"] for event in events(out, "restarted")] == ["rank"]
+    assert "restart 1 of at most 5" in printed
+    assert report(out)["samples"]["unique"] == report(out)["samples"]["expected"]
+
+
 def test_a_server_killed_at_any_moment_goes_on_where_it_was(tmp_path: Path) -> None:
     """kill -9 of `penstock run` before its first checkpoint, while one is written, and between the last batch and the report."""
     out, shared_memory = tmp_path / "run", set(Path("/dev/shm").iterdir())

@@ -14,7 +14,7 @@ from penstock_server.engine import SimulationCounts, StudyStatus
 from penstock_server.events import EventLog
 from penstock_server.keys import open_keys
 from penstock_server.outages import Outages
-from penstock_server.plan import next_incarnation
+from penstock_server.plan import CONNECT_FILE, next_incarnation
 from penstock_server.rank_status import RankStatus
 from penstock_server.ray_engine.cluster import Cluster, EngineError, RayFailed
 from penstock_server.ray_engine.joined_ray import JoinedRay
@@ -79,11 +79,14 @@ class RayEngine:
         try:
             return self._serve()
         except ServerDied as death:
-            self._ray.stop()
-            raise EngineError(f"the server did not start: {death}") from death
+            self._restart(death)
         except BaseException:
             self._ray.stop()
             raise
+        if self._server is None:
+            self._ray.stop()
+            raise EngineError(f"the server did not start: {self._error}")
+        return self._directory / CONNECT_FILE
 
     def status(self) -> StudyStatus:
         server, elapsed = self._server, time.monotonic() - self._begun
