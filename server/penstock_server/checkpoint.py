@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from penstock_server.checkpoint_part import PART_NAME, CheckpointError, read_part, write_part
 from penstock_server.rank_group import ALONE, RankGroup
 
-_FORMAT = 4
+FORMAT = 4
 _NUMBER = re.compile(r"[0-9]{8,}")
 _MAX_MANIFEST = 2**20  # bytes; one line a file, of which there are two a part
 # What reading files raises that are not what was written. RecursionError: JSON nested too deep.
@@ -115,7 +115,7 @@ def write_checkpoint(
         return {"parts": [part_of_rank(group.rank, name) for name in parts], "files": files}
 
     def complete() -> None:
-        manifest: dict[str, Any] = {"format": _FORMAT, "number": number, "ranks": group.size, "parts": [], "files": {}}
+        manifest: dict[str, Any] = {"format": FORMAT, "number": number, "ranks": group.size, "parts": [], "files": {}}
         for of_rank in written:
             manifest["parts"] += of_rank["parts"]
             manifest["files"] |= of_rank["files"]
@@ -202,12 +202,13 @@ def _verify(path: Path) -> tuple[str, dict[str, Any] | None]:
         if len(text) > _MAX_MANIFEST:
             return f"manifest.json has more than {_MAX_MANIFEST} bytes", None
         manifest = json.loads(text)
-        if manifest["format"] != _FORMAT:
-            return f"format {manifest['format']}, expected {_FORMAT}", None
+        if manifest["format"] != FORMAT:
+            return f"format {manifest['format']}, expected {FORMAT}", None
         if manifest["number"] != int(path.name):
             return f"manifest.json is that of checkpoint {manifest['number']}", None
-        if not manifest["ranks"] >= 1:
-            return f"manifest.json names {manifest['ranks']} trainer ranks", None
+        ranks = manifest["ranks"]
+        if not isinstance(ranks, int) or not 1 <= ranks <= max(1, len(manifest["parts"])):
+            return f"manifest.json names {ranks} trainer ranks and {len(manifest['parts'])} parts", None
         files = manifest["files"]
         for name in manifest["parts"]:
             if not PART_NAME.fullmatch(name) or not {f"{name}.json", f"{name}.safetensors"} <= files.keys():

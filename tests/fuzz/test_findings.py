@@ -33,7 +33,7 @@ from penstock_client.reasons import Reason
 from penstock_client.simulation import Field
 from penstock_client.wire import Header, Kind, unpack
 from penstock_client.zmq_transport import ZmqTransport
-from penstock_server.checkpoint import load_latest, write_checkpoint
+from penstock_server.checkpoint import FORMAT, load_latest, write_checkpoint
 from penstock_server.checkpoint_part import CheckpointError
 from penstock_server.plan import next_incarnation
 
@@ -313,22 +313,31 @@ def test_an_endpoint_that_is_none_is_an_error_of_the_clients_own(endpoint: str) 
 def forge(path: Path, name: str, content: bytes) -> None:
     """Change a file, and the manifest so that its checksums hold."""
     (path / name).write_bytes(content)
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    changed = json.loads((path / "manifest.json").read_text())
+    changed["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    (path / "manifest.json").write_text(json.dumps(changed))
+
+
+def manifest(**changes: object) -> str:
+    """One of a checkpoint without parts, but for the changes."""
+    return json.dumps({"format": FORMAT, "number": 2, "ranks": 1, "parts": [], "files": {}} | changes)
 
 
 MANIFESTS = {
     "deep": "[" * 100_000,
     "list": "[]",
-    "files are a list": '{"format": 2, "number": 2, "parts": ["state"], "files": []}',
-    "no number": '{"format": 2, "parts": [], "files": {}}',
-    "another number": '{"format": 2, "number": 1, "parts": [], "files": {}}',
-    "infinite number": '{"format": 2, "number": Infinity, "parts": [], "files": {}}',
-    "parts without files": '{"format": 2, "number": 2, "parts": ["state"], "files": {}}',
-    "parts are numbers": '{"format": 2, "number": 2, "parts": [1], "files": {}}',
-    "a file elsewhere": '{"format": 2, "number": 2, "parts": [], "files": {"/dev/null": {"bytes": 0, "sha256": ""}}}',
-    "a file above": '{"format": 2, "number": 2, "parts": [], "files": {"../00000001/manifest.json": {"bytes": 0}}}',
+    "files are a list": manifest(parts=["state"], files=[]),
+    "no number": json.dumps({"format": FORMAT, "ranks": 1, "parts": [], "files": {}}),
+    "another number": manifest(number=1),
+    "infinite number": manifest(number=float("inf")),
+    "infinitely many ranks": manifest(ranks=float("inf")),
+    "more ranks than parts": manifest(ranks=10**30),
+    "no rank": manifest(ranks=0),
+    "ranks are text": manifest(ranks="1"),
+    "parts without files": manifest(parts=["state"]),
+    "parts are numbers": manifest(parts=[1]),
+    "a file elsewhere": manifest(files={"/dev/null": {"bytes": 0, "sha256": ""}}),
+    "a file above": manifest(files={"../00000001/manifest.json": {"bytes": 0}}),
     "long": " " * 2**21,
 }
 
@@ -339,6 +348,7 @@ def test_a_manifest_that_is_none_sends_the_reader_to_the_checkpoint_before(tmp_p
     (write_checkpoint(tmp_path, 2, {"state": {"n": 2}}) / "manifest.json").write_text(text)
     found = load_latest(tmp_path)
     assert (found.number, len(found.skipped)) == (1, 1)
+    assert "format" not in found.skipped[0]
     assert found.parts["state"] == {"n": 1}
 
 

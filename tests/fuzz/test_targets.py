@@ -35,7 +35,7 @@ def test_nothing_that_arrives_does_harm(name: str) -> None:
         messages += TARGETS[name](numbers.randbytes(MAX_BYTES))
     for _ in range(3):
         messages += measured(TARGETS[name], numbers.randbytes(MAX_BYTES))
-    assert messages > 100
+    assert messages > (100 if name not in EXAMPLES else 40)
 
 
 @pytest.mark.parametrize("name", ["ingest", "coordinator"])
