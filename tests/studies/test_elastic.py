@@ -108,7 +108,7 @@ def test_a_study_without_workers_of_its_own_wastes_nothing_on_those_that_are_ask
     out = tmp_path / "run"
     with (
         ExitStack() as stack,
-        running("run", write_study(tmp_path, 0.1, concurrency=0, retries=0), "--out", out) as study,
+        running("run", write_study(tmp_path, 0.07, concurrency=0, retries=0), "--out", out) as study,
     ):
         hands = Hands(out, stack)
         wait_for((out / "connect.json").exists, 120)
