@@ -99,6 +99,11 @@ def kill_server(world: World, rng: random.Random) -> bool:
     world.process.kill()
     world.process.wait()
     _, alive = psutil.wait_procs(family, timeout=30)
+    for process in alive:
+        # One that was stopped before it could ask to be ended with its parent sees that it is an orphan when it goes on.
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
+    _, alive = psutil.wait_procs(alive, timeout=10)
     assert not alive, f"these outlived the server that had started them: {alive}"
     return True
 
