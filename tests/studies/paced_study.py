@@ -9,6 +9,7 @@ import tomli_w
 from command import report
 
 SIMULATIONS, HELD_OUT, STEPS = 32, 2, 25
+SERVER_TIMEOUT = 60  # seconds
 PARAMETERS = ("initial", "left", "right", "bottom", "top")
 
 
@@ -29,7 +30,7 @@ def write_study(folder: Path, pause: float = 0.04, **solver: Any) -> Path:
         "buffer": {"capacity": 300, "watermark": 20},
         "model": {"hidden": [32]},
         "training": {"batch_size": 10, "device": "cpu", "threads": 1, "checkpoint_every": "2 s"},
-        "server": {"heartbeat": "500 ms", "server_timeout": "60 s", "client_timeout": "5 s"},
+        "server": {"heartbeat": "500 ms", "server_timeout": f"{SERVER_TIMEOUT} s", "client_timeout": "5 s"},
     }
     path = folder / "study.toml"
     path.write_text(tomli_w.dumps(study))

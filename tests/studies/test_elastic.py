@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from command import PENSTOCK, ROOT, events, penstock, report, running, wait_for
-from paced_study import accounted, write_study
+from paced_study import SERVER_TIMEOUT, accounted, write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(550)]
 
@@ -81,7 +81,8 @@ def test_workers_come_and_go_beside_the_studys_own(tmp_path: Path) -> None:
             study.send_signal(signal.SIGINT)
             printed, _ = study.communicate(timeout=60)
             assert report(out)["status"] == "stopped", printed
-            assert stays.wait(30) == 0
+            # 1: it did not hear of the end, and waited in vain for another server.
+            assert stays.wait(2 * SERVER_TIMEOUT + 30) in (0, 1)
         # Before there is a server again: it finds the one that comes in the file that is written anew.
         waiting = hands.start(early)
         with running("resume", out) as study:
