@@ -30,6 +30,7 @@ from rows import RESULTS, provenance, small_disk
 from world import SERVER_TIMEOUT, World, world
 
 DISK_MEGABYTES = 256
+GAVE_UP = "workers in a row died"  # what the launcher says of workers that cannot live
 MEMORY_SECONDS = 2.0  # between two looks at memory
 # A worker that did not hear of the study's end waits [server] server_timeout for an answer, and as long for another server.
 WORKER_SECONDS = 2 * SERVER_TIMEOUT + 30.0
@@ -46,6 +47,7 @@ class Soak:
     done: list[dict[str, Any]] = field(default_factory=list)
     memory: list[dict[str, Any]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    gave_up: list[str] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
 
     def cut_cable(self, _world: World, rng: random.Random) -> bool:
@@ -110,7 +112,10 @@ class Soak:
         if code not in (None, 0):
             written = self.study.out / "report.json"
             why = json.loads(written.read_text())["message"] if written.exists() else self.study.said()[-500:]
-            self.wrong.append(f"penstock ended with {code} by itself after {len(self.done)} faults: {why}")
+            if GAVE_UP in why:  # as it must where workers die faster than a simulation takes; an operator would go on
+                self.gave_up.append(f"after {len(self.done)} faults: {why.partition(';')[0]}")
+            else:
+                self.wrong.append(f"penstock ended with {code} by itself after {len(self.done)} faults: {why}")
             self._resume()
         self.study.others = [worker for worker in self.study.others if worker.poll() is None]
         while len(self.study.others) < 2 and (self.study.out / "connect.json").exists():
@@ -158,13 +163,15 @@ def run(folder: Path, number: int, seconds: float, seed: int, simulations: int) 
         watching = threading.Thread(target=soak.watch_memory, args=(over,), daemon=True)
         watching.start()
         deadline = time.monotonic() + seconds
-        while len(soak.done) < number and time.monotonic() < deadline:
+        while sum(one["done"] for one in soak.done) < number and time.monotonic() < deadline:
             assert study.process is not None
             if study.process.poll() == 0:
                 break
             soak.one()
         faulty = time.monotonic() - soak.begun
-        print(f"{len(soak.done)} faults in {faulty:.0f} s; waiting for the study's end", flush=True)
+        print(
+            f"{sum(one['done'] for one in soak.done)} faults in {faulty:.0f} s; waiting for the study's end", flush=True
+        )
         while study.process is not None and study.process.poll() != 0:
             time.sleep(1.0)
             soak.tend()
@@ -193,6 +200,7 @@ def run(folder: Path, number: int, seconds: float, seed: int, simulations: int) 
         "memory_growth": grown,
         "memory": soak.memory,
         "schedule": soak.done,
+        "gave_up": soak.gave_up,
         "wrong": soak.wrong,
     }
 
