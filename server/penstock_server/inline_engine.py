@@ -218,9 +218,8 @@ class InlineEngine:
                     return True
                 batch = buffer.try_get(self._study.training.batch_size)
                 if batch is not None:
-                    if (
-                        torch.get_num_threads() != self._threads
-                    ):  # a setting of each thread; over sockets, this is the one that receives
+                    # A setting of each thread: over sockets, the one that receives also trains.
+                    if torch.get_num_threads() != self._threads:
                         torch.set_num_threads(self._threads)
                     self._rank.train_batch(batch)
                 elif not self._rank.over:  # else it has been stopped, and the buffer with it, since the loop began
