@@ -131,7 +131,7 @@ class RankGroup:
             for gradient, of_gradient in zip(of_dtype, torch.split(mean, sizes), strict=True):
                 gradient.copy_(of_gradient.view_as(gradient))
 
-    def share(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Give every rank rank 0's values of these, in place."""
         if not self.alone:
             for tensor in tensors:

@@ -138,7 +138,7 @@ class TrainingLoop:
             self.stop(str(lost))
 
     def _train_together(self, source: SampleSource) -> None:
-        self.group.share(self.trainer.shared_tensors())
+        self.group.broadcast(self.trainer.shared_tensors())
         steps = CommonStep(
             self.group,
             source,
@@ -195,7 +195,7 @@ class TrainingLoop:
         with self.clock.aside(self.metrics.validation_seconds):
             if not self.group.sum([len(self.validation.predictable())])[0]:
                 return
-            self.group.share(self.trainer.model.buffers())
+            self.group.broadcast(self.trainer.model.buffers())
             result = self.validation.evaluate(self.trainer, self.group)
             self._last_validation = (self.trainer.batches, result)
             self.metrics.validation_mse.set(result.mse)

@@ -35,7 +35,7 @@ def everything(group: RankGroup) -> Any:
         parameter.grad = torch.full_like(parameter, float(group.rank + 1))
     group.average(parameters, samples=group.rank)  # rank 0 has none
     weights = torch.tensor([float(group.rank)])
-    group.share([weights])
+    group.broadcast([weights])
     return {
         "sum": group.sum([1.0, group.rank, 0.5]).tolist(),
         "gather": [rows.tolist() for rows in group.gather(np.full((group.rank, 2), float(group.rank)))],
