@@ -102,6 +102,7 @@ class Client:
                     self.welcome.heartbeat_ms / 1000,
                     self.welcome.server_timeout_ms / 1000,
                 )
+                self._heartbeat.start()
             self._streams = [
                 Stream(transport.connect(endpoint), self.welcome, self._check)
                 for endpoint in self.welcome.rank_endpoints

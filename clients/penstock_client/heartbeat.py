@@ -10,9 +10,13 @@ from penstock_client.payloads import Alive, Refuse
 from penstock_client.transport import Connection
 from penstock_client.wire import ANY_SIMULATION, Header, Kind, unpack
 
+PATIENCE = 5.0  # seconds for the last beat; in vain only where the thread never came to run
+
 
 class Heartbeat:
-    """Beats until closed, and remembers what the server answered.
+    """Beats from `start` until closed, and remembers what the server answered.
+
+    A signal handler may raise at any point of either: only a heartbeat that somebody can close may beat.
 
     Args:
         connection: to the coordinator, used by this thread alone.
@@ -33,7 +37,12 @@ class Heartbeat:
         self._trouble: Refused | WireError | None = None
         self._heard = time.monotonic()
         self._closing = threading.Event()
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="penstock-heartbeat", daemon=True)
+        self._begun = False
+
+    def start(self) -> None:
+        self._begun = True
         self._thread.start()
 
     def serve(self, simulation: int, attempt: int) -> None:
@@ -67,7 +76,12 @@ class Heartbeat:
 
     def close(self) -> None:
         self._closing.set()
-        self._thread.join()
+        if self._begun:
+            self._ended.wait(
+                PATIENCE
+            )  # no join, which takes a thread whose start was interrupted for one that was never started
+        else:
+            self._connection.close(deliver=False)
 
     def _beat(self) -> None:
         try:
@@ -83,6 +97,7 @@ class Heartbeat:
                 self._closing.wait(self._interval)
         finally:
             self._connection.close(deliver=False)
+            self._ended.set()
 
     def _hear(self, frames: list[bytes]) -> None:
         header, payload = unpack(frames[0]), b"".join(frames[1:2])

@@ -18,6 +18,7 @@ from penstock_client import PenstockError
 QUICK_SECONDS = 20.0  # a worker that dies sooner than this after its start has died quickly
 QUICK_DEATHS = 3  # so many in a row, and the launcher gives up
 BACKOFF_SECONDS = 0.5
+LOOK_SECONDS = 0.5  # between two looks at whether a worker is wanted, while it is not
 LEFT_SECONDS = 2.0  # after a worker has ended by itself, until it is known whether the study has
 GRACE_SECONDS = 4.0  # between SIGTERM and SIGKILL
 TAIL_BYTES = 2000
@@ -28,7 +29,7 @@ class LocalLauncher:
     """Keeps up to `workers` processes running while there is something for them to do: workers, or what starts them elsewhere. One that was
     asked to go (SIGTERM) is replaced, too.
 
-    One thread waits for each process; nothing polls.
+    One thread waits for each process. What is not wanted now may be later: a server that was restarted can have lost what had been done.
 
     Args:
         command: of each worker, by its number; asked anew at every start. logs: folder for worker-<n>.log.
@@ -125,7 +126,10 @@ class LocalLauncher:
     def _keep(self, number: int) -> None:
         """Run worker `number` again and again while it dies and there is work."""
         log = self._logs / f"worker-{number}.log"
-        while not self._stopping.is_set() and self._wanted() > number:
+        while not self._stopping.is_set():
+            if self._wanted() <= number:
+                self._stopping.wait(LOOK_SECONDS)
+                continue
             try:
                 command = self._command(number)
             except (PenstockError, OSError) as error:

@@ -26,6 +26,7 @@ from penstock_client import (
     read_connect_file,
 )
 from penstock_client.connect_file import ConnectInfo
+from penstock_client.heartbeat import Heartbeat
 from penstock_client.wire import Header, Kind, unpack
 from penstock_client.zmq_transport import ZmqTransport
 from penstock_server.config import Study
@@ -64,6 +65,24 @@ def study(heat_study) -> Study:
 def steps(number: int = 5, points: int = 8):
     for k in range(number):
         yield k, np.full((points, points), float(k), dtype=np.float32)
+
+
+@pytest.mark.parametrize("began", [False, True], ids=["before the thread runs", "when the thread runs"])
+def test_a_signal_that_raises_while_a_client_is_made_leaves_no_heartbeat_behind(
+    study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, began: bool
+) -> None:
+    start = Heartbeat.start
+
+    def interrupted(beat: Heartbeat) -> None:
+        if began:
+            start(beat)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Heartbeat, "start", interrupted)
+    with live_server(study, tmp_path) as live:
+        with pytest.raises(KeyboardInterrupt):
+            Client(live.connect)
+        assert not any(t.name == "penstock-heartbeat" for t in threading.enumerate())
 
 
 def test_a_loop_over_all_simulations_ends_with_the_study(study, tmp_path: Path) -> None:

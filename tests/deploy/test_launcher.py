@@ -185,12 +185,28 @@ def test_a_worker_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
         assert not psutil.pid_exists(pid)
 
 
-def test_threads_end_with_their_workers(tmp_path: Path) -> None:
+def test_what_is_not_wanted_yet_is_started_once_it_is(tmp_path: Path) -> None:
+    """As after the restart of a server that has lost what had been done."""
     with rig(tmp_path, "slow_solver:Slow", options={"steps": 2}) as r:
+        asked = threading.Event()
+        counts = [0, 0]
+
+        def wanted() -> int:
+            if counts:
+                asked.set()
+                return counts.pop()
+            return r.engine.status().wanted_workers
+
+        r.launcher._wanted = wanted
         r.launcher.start()
+        assert asked.wait(PATIENCE)
+        assert r.launcher.pids() == []
         assert r.engine.wait(PATIENCE)
-        until(lambda: not any(t.name.startswith("penstock-worker") for t in threading.enumerate()))
+        until(lambda: not r.launcher.pids())
         assert r.exits == []
+        report = r.close()
+        assert not any(t.name.startswith("penstock-worker") for t in threading.enumerate())
+    assert report["status"] == "finished", report["message"]
 
 
 class EndedMeanwhile:

@@ -197,6 +197,7 @@ def heartbeat(data: bytes) -> int:
             answers.append(answer)
     number, connection = len(answers), _Beats(answers)
     beat = Heartbeat(connection, b"c" * 16, _LIFE, 60.0, 60.0)
+    beat.start()
     try:
         beat.serve(0, 1)
         assert connection.heard.wait(10)

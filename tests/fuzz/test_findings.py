@@ -251,6 +251,7 @@ def test_an_answer_that_is_wrong_is_an_error_of_the_clients_own(kind: str, answe
 def test_a_wrong_answer_to_a_heartbeat_reaches_the_caller_and_the_thread_lives(answer: list[bytes]) -> None:
     connection = _Beats([answer, message(Kind.ALIVE, b"\0")])
     beat = Heartbeat(connection, b"c" * 16, LIFE, 60.0, 60.0)
+    beat.start()
     assert connection.heard.wait(10)  # the answer after it was taken too
     with pytest.raises(WireError):
         beat.check_server()
