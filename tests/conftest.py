@@ -42,6 +42,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
+def root_and_iproute2() -> None:
+    """Root and iproute2, for network namespaces and small file systems; where everything is required, their lack is a failure."""
+    if os.geteuid() == 0 and shutil.which("ip"):
+        return
+    lack = "needs root and iproute2 (apt-get install iproute2), for network namespaces and small file systems"
+    if os.environ.get("PENSTOCK_REQUIRE_ALL"):
+        pytest.fail(lack)
+    pytest.skip(lack)
+
+
+@pytest.fixture
 def heat_study() -> Callable[..., Study]:
     """A small study of the heat equation; keyword arguments are tables laid over it."""
 

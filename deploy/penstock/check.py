@@ -21,6 +21,7 @@ from penstock_server.models import make_model
 from penstock_server.models.loader import check_options
 from penstock_server.nearest import nearest
 from penstock_server.optimizers import make_optimizer, make_scheduler
+from penstock_server.own_address import own_address
 from penstock_server.parameters import ParameterSpace
 from penstock_server.plan import make_spares
 from penstock_server.recording import Recording
@@ -278,7 +279,9 @@ def _server(study: Study) -> Iterator[str]:
     host = study.server.host
     with socket.socket() as probe:
         try:
-            probe.bind((host, 0))
+            probe.bind((own_address(host), 0))
+        except PenstockError as error:
+            yield str(error)
         except OSError as error:
             yield (
                 f'[server] host = "{host}": this machine cannot listen there ({error.strerror}): expected one of its own addresses; '

@@ -325,7 +325,8 @@ class TrainingSection(Section):
 class ServerSection(Section):
     """[server]: addresses, time-outs and bounds.
 
-    host: the address that sockets bind and clients are told ("127.0.0.1"). max_message: bytes that a client may send at once; the
+    host: the address that sockets bind and clients are told ("127.0.0.1"), or a network such as "10.0.0.0/24", in which each machine
+    that the server runs on takes its own. max_message: bytes that a client may send at once; the
     connection that sends more is closed before memory is taken for it.
     max_restarts: how often the server is started again after a process of its own has died, before the study fails.
     """
@@ -341,13 +342,13 @@ class ServerSection(Section):
     @classmethod
     def _one_address(cls, host: str) -> str:
         try:
-            address = ipaddress.IPv4Address(host)
+            network = ipaddress.IPv4Network(host)
         except ValueError:
-            address = None
-        if address is None or address.is_unspecified or address.is_multicast:
+            network = None
+        if network is None or network.is_unspecified or network.is_multicast or network.prefixlen == 0:
             raise ValueError(
-                "expected one IPv4 address of this machine: sockets bind it and clients are told it, so that neither a name nor "
-                '"all addresses" will do'
+                "expected one IPv4 address of this machine, or the network that all machines of the server are in, such as "
+                '"10.0.0.0/24": sockets bind it and clients are told it, so that neither a name nor "all addresses" will do'
             )
         return host
 

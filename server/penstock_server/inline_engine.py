@@ -29,6 +29,7 @@ from penstock_server.events import EventLog
 from penstock_server.keys import open_keys
 from penstock_server.metrics import Metrics, write_targets
 from penstock_server.outages import Outages
+from penstock_server.own_address import own_address
 from penstock_server.plan import make_plan, make_spares, make_welcome, next_incarnation, write_connect_file
 from penstock_server.production import Production
 from penstock_server.rank import TrainerRank
@@ -95,7 +96,7 @@ class InlineEngine:
         self._sockets: StudySockets | None = None
         if solver is None:
             self._sockets = StudySockets(
-                study.server.host,
+                own_address(study.server.host),
                 self._keys,
                 self._rank,
                 metrics=self._metrics,
@@ -133,7 +134,7 @@ class InlineEngine:
     def start(self) -> Path:
         control = CONTROL if self._sockets is None else self._sockets.control_endpoint
         path = write_connect_file(self._directory, self._study, self._incarnation, control, self._keys)
-        host = self._study.server.host
+        host = own_address(self._study.server.host)
         write_targets(
             self._directory / "targets.json",
             self._study.study.name,

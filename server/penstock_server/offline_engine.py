@@ -21,6 +21,7 @@ from penstock_server.file_source import FileSource
 from penstock_server.jsonl import read_lines
 from penstock_server.metrics import write_targets
 from penstock_server.outages import Outages
+from penstock_server.own_address import own_address
 from penstock_server.plan import CONNECT_FILE
 from penstock_server.recording import Recording, RecordingReader
 from penstock_server.report import build_report, study_outcome, study_status, write_report
@@ -60,7 +61,7 @@ class OfflineEngine:
 
     def start(self) -> Path:
         """Begin to train. The path returned is of a connect.json that is not there: nobody needs it."""
-        endpoint = self._loop.metrics.serve(self._study.server.host)
+        endpoint = self._loop.metrics.serve(own_address(self._study.server.host))
         write_targets(self._directory / "targets.json", self._study.study.name, [endpoint])
         self._events.write("started", incarnation=self._incarnation, engine="offline")
         for simulation in [*self._training.tolist(), *self._held_out.tolist()]:

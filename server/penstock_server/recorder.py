@@ -24,6 +24,7 @@ from penstock_server.keys import open_keys
 from penstock_server.ledger import Ledger
 from penstock_server.metrics import Metrics
 from penstock_server.normalisation import Normaliser
+from penstock_server.own_address import own_address
 from penstock_server.plan import make_plan, make_welcome, next_incarnation, write_connect_file
 from penstock_server.recording import RecordingWriter
 from penstock_server.simulations import Point
@@ -110,7 +111,7 @@ class RecordEngine:
             on_static=lambda name: self._coordinator.static_arrived(name),
         )
         self._sockets = StudySockets(
-            study.server.host,
+            own_address(study.server.host),
             self._keys,
             self._recorder,
             metrics=self._recorder.metrics,

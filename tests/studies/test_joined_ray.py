@@ -2,126 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 from command import events, penstock, report, running, wait_for
 from paced_study import accounted, write_study
+from running_ray import RunningRay, free_port, no_token, running_ray
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(550)]
 
 CORES = 4
-RAY = [sys.executable, "-m", "ray.scripts.scripts"]
-LOOK = """
-import json, logging, sys
-import ray
-from ray.util import placement_group_table
-ray.init(address=sys.argv[1], logging_level=logging.CRITICAL)
-groups = [group["state"] for group in placement_group_table().values()]
-free = ray.available_resources()
-print(json.dumps({"free": free.get("CPU", 0), "groups": [state for state in groups if state != "REMOVED"],
-                  "nodes": [node["NodeManagerAddress"] for node in ray.nodes()]}))
-"""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(autouse=True)
-def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has set up a Ray of its own in this process has set a token for it."""
-    for name in [name for name in os.environ if name.startswith("RAY_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-
-
-class RunningRay:
-    """A cluster of one node. address: of its GCS."""
-
-    def __init__(self, folder: Path) -> None:
-        port, client = free_port(), free_port()
-        self.address, self._client_port = f"127.0.0.1:{port}", client
-        options = {
-            "node-ip-address": "127.0.0.1",
-            "port": port,
-            "ray-client-server-port": client,
-            "num-cpus": CORES,
-            "include-dashboard": "false",
-            "temp-dir": folder,
-            "object-store-memory": 80 * 2**20,
-        }
-        self.process = subprocess.Popen(
-            [*RAY, "start", "--head", "--block", *(f"--{name}={value}" for name, value in options.items())],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def look(self) -> dict[str, Any]:
-        """Free cores, and placement groups that are still there; asked by somebody else."""
-        asked = subprocess.run(
-            [sys.executable, "-c", LOOK, self.address], capture_output=True, text=True, timeout=120, check=False
-        )
-        return json.loads(asked.stdout) if asked.returncode == 0 else {"error": asked.stderr}
-
-    def actors(self) -> list[str]:
-        """The titles of processes in which actors of a study live."""
-        titles = [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if self._is_ours(p)]
-        return [title[0] for title in titles if title and title[0] in ("ray::CoordinatorActor", "ray::RankActor")]
-
-    def client(self) -> str:
-        """The address of its Ray Client server."""
-        return f"ray://{self.node()}:{self._client_port}"
-
-    def node(self) -> str:
-        """The address of its node."""
-        return str(self.look()["nodes"][0])
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        try:
-            return any(parent.pid == self.process.pid for parent in process.parents())
-        except psutil.Error:
-            return False
-
-    def as_before(self) -> None:
-        wait_for(lambda: {"free": CORES, "groups": []}.items() <= self.look().items(), 60)
-        wait_for(lambda: self.actors() == [], 30)
-
-    def end(self) -> None:
-        members = psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
-        self.process.terminate()
-        self.process.wait(30)
-        for member in members:
-            try:
-                member.kill()
-            except psutil.NoSuchProcess:
-                continue
-        psutil.wait_procs(members, timeout=20)
+without_token = pytest.fixture(autouse=True)(no_token)
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RunningRay]:
-    folder = Path(tempfile.mkdtemp(prefix="penstock-test-ray-"))  # short: the paths of sockets are limited
-    ray = RunningRay(folder)
-    try:
-        wait_for(lambda: "free" in ray.look(), 120)
+    with running_ray(CORES) as ray:
         yield ray
-    finally:
-        ray.end()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def server_pids(out: Path) -> list[int]:

@@ -20,6 +20,7 @@ from penstock_server.engine import SimulationCounts
 from penstock_server.events import EventLog
 from penstock_server.keys import StudyKeys
 from penstock_server.metrics import Metrics, write_targets
+from penstock_server.own_address import own_address
 from penstock_server.plan import make_plan, make_spares, make_welcome, write_connect_file
 from penstock_server.rank import TrainerRank
 from penstock_server.rank_group import MeetingPoint, PeersLost
@@ -64,7 +65,7 @@ class CoordinatorActor:
         restored: dict[str, Any] | None,
     ) -> Path:
         """Open the control socket and write connect.json; returns its path."""
-        study = self._study
+        study, host = self._study, own_address(self._study.server.host)
         self._ranks = ranks
         self._coordinator = Coordinator(
             make_plan(study),
@@ -87,7 +88,7 @@ class CoordinatorActor:
             self._coordinator.load_state_dict(restored["coordinator"], restored["arrived"].__getitem__)
         self._loop = RouterLoop(
             "coordinator",
-            study.server.host,
+            host,
             self._keys,
             self._handle,
             metrics=self._metrics,
@@ -95,7 +96,6 @@ class CoordinatorActor:
             on_error=self._broken,
         )
         self._loop.start()
-        host = study.server.host
         write_targets(self._directory / "targets.json", study.study.name, [self._metrics.serve(host), *metrics])
         self._events.write("started", incarnation=self._incarnation, engine="ray", pid=os.getpid(), ranks=rank_pids)
         return write_connect_file(self._directory, study, self._incarnation, self._loop.endpoint, self._keys)
@@ -203,7 +203,7 @@ class RankActor:
 
     def start(self) -> RankStarted:
         """Open the sockets."""
-        study, host = self._study, self._study.server.host
+        study, host = self._study, own_address(self._study.server.host)
         restore = load_latest_if_any(self._directory / CHECKPOINTS)
         self._rank = TrainerRank(
             study,
@@ -257,7 +257,7 @@ class RankActor:
         group = self._rank.group
         try:
             if meeting is not None:
-                group.join(self._meeting or meeting, self._study.server.host)
+                group.join(self._meeting or meeting, own_address(self._study.server.host))
             self._rank.train()
         except PeersLost as lost:  # their end is theirs to report
             self._rank.stop(str(lost))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
 import logging
 import os
 import socket
@@ -11,12 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import RayError
 from ray.util.placement_group import (
     PlacementGroup,
     get_placement_group,
@@ -28,6 +26,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from penstock_server.config import Study
 from penstock_server.keys import KEYS_FILE
+from penstock_server.own_address import is_network
 from penstock_server.ray_engine.cluster import (
     START_TIMEOUT,
     EngineError,
@@ -37,34 +36,27 @@ from penstock_server.ray_engine.cluster import (
     own_signal_handlers,
 )
 from penstock_server.ray_engine.local_ray import Watched
+from penstock_server.ray_engine.nodes import (
+    ANSWER_SECONDS,
+    Node,
+    RemoteProcesses,
+    describe,
+    fingerprint,
+    machine,
+)
 
 NAMESPACE = "penstock"
-ANSWER_SECONDS = 5.0  # that a living actor may take to say so
 REMOVAL_SECONDS = 20.0
 KNOCK_SECONDS = 10.0
 LOOK_SECONDS = 3.0
 SOON = 3.0  # seconds after which the wait for a place is worth a word
 
 
-@dataclass(frozen=True)
-class Node:
-    """What the server's node says of itself.
-
-    address: by which Ray knows it. machine: the same for processes that reach each other on 127.0.0.1.
-    keys: a digest of the study's keys.json there. trouble: why no socket can listen on [server] host there, "" where one can.
-    """
-
-    address: str
-    machine: str
-    keys: str
-    trouble: str
-
-
 class JoinedRay:
     """A `Cluster` on a Ray that somebody else has started and will end.
 
-    Coordinator and trainer ranks go to one node, since [server] host is one address: to the node that has it, to this machine where it
-    is a loopback address.
+    Where [server] host is an address, coordinator and trainer ranks go to one node: to that which has it, to this machine where it is a
+    loopback address. Where it is a network, they go to as few nodes as have room for them.
 
     Args:
         address: "auto", "HOST:PORT" of its GCS, or "ray://HOST:PORT" of a Ray Client server.
@@ -91,8 +83,11 @@ class JoinedRay:
         self.actor_options = {"runtime_env": {"env_vars": variables}}
         self._threads, self._log, self._patience = threads, log, patience
         self._name = f"{study.study.name} in {directory}"
-        self._here = True
-        self._gcs, self._looked, self._died = "", 0.0, ""  # the gcs_server's address, where we have one
+        self._spread = is_network(study.server.host)
+        self._here = True  # all of it
+        self._nodes: dict[str, str] = {}  # that it runs on: their addresses by Ray's names for them
+        self._gcs, self._looked, self._gone = "", 0.0, ""  # the gcs_server's address, where we have one
+        self._died = ""
 
     def start(self) -> None:
         """Connect, end what an earlier server of this run directory has left, and take a place."""
@@ -116,7 +111,7 @@ class JoinedRay:
                 '"HOST:PORT" or "ray://HOST:PORT" of a cluster with the same versions of Python and Ray: see `ray status`, or leave '
                 "--ray-address out"
             ) from error
-        self._gcs, self._died = "", ""
+        self._gcs, self._gone, self._died, self._nodes = "", "", "", {}
         try:
             if not self._address.startswith("ray://"):
                 self._gcs = ray.get_runtime_context().gcs_address
@@ -130,19 +125,26 @@ class JoinedRay:
             raise
 
     def died(self) -> str:
-        """Whether its gcs_server can still be reached, looked at every few seconds: without it Ray ends this process after a minute."""
+        """Whether its gcs_server can still be reached, and has not lost a node of ours, looked at every few seconds.
+
+        Without its gcs_server Ray ends this process after a minute.
+        """
         now = time.monotonic()
         if self._gcs and not self._died and now - self._looked > LOOK_SECONDS:
             self._looked = now
             try:
                 _knock(self._gcs)
             except OSError as error:
-                self._died = f"the Ray cluster's gcs_server at {self._gcs} ({error})"
+                self._died = self._gone = f"the Ray cluster's gcs_server at {self._gcs} ({error})"
+            else:
+                alive = {str(node["NodeID"]) for node in _nodes()}
+                if lost := [address for id_, address in self._nodes.items() if id_ not in alive]:
+                    self._died = f"the Ray node {', '.join(lost)}"
         return self._died
 
     def watch(self, pids: Mapping[str, int], actors: Mapping[str, Any]) -> Processes:
         """On this machine the kernel knows best; elsewhere Ray must be asked."""
-        return Watched(pids) if self._here else RemoteProcesses(pids, actors, self._on_node)
+        return Watched(pids) if self._here else RemoteProcesses(pids, actors, self._call)
 
     def stop(self) -> None:
         """Give the place back, with whatever runs there, and disconnect."""
@@ -150,7 +152,8 @@ class JoinedRay:
             return
         # Ray waits ten minutes for a gcs_server that has gone, and longer than that in its own shutdown.
         removing = threading.Thread(target=self._try_to_remove, name="penstock-leave-ray", daemon=True)
-        if not self.died():
+        self.died()
+        if not self._gone:
             removing.start()
             removing.join(REMOVAL_SECONDS + ANSWER_SECONDS)
         if removing.is_alive():
@@ -174,14 +177,22 @@ class JoinedRay:
         self.gpus_per_rank = int(wants_gpus)
         of_rank = {"CPU": float(self._threads), **({"GPU": 1.0} if wants_gpus else {})}
         bundles = [{"CPU": 1.0, **self._pin()}, *(dict(of_rank) for _ in range(ranks))]
-        group: PlacementGroup = placement_group(bundles, strategy="STRICT_PACK", name=self._name)
+        strategy = "PACK" if self._spread else "STRICT_PACK"
+        group: PlacementGroup = placement_group(bundles, strategy=strategy, name=self._name)
         self.group: Any = group
         wanted = _shown({k: sum(b.get(k, 0.0) for b in bundles) for k in ("CPU", "GPU")})
+        wanted += f" ({_shown(of_rank)} together for each rank)" if self._spread else " on one node"
         if not group.wait(min(SOON, self._patience)):
-            self._log(f"waiting up to {self._patience:.0f} s for the Ray cluster to give {wanted} on one node")
+            self._log(f"waiting up to {self._patience:.0f} s for the Ray cluster to give {wanted}")
             if not group.wait(self._patience):
                 raise RayFailed(self._lacking(wanted))
-        self._check_node(self._ask_node())
+        places: dict[int, str] = placement_group_table(group)["bundles_to_node_id"]
+        one_of = {id_: bundle for bundle, id_ in sorted(places.items(), reverse=True)}  # a bundle on each node
+        nodes = dict(zip(one_of, self._ask_nodes(list(one_of.values())), strict=True))
+        for node in nodes.values():
+            self._check_node(node)
+        self._nodes = {id_: node.address for id_, node in nodes.items()}
+        self._here = all(node.machine == machine() for node in nodes.values())
 
     def _pin(self) -> dict[str, float]:
         """What makes Ray choose the node that [server] host names, where it knows one by that address."""
@@ -197,56 +208,57 @@ class JoinedRay:
         nodes = ", ".join(f"{n['NodeManagerAddress']} has {_shown(n['Resources'])}" for n in _nodes()) or "none"
         free = _shown(ray.available_resources())  # type: ignore[no-untyped-call]
         return (
-            f"--ray-address {self._address}: the Ray cluster has not given {wanted} on one node{pinned} within {self._patience:.0f} s; "
+            f"--ray-address {self._address}: the Ray cluster has not given {wanted}{pinned} within {self._patience:.0f} s; "
             f"its nodes: {nodes}; free in all: {free}. Wait until others are done, lower [training] threads or ranks, or give it a "
             "node that has them"
         )
 
-    def _ask_node(self) -> Node:
-        keys = self._directory / KEYS_FILE
+    def _ask_nodes(self, bundles: list[int]) -> list[Node]:
+        keys, host = str(self._directory / KEYS_FILE), self._study.server.host
         try:
-            return Node(*self._on_node(_describe, str(keys), self._study.server.host))
+            return ray.get([self._call(bundle, describe, keys, host) for bundle in bundles], timeout=START_TIMEOUT)
         except RayError as error:
             raise EngineError(
-                f"--ray-address {self._address}: Penstock cannot run on the node that Ray has chosen ({_first_line(error)}): expected the "
+                f"--ray-address {self._address}: Penstock cannot run on a node that Ray has chosen ({_first_line(error)}): expected the "
                 "same Penstock and its extra `server` there as here"
             ) from error
 
     def _check_node(self, node: Node) -> None:
         """Raises EngineError where the server could not do its work on that node."""
-        host, self._here = self._study.server.host, node.machine == _machine()
-        if not self._here and host.startswith("127."):
+        host, here = self._study.server.host, node.machine == machine()
+        if not here and host.startswith("127."):
             raise EngineError(
                 f'[server] host = "{host}": Ray runs the server on its node {node.address}, and nobody reaches that address there but '
                 f'itself: expected an address of that node; set host = "{node.address}", and read docs/security.md'
             )
+        if node.trouble and self._spread:
+            raise EngineError(f"the Ray node {node.address} cannot listen: {node.trouble}")
         if node.trouble:
             raise EngineError(
                 f'[server] host = "{host}": the Ray node {node.address} cannot listen there ({node.trouble}): expected one of its own '
                 f'addresses; set host = "{node.address}"'
             )
-        if node.keys != _fingerprint(self._directory / KEYS_FILE):
+        if node.keys != fingerprint(self._directory / KEYS_FILE):
             raise EngineError(
                 f"{self._directory}: is not there on the Ray node {node.address}, or is another folder, or another user's: expected a run "
                 "directory that all nodes see and the same user everywhere; give --out on a shared file system"
             )
-        if self._study.training.own_cores and not self._here:
+        if self._study.training.own_cores and not here:
             raise EngineError(
                 f"[training] own_cores = true: the trainer ranks run on the Ray node {node.address}, whose cores are not this machine's; "
                 "set own_cores = false"
             )
 
-    def _on_node(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function of this package in the coordinator's place."""
-        strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=0)
+    def _call(self, bundle: int, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Begin to call a function of this package in the place of a bundle; returns Ray's reference to what it will return."""
+        strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=bundle)
         options: dict[str, Any] = {
             "num_cpus": 0,
             "max_retries": 0,
             "scheduling_strategy": strategy,
             **self.actor_options,
         }
-        called = ray.remote(function).options(**options).remote(*arguments)
-        return ray.get([called], timeout=START_TIMEOUT)[0]
+        return ray.remote(function).options(**options).remote(*arguments)
 
     def _remove(self, name: str) -> None:
         """Give a place back: Ray kills whoever works there. Returns when it is done."""
@@ -264,36 +276,6 @@ class JoinedRay:
             time.sleep(0.1)
 
 
-class RemoteProcesses:
-    """Actors on another machine: Ray says which of them it has lost, and a task on their node ends what is left."""
-
-    def __init__(self, pids: Mapping[str, int], actors: Mapping[str, Any], on_node: Callable[..., Any]) -> None:
-        self._pids, self._actors, self._on_node = dict(pids), dict(actors), on_node
-        self._lost: list[str] = []
-
-    def ended(self, patience: float = 0.0) -> list[str]:
-        """Whom Ray has lost; it is asked where there is time."""
-        for name, actor in self._actors.items() if patience and not self._lost else ():
-            try:
-                ray.get(actor.pid.remote(), timeout=ANSWER_SECONDS)
-            except RayActorError:
-                self._lost.append(name)
-            except GetTimeoutError:
-                continue  # busy, or frozen: silence is judged elsewhere
-        return list(self._lost)
-
-    def kill(self) -> None:
-        if self._pids:
-            with suppress(RayError):  # the node is gone, and they with it
-                self._on_node(_end, self._pids)
-
-    def close(self) -> None:
-        self._actors = {}
-
-    def pid(self, name: str) -> int:
-        return self._pids[name]
-
-
 def _knock(address: str) -> None:
     """Ray looks ten minutes for a cluster that is not there; where the address says where it should be, that is soon known."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
@@ -303,42 +285,6 @@ def _knock(address: str) -> None:
 
 def _nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-
-
-def _describe(keys: str, host: str) -> tuple[str, str, str, str]:
-    """The fields of `Node`; runs on the node."""
-    trouble = ""
-    with socket.socket() as probe:
-        try:
-            probe.bind((host, 0))
-        except OSError as error:
-            trouble = error.strerror or str(error)
-    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    return address, _machine(), _fingerprint(Path(keys)), trouble
-
-
-def _end(pids: Mapping[str, int]) -> None:
-    """Kill those that are still Ray's, and wait until they have ended; runs on the node."""
-    still = {}
-    for name, pid in pids.items():
-        with suppress(OSError):
-            if (Path("/proc") / str(pid) / "cmdline").read_bytes().startswith(b"ray::"):
-                still[name] = pid
-    processes = Watched(still)
-    processes.kill()
-    processes.close()
-
-
-def _machine() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {Path('/proc/self/ns/net').stat().st_ino}"
-
-
-def _fingerprint(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        return error.strerror or str(error)
 
 
 def _shown(resources: Mapping[str, float]) -> str:

@@ -13,10 +13,11 @@ def _ip(*arguments: str) -> None:
 
 
 class Cable:
-    """Between this host, at `here`, and the namespace's."""
+    """Between this host, at `here`, and the namespace's, at `there`."""
 
-    def __init__(self, name: str, here: str) -> None:
-        self.name, self.here = name, here
+    def __init__(self, name: str, network: str) -> None:
+        self.name, self.network = name, f"{network}.0/24"
+        self.here, self.there = f"{network}.1", f"{network}.2"
         self._end = f"{name}-h"
 
     def cut(self) -> None:
@@ -34,15 +35,14 @@ class Cable:
 @contextmanager
 def other_host() -> Iterator[Cable]:
     """A namespace of its own for the time of the context; what still runs in it then loses its network."""
-    number = os.getpid() % 250
-    cable = Cable(f"pk{os.getpid()}", f"10.213.{number}.1")
+    cable = Cable(f"pk{os.getpid()}", f"10.213.{os.getpid() % 250}")
     far = f"{cable.name}-n"
     _ip("netns", "add", cable.name)
     try:
         _ip("link", "add", f"{cable.name}-h", "type", "veth", "peer", "name", far, "netns", cable.name)
         _ip("address", "add", f"{cable.here}/24", "dev", f"{cable.name}-h")
         _ip("link", "set", f"{cable.name}-h", "up")
-        _ip("-netns", cable.name, "address", "add", f"10.213.{number}.2/24", "dev", far)
+        _ip("-netns", cable.name, "address", "add", f"{cable.there}/24", "dev", far)
         _ip("-netns", cable.name, "link", "set", far, "up")
         _ip("-netns", cable.name, "link", "set", "lo", "up")
         yield cable

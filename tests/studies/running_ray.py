@@ -1,0 +1,138 @@
+"""A Ray cluster that somebody else has started: real processes, on this host and on others."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from command import wait_for
+
+from network_namespace import Cable
+
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+OBJECT_STORE = f"--object-store-memory={80 * 2**20}"
+LOOK = """
+import json, logging, sys
+import ray
+from ray.util import placement_group_table
+ray.init(address=sys.argv[1], logging_level=logging.CRITICAL)
+groups = [group["state"] for group in placement_group_table().values()]
+free = ray.available_resources()
+print(json.dumps({"free": free.get("CPU", 0), "groups": [state for state in groups if state != "REMOVED"],
+                  "nodes": [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]}))
+"""
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has set up a Ray of its own in this process has set a token for it."""
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+
+
+class RunningRay:
+    """A cluster with a head node of `cores` at `host`. address: of its GCS."""
+
+    def __init__(self, folder: Path, cores: int, host: str) -> None:
+        port, client = free_port(host), free_port(host)
+        self.cores, self.address, self._client_port = cores, f"{host}:{port}", client
+        self._nodes: list[subprocess.Popen[bytes]] = []
+        options = {
+            "node-ip-address": host,
+            "port": port,
+            "ray-client-server-port": client,
+            "num-cpus": cores,
+            "include-dashboard": "false",
+            "temp-dir": folder,
+        }
+        self._start([], "--head", *(f"--{name}={value}" for name, value in options.items()))
+
+    def add_node(self, cable: Cable, cores: int) -> subprocess.Popen[bytes]:
+        """A further node, on the other host."""
+        return self._start(
+            cable.command(), f"--address={self.address}", f"--node-ip-address={cable.there}", f"--num-cpus={cores}"
+        )
+
+    def look(self) -> dict[str, Any]:
+        """Free cores, living nodes, and placement groups that are still there; asked by somebody else."""
+        asked = subprocess.run(
+            [sys.executable, "-c", LOOK, self.address], capture_output=True, text=True, timeout=120, check=False
+        )
+        return json.loads(asked.stdout) if asked.returncode == 0 else {"error": asked.stderr}
+
+    def actors(self) -> list[str]:
+        """The titles of processes in which actors of a study live."""
+        titles = [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if self._is_ours(p)]
+        return [title[0] for title in titles if title and title[0] in ("ray::CoordinatorActor", "ray::RankActor")]
+
+    def client(self) -> str:
+        """The address of its Ray Client server."""
+        return f"ray://{self.node()}:{self._client_port}"
+
+    def node(self) -> str:
+        """The address of its head node."""
+        return str(self.look()["nodes"][0])
+
+    def as_before(self) -> None:
+        wait_for(lambda: {"free": self.cores, "groups": []}.items() <= self.look().items(), 60)
+        wait_for(lambda: self.actors() == [], 30)
+
+    def end(self) -> None:
+        for node in self._nodes:
+            kill_node(node)
+
+    def _start(self, where: list[str], *options: str) -> subprocess.Popen[bytes]:
+        command = [*where, *RAY, "start", "--block", OBJECT_STORE, *options]
+        node = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._nodes.append(node)
+        return node
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        pids = [node.pid for node in self._nodes]
+        try:
+            return any(parent.pid in pids for parent in process.parents())
+        except psutil.Error:
+            return False
+
+
+def kill_node(node: subprocess.Popen[bytes]) -> None:
+    """All that runs of it, at once, as when its power fails."""
+    if node.poll() is not None:
+        return
+    members = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+    for member in members:
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(members, timeout=20)
+    node.wait(20)
+
+
+@contextmanager
+def running_ray(cores: int, host: str = "127.0.0.1") -> Iterator[RunningRay]:
+    folder = Path(tempfile.mkdtemp(prefix="penstock-test-ray-"))  # short: the paths of sockets are limited
+    ray = RunningRay(folder, cores, host)
+    try:
+        wait_for(lambda: "free" in ray.look(), 120)
+        yield ray
+    finally:
+        ray.end()
+        shutil.rmtree(folder, ignore_errors=True)
