@@ -198,7 +198,7 @@ def check(
     """Find everything that is wrong with a study, as far as that is possible without running it."""
     checked = load_and_check(study, overrides, here=profile is None)
     if profile is not None:
-        check_profile(profile)
+        check_profile(profile, checked)
     solver = checked.solver
     print(
         f"{study}: nothing wrong found: {solver.simulations} simulations and {solver.validation_simulations} held out, "

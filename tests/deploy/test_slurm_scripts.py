@@ -157,7 +157,7 @@ def test_a_profile_is_kept_as_it_was_used_and_the_name_stays(tmp_path: Path) -> 
         ({"worker": {"count": 2}}, "[worker]: unknown table; did you mean 'workers'?"),
         ({"server": {"time": 0}}, '[server] time = 0: expected a number greater than 0; for example time = "4 h"'),
         ({"workers": {"time": "12:00"}}, '[workers] time = "12:00": expected a number followed by one of ms, s, min, h, d'),
-        ({"server": {"nodes": 2}}, "[server] nodes = 2: expected a number less than or equal to 1; for example nodes = 1"),
+        ({"server": {"nodes": 0}}, "[server] nodes = 0: expected a number greater than or equal to 1; for example nodes = 1"),
         ({"workers": {"signal": "1 h"}}, "[workers] signal = 3600 s with time = 1800 s: expected a signal before the end; raise time"),
         ({"workers": {"start": "apart"}}, '[workers] start = "apart": expected one of "array", "together"'),
         ({"workers": {"start": "together"}}, '[workers] time = 1800 s with start = "together": expected the server\'s, 3600 s'),

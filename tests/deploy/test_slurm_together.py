@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 from command import events, penstock, report, started, wait_for
-from slurm_cluster import queue
-from slurm_studies import ends_well, in_mid_study, write_profile, write_quick_study, write_study
+from slurm_cluster import queue, slurm
+from slurm_studies import QUICK_SIMULATIONS, ends_well, in_mid_study, write_profile, write_quick_study, write_study
 
 from penstock.run_directory import holder
 
@@ -60,3 +60,14 @@ def test_a_server_that_dies_goes_on_with_its_workers_in_the_job_in_waiting(tmp_p
     found = report(out)
     assert (found["status"], found["incarnations"]) == ("stopped", 2)
     assert found["samples"]["received"] - found["samples"]["duplicates_dropped"] == found["samples"]["unique"]
+
+
+def test_a_lost_node_of_the_workers_costs_the_job_and_the_one_in_waiting_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    following = started("submit", write_quick_study(tmp_path), "--profile", profile_of(tmp_path), "--out", out)
+    in_mid_study(out)
+    first = {id_ for id_, state in queue().items() if state == "RUNNING"}
+    slurm("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
+    wait_for(lambda: not first & queue().keys(), 90)
+    slurm("scontrol", "update", "NodeName=n2", "State=RESUME")
+    ends_well(following, out, incarnations=2, simulations=QUICK_SIMULATIONS)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from penstock_server.config import Study
 
 
 def submit(
@@ -38,6 +41,7 @@ def submit(
     from penstock.cli import load_and_check
     from penstock.run_directory import STUDY, default_directory
     from penstock.slurm.profile import load_profile
+    from penstock.slurm.ray_nodes import check_nodes
     from penstock.slurm.scripts import submitted, used_profile
 
     resume = submitted(study)
@@ -51,6 +55,7 @@ def submit(
         )
     settings = load_profile(profile) if profile is not None else used_profile(study)
     checked = load_and_check(study / STUDY if resume else study, overrides, here=False)
+    check_nodes(checked, settings)
     directory = study if resume else out if out is not None else default_directory(checked.study.name)
     from penstock.slurm.submit import follow, submit_study
 
@@ -96,14 +101,16 @@ def slurm_server(
     raise typer.Exit(serve_study(directory, display(open_run(directory))))
 
 
-def check_profile(path: Path) -> None:
+def check_profile(path: Path, study: Study) -> None:
     """Raise StudyError with a line for each thing that is wrong with a profile, as far as this machine can tell."""
     from penstock.slurm.commands import SlurmError
     from penstock.slurm.profile import load_profile
+    from penstock.slurm.ray_nodes import check_nodes
     from penstock.slurm.submit import check_profile
     from penstock.study_errors import StudyError
 
     profile = load_profile(path)
+    check_nodes(study, profile)
     try:
         problems = check_profile(profile)
     except SlurmError as error:

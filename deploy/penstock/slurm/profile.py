@@ -86,13 +86,14 @@ class ServerJob(JobSection):
 
     requeue: how often the job may go back to the queue when its time is up, to go on from its checkpoint (0: never). restarts: how
     often a server that died, or whose job was cancelled, is started again. interface: the network that workers reach it by, such as
-    "ib0" (default: the node's address, as Slurm has it). nodes: of the server.
+    "ib0" (default: the node's address, as Slurm has it). nodes: for trainer ranks, as many on each, in one network; cpus, memory and gpus
+    are each node's.
     """
 
     requeue: int = Field(0, ge=0)
     restarts: int = Field(3, ge=0)
     interface: str | None = None
-    nodes: int = Field(1, ge=1, le=1)
+    nodes: int = Field(1, ge=1)
 
 
 class WorkerJobs(JobSection):

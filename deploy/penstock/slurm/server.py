@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from penstock.check import check_study
@@ -15,6 +16,7 @@ from penstock.slurm.address import node_address
 from penstock.slurm.commands import Slurm, SlurmError
 from penstock.slurm.launcher import SlurmLauncher
 from penstock.slurm.profile import Profile
+from penstock.slurm.ray_nodes import network_of, ray_over_nodes
 from penstock.slurm.scripts import FOLDER, WORKER, WORKERS, jobs_name, used_profile
 from penstock.slurm.steps import StepLauncher
 from penstock.slurm.waiting import RESTART, submit_waiting
@@ -46,18 +48,28 @@ def serve_study(directory: Path, display: Display) -> int:
     if problems := check_study(study):
         server.take_back()
         raise StudyError([f"{directory}: {problem}" for problem in problems])
-    host = node_address(server.slurm, os.environ.get("SLURMD_NODENAME", ""), profile.server.interface)
+    address = node_address(server.slurm, os.environ.get("SLURMD_NODENAME", ""), profile.server.interface)
+    several = profile.server.nodes > 1
+    host = network_of(address) if several else address
     study = study.model_copy(update={"server": study.server.model_copy(update={"host": host})})
     signals = Signals()
-    code = run_study(
-        study,
-        directory,
-        display,
-        resume=True,
-        launch=server.launcher,
-        cores=_cores(),
-        signals=signals,
-    )
+    with ExitStack() as stack:
+        cores, ray_address = _cores(), None
+        if several:
+            each = profile.server.cpus if cores is None else cores
+            log = directory / FOLDER / f"ray-{job}.log"
+            ray_address = stack.enter_context(ray_over_nodes(study, profile, address, job=job, cores=each, log=log))
+            cores = each * profile.server.nodes
+        code = run_study(
+            study,
+            directory,
+            display,
+            resume=True,
+            ray_address=ray_address,
+            launch=server.launcher,
+            cores=cores,
+            signals=signals,
+        )
     server.end(_status(directory), signals.received)
     return code
 

@@ -1,0 +1,143 @@
+"""A Ray over the nodes of the server's job, for as long as the study runs: its head here, the others started by srun."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from penstock.slurm.commands import SlurmError, without_job
+from penstock.slurm.profile import Profile
+from penstock.study_errors import StudyError
+from penstock.threads import plan_threads
+from penstock_server.config import Study
+
+RAY = ("-m", "ray.scripts.scripts", "start", "--block")
+OBJECT_STORE_BYTES = 80 * 2**20  # the least that Ray takes; fields do not pass through it
+START_SECONDS, LOOK_SECONDS, END_SECONDS = 60.0, 0.3, 20.0
+
+
+def check_nodes(study: Study, profile: Profile) -> None:
+    """Raise StudyError where the study cannot run on as many nodes as the profile's server has."""
+    nodes, ranks = profile.server.nodes, study.training.ranks
+    if nodes == 1:
+        return
+    if study.study.engine != "ray" or study.training.source is not None:
+        raise StudyError([f"[server] nodes = {nodes}: this study trains in one process: expected nodes = 1"])
+    if ranks % nodes:
+        raise StudyError(
+            [
+                f"[server] nodes = {nodes} with [training] ranks = {ranks}: expected as many trainer ranks on each node; "
+                f"add --set training.ranks={nodes * max(1, round(ranks / nodes))}, or change nodes"
+            ]
+        )
+    if study.training.own_cores:
+        raise StudyError([f"[server] nodes = {nodes} with [training] own_cores = true: expected own_cores = false"])
+
+
+def network_of(address: str) -> str:
+    """The network in which this machine has an address, as [server] host takes it."""
+    for entries in psutil.net_if_addrs().values():
+        for entry in entries:
+            if entry.family == socket.AF_INET and entry.address == address:
+                return str(ipaddress.IPv4Network(f"{address}/{entry.netmask}", strict=False))
+    raise StudyError(
+        [f"{address}: no network interface of {socket.gethostname()} has this address; give [server] interface"]
+    )
+
+
+@contextmanager
+def ray_over_nodes(study: Study, profile: Profile, host: str, *, job: str, cores: int, log: Path) -> Iterator[str]:
+    """The address of a Ray with room for the study's coordinator here and for its trainer ranks, as many on each node.
+
+    Whoever has its token may use it; the token is in the environment of this process and of Ray's alone.
+
+    Args:
+        host: this node's address. job: Slurm's id of this job. cores: of each node. log: of Ray's own processes.
+
+    Raises:
+        SlurmError: there is no srun here, or Ray's head does not start.
+    """
+    if shutil.which("srun") is None:
+        raise SlurmError(
+            f"[server] nodes = {profile.server.nodes}: srun is not on the PATH: expected Slurm's commands where the server runs; bind "
+            "them into the container, or set nodes = 1"
+        )
+    nodes = profile.server.nodes
+    threads = plan_threads(study, cores * nodes, solvers_here=False).training
+    for_ranks = study.training.ranks // nodes * threads
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
+    address = f"{host}:{_free_port(host)}"
+    folder = Path(tempfile.mkdtemp(prefix="penstock-ray-"))  # short, because socket paths are limited to 107 characters
+    common = [*RAY, f"--object-store-memory={OBJECT_STORE_BYTES}", "--disable-usage-stats"]
+    head = [
+        *(sys.executable, *common, "--head", f"--node-ip-address={host}", f"--port={address.rpartition(':')[2]}"),
+        *(f"--num-cpus={for_ranks + 1}", f"--temp-dir={folder}", "--include-dashboard=false"),
+    ]
+    step = ["srun", f"--jobid={job}", "--relative=1", f"--nodes={nodes - 1}", f"--ntasks={nodes - 1}"]
+    step.append(f"--cpus-per-task={profile.server.cpus}")
+    if profile.together:
+        step.insert(2, "--het-group=0")
+    container = shlex.split(profile.slurm.container or "")
+    others = [*step, *container, profile.slurm.interpreter, *common, f"--address={address}", f"--num-cpus={for_ranks}"]
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        for command in (head, others):
+            with log.open("ab") as output:
+                started.append(
+                    subprocess.Popen(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        env=without_job(os.environ),
+                        start_new_session=True,
+                    )
+                )
+            _wait_for_head(address, started[0], log)
+        yield address
+    finally:
+        _end(started)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for_head(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=START_SECONDS).close()
+            return
+        except OSError as error:
+            if head.poll() is not None or time.monotonic() > deadline:
+                how = "has not answered" if head.poll() is None else f"ended with code {head.returncode}"
+                raise SlurmError(f"Ray's head at {address} {how} ({error}); its log is {log}") from error
+        time.sleep(LOOK_SECONDS)
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """First the nodes, then their head; what does not go is killed."""
+    for process in reversed(processes):
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS)
+        process.kill()
+        process.wait()
