@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 from penstock_client.errors import Refused, WireError
 from penstock_client.payloads import Begin, Refuse, Streamed
 from penstock_client.reasons import Reason
-from penstock_client.wire import NUMPY_DTYPES, STATIC_STEP, Dtype, Header, Kind, VersionMismatch, unpack
-from penstock_server.agreement import STATIC_FIELDS, Schema
+from penstock_client.wire import Header, Kind, VersionMismatch, unpack
+from penstock_server.agreement import Schema
 from penstock_server.assembly import PartialStep, WindowBuilder
 from penstock_server.buffer import Buffer, Slot
 from penstock_server.config import SamplesSection
-from penstock_server.ledger import MAX_STEPS, Ledger
+from penstock_server.ledger import Ledger
 from penstock_server.metrics import Metrics
 from penstock_server.normalisation import Normaliser
-from penstock_server.partition import Partition, Where
+from penstock_server.partition import Partition
+from penstock_server.pieces import LARGEST, Pieces, finite
+from penstock_server.static_fields import StaticFields
 
 Message = tuple[bytes, list[bytes]]
 NOTHING_STREAMED = Streamed(0, 0, 0)
@@ -34,9 +36,6 @@ MAX_RANKS = 2**16  # solver ranks of one simulation
 UNFINISHED = 16  # time steps that a simulation may always have unfinished; more while their bytes are few
 MAX_REFUSALS = 100  # answered one by one in a stream; STREAMED counts all
 MAX_REFUSAL = 1000  # characters of a refusal's text, which may quote what was sent
-
-
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 class TimeSteps(Protocol):
@@ -75,14 +74,6 @@ class _Simulation:
     counted: int = 0
     senders: set[bytes] = field(default_factory=set)  # connections that have begun its current attempt
     partition: Partition = field(default_factory=Partition)
-
-
-class _StaticField:
-    """Mesh geometry on its way: values (size,), and which of them have come, from whatever attempt and partition."""
-
-    def __init__(self, size: int) -> None:
-        self.values = np.empty(size, np.float64)
-        self.come = np.zeros(size, np.bool_)
 
 
 class Ingest:
@@ -129,14 +120,11 @@ class Ingest:
         self._trained = trained
         self._validated = validated
         self._metrics = metrics
-        self._on_static = on_static
-        self._columns = {schema.ids[name]: columns for name, columns in schema.spec.columns().items()}
-        self._components = {schema.ids[f.name]: f.components for f in schema.spec.fields}
-        self._first_field = min(self._columns)
+        self._pieces = Pieces(schema)
         self._peers: OrderedDict[bytes, _Peer] = OrderedDict()  # the one that has been silent longest comes first
         self._simulations: dict[int, _Simulation] = {}
         self._ended: dict[int, tuple[int, int]] = {}  # attempt and solver ranks of each simulation that has ended
-        self._static: dict[str, _StaticField] = {}
+        self._static = StaticFields(on_static)
 
     def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0) -> list[Message]:  # noqa: ARG002 - a Handler
         """Deal with one message. Blocks while the buffer has no room."""
@@ -213,7 +201,7 @@ class Ingest:
                 self._stream_of(state, header)
                 return [self._grant(state)]
             if header.kind is Kind.INDICES:
-                points = self._size(header.field) // self._components_of(header.field)
+                points = self._pieces.size(header.field) // self._pieces.components(header.field)
                 self._stream_of(state, header).partition.claim(header, payload, points)
                 return []
             if header.kind is Kind.END:
@@ -253,7 +241,7 @@ class Ingest:
             named = f"{', '.join(seen)}{f' and {seeds} seeds' if seeds else ''}"
             raise Refused(Reason.SCHEMA, f"{len(begin.parameters)} parameters, the study has {named}")
         parameters = begin.parameters[: len(seen)]
-        if not _finite(np.array(parameters)).all():
+        if not finite(np.array(parameters)).all():
             raise Refused(Reason.NOT_FINITE, f"simulation {header.simulation} has the parameters {parameters}")
         simulation = self._under_way(header.simulation)
         if header.attempt < simulation.attempt:
@@ -294,10 +282,10 @@ class Ingest:
     def _piece(self, state: _Peer, header: Header, payload: bytes) -> bool:
         """Take one piece; False when it is a duplicate."""
         simulation = self._stream_of(state, header)
-        size, values = self._values(header, payload)
-        where = simulation.partition.place(header, self._components_of(header.field))
-        if header.step == STATIC_STEP:
-            return self._static_piece(header, size, values, where)
+        size, values = self._pieces.values(header, payload)
+        where = simulation.partition.place(header, self._pieces.components(header.field))
+        if (static := self._schema.static(header.field)) is not None:
+            return self._static.take(static, size, values, where)
         held_out = header.simulation in self._held_out
         if self._samples.window == 1 or held_out:
             if header.step < simulation.again:
@@ -306,11 +294,11 @@ class Ingest:
             if ledger.has(header.simulation, header.step):
                 # The piece with the very first element counts for the time step.
                 first = where.start if isinstance(where, slice) else where.min()
-                if header.field == self._first_field and first == 0:
+                if header.field == self._pieces.first_field and first == 0:
                     self._count_duplicate()
                 return False
         partial, slot = simulation.partial.get(header.step) or self._open(state, simulation, header, held_out)
-        columns = self._columns[header.field]
+        columns = self._pieces.columns(header.field)
         if isinstance(where, slice):
             new = partial.add(columns.start + where.start, values)
         else:
@@ -319,55 +307,6 @@ class Ingest:
             del simulation.partial[header.step]
             self._take(simulation, header, partial, slot, held_out)
         return new
-
-    def _values(self, header: Header, payload: bytes) -> tuple[int, NDArray]:  # type: ignore[type-arg]
-        """The field's size and the piece's elements, once they have been found to fit it."""
-        expected = self._schema.dtypes.get(header.field)
-        static = self._schema.static(header.field)
-        if expected is None or (static is not None) != (header.step == STATIC_STEP):
-            raise Refused(
-                Reason.UNKNOWN_FIELD, f"field id {header.field} at time step {header.step}: announce the field first"
-            )
-        if header.dtype is not expected:
-            raise Refused(
-                Reason.DTYPE,
-                f"field id {header.field} sent as {header.dtype.name.lower()}, announced as {expected.name.lower()}",
-            )
-        size = self._size(header.field)
-        if (
-            len(payload) != header.count * NUMPY_DTYPES[expected].itemsize
-            or header.offset + header.count > size
-            or not header.count
-        ):
-            raise Refused(
-                Reason.SIZE,
-                f"piece of {header.count} elements from {header.offset} in {len(payload)} bytes: the field has {size} elements "
-                f"of {NUMPY_DTYPES[expected].itemsize} bytes",
-            )
-        if not STATIC_STEP <= header.step < MAX_STEPS:
-            raise Refused(Reason.MALFORMED, f"time step {header.step}: expected 0 to {MAX_STEPS - 1}")
-        values = np.frombuffer(payload, NUMPY_DTYPES[expected])
-        if expected in (Dtype.FLOAT32, Dtype.FLOAT64) and not (finite := _finite(values)).all():
-            at = header.offset + int(np.flatnonzero(~finite)[0])
-            raise Refused(
-                Reason.NOT_FINITE,
-                f"time step {header.step} of simulation {header.simulation} has {values[at - header.offset]} at element {at} "
-                f"of field id {header.field}: the solver has diverged",
-            )
-        return size, values
-
-    def _size(self, field_id: int) -> int:
-        """Elements of a field."""
-        if self._schema.static(field_id) is not None:
-            return self._components_of(field_id) * self._schema.spec.fields[0].points
-        columns = self._columns.get(field_id)
-        if columns is None:
-            raise Refused(Reason.UNKNOWN_FIELD, f"field id {field_id}: the study has {sorted(self._columns)}")
-        return int(columns.stop - columns.start)
-
-    def _components_of(self, field_id: int) -> int:
-        static = self._schema.static(field_id)
-        return self._components[field_id] if static is None else STATIC_FIELDS[static]
 
     def _open(
         self, state: _Peer, simulation: _Simulation, header: Header, held_out: bool
@@ -382,7 +321,7 @@ class Ingest:
                 f"time step {header.step} while {unfinished} others of simulation {header.simulation} are unfinished: send all fields "
                 "of a time step before the next",
             )
-        if self._samples.time == "physical" and not abs(header.time) <= _LARGEST:
+        if self._samples.time == "physical" and not abs(header.time) <= LARGEST:
             raise Refused(
                 Reason.SCHEMA,
                 f'time step {header.step} has the physical time {header.time}: send(step, time, ...) or samples.time = "step"',
@@ -441,19 +380,6 @@ class Ingest:
         self._metrics.samples_received.inc()
         self._metrics.duplicates_dropped.inc()
 
-    def _static_piece(self, header: Header, size: int, values: NDArray, where: Where) -> bool:  # type: ignore[type-arg]
-        name = self._schema.static(header.field)
-        assert name is not None
-        static = self._static.setdefault(name, _StaticField(size))
-        if static.come.all():
-            return False
-        points = (-1, 1) if isinstance(where, slice) else (-1, STATIC_FIELDS[name])
-        static.values.reshape(points)[where] = values.reshape(points)
-        static.come.reshape(points)[where] = True
-        if static.come.all():
-            self._on_static(name, static.values.reshape(-1, STATIC_FIELDS[name]))
-        return True
-
     def _drop_partial(self, simulation: int) -> None:
         """Time steps that never became whole are given up and counted."""
         state = self._simulations.get(simulation)
@@ -485,9 +411,3 @@ class Ingest:
 
     def _answer(self, header: Header, kind: Kind, payload: bytes) -> list[bytes]:
         return [header._replace(kind=kind, incarnation=self._incarnation).pack(), payload]
-
-
-def _finite(values: NDArray) -> NDArray[np.bool_]:  # type: ignore[type-arg]
-    """Which of the values are finite as samples hold them: in float32, where 1e300 is not."""
-    finite: NDArray[np.bool_] = np.isfinite(values) if values.dtype == np.float32 else np.abs(values) <= _LARGEST
-    return finite

@@ -13,11 +13,11 @@ SERVER_TIMEOUT = 60  # seconds
 PARAMETERS = ("initial", "left", "right", "bottom", "top")
 
 
-def write_study(folder: Path, pause: float = 0.04, **solver: Any) -> Path:
-    """Its simulations take 25 times `pause` seconds. solver: further keys of [solver]."""
+def write_study(folder: Path, pause: float = 0.04, *, training: dict[str, Any] | None = None, **solver: Any) -> Path:
+    """Its simulations take 25 times `pause` seconds. training, solver: further keys of these tables."""
     (folder / "paced_heat.py").write_text((Path(__file__).parents[1] / "paced_heat.py").read_text())
     study = {
-        "study": {"name": "elastic", "seed": 5},
+        "study": {"name": "paced", "seed": 5},
         "parameters": {name: [100.0, 500.0] for name in PARAMETERS},
         "solver": {
             "adapter": "paced_heat:PacedHeat",
@@ -28,8 +28,8 @@ def write_study(folder: Path, pause: float = 0.04, **solver: Any) -> Path:
         },
         "fields": {"T": {}},
         "buffer": {"capacity": 300, "watermark": 20},
-        "model": {"hidden": [32]},
-        "training": {"batch_size": 10, "device": "cpu", "threads": 1, "checkpoint_every": "2 s"},
+        "model": {"hidden": [64, 64]},
+        "training": {"batch_size": 10, "device": "cpu", "threads": 1, "checkpoint_every": "1 s", **(training or {})},
         "server": {"heartbeat": "500 ms", "server_timeout": f"{SERVER_TIMEOUT} s", "client_timeout": "5 s"},
     }
     path = folder / "study.toml"

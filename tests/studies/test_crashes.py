@@ -12,38 +12,10 @@ from typing import Any
 
 import psutil
 import pytest
-import tomli_w
 from command import events, penstock, report, running, wait_for
+from paced_study import accounted, write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(550)]
-
-HERE = Path(__file__).parent
-SIMULATIONS, HELD_OUT, STEPS = 40, 2, 25
-PARAMETERS = ("initial", "left", "right", "bottom", "top")
-
-
-def write_study(folder: Path, **training: Any) -> Path:
-    """A study of about 20 s."""
-    (folder / "paced_heat.py").write_text((HERE.parent / "paced_heat.py").read_text())
-    study = {
-        "study": {"name": "crashes", "seed": 5},
-        "parameters": {name: [100.0, 500.0] for name in PARAMETERS},
-        "solver": {
-            "adapter": "paced_heat:PacedHeat",
-            "simulations": SIMULATIONS,
-            "validation_simulations": HELD_OUT,
-            "concurrency": 2,
-            "options": {"points": 16, "steps": STEPS, "pause": 0.04},
-        },
-        "fields": {"T": {}},
-        "buffer": {"capacity": 300, "watermark": 20},
-        "model": {"hidden": [64, 64]},
-        "training": {"batch_size": 10, "device": "cpu", "checkpoint_every": "1 s", **training},
-        "server": {"heartbeat": "500 ms", "server_timeout": "30 s", "client_timeout": "10 s"},
-    }
-    path = folder / "study.toml"
-    path.write_text(tomli_w.dumps(study))
-    return path
 
 
 def server_pid(out: Path, what: str) -> int:
@@ -68,12 +40,8 @@ def nothing_left(family: list[psutil.Process], folders: list[Path], shared_memor
     assert set(Path("/dev/shm").iterdir()) <= shared_memory
 
 
-def accounted(out: Path, incarnations: int) -> None:
-    done = report(out)
-    assert done["status"] == "finished", done["message"]
-    samples = done["samples"]
-    assert samples["expected"] == samples["unique"] == samples["trained_unique"] == SIMULATIONS * STEPS
-    assert done["simulations"]["finished"] == SIMULATIONS + HELD_OUT
+def ended_well(out: Path, incarnations: int) -> None:
+    done = accounted(out)
     assert done["incarnations"] == incarnations
     assert done["checkpoint"]["count"] > 0
     assert done["validation"]["relative_l2"] < 0.5
@@ -84,7 +52,7 @@ def test_whatever_dies_of_the_server_is_started_again(tmp_path: Path) -> None:
     out, shared_memory = tmp_path / "run", set(Path("/dev/shm").iterdir())
     family: dict[int, psutil.Process] = {}
     folders = set()
-    with running("run", write_study(tmp_path), "--out", out) as process:
+    with running("run", write_study(tmp_path, concurrency=2), "--out", out) as process:
         for number, what in enumerate(("rank", "coordinator", "gcs_server", "raylet"), start=1):
             wait_for(lambda n=number: len(events(out, "started")) == n, 90)
             since = len(events(out, "checkpoint"))
@@ -95,7 +63,7 @@ def test_whatever_dies_of_the_server_is_started_again(tmp_path: Path) -> None:
             os.kill(victim, signal.SIGKILL)
         printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
-    accounted(out, incarnations=5)
+    ended_well(out, incarnations=5)
     assert [event["kind"] for event in events(out, "restarted")] == ["rank", "coordinator", "ray", "ray"]
     outages = report(out)["outages"]
     assert [outage["kind"] for outage in outages] == ["rank", "coordinator", "ray", "ray"]
@@ -107,7 +75,7 @@ def test_whatever_dies_of_the_server_is_started_again(tmp_path: Path) -> None:
 
 def test_a_server_that_dies_while_it_starts_is_started_again(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with running("run", write_study(tmp_path), "--out", out) as process:
+    with running("run", write_study(tmp_path, concurrency=2), "--out", out) as process:
 
         def ranks() -> list[psutil.Process]:
             children = psutil.Process(process.pid).children(recursive=True)
@@ -130,7 +98,12 @@ def test_a_server_killed_at_any_moment_goes_on_where_it_was(tmp_path: Path) -> N
         lambda: events(out, "outage") and list(checkpoints.glob(".writing-*")),
         lambda: (out / "validation_snapshots.h5").exists(),
     ]
-    command: list[str | Path] = ["run", write_study(tmp_path, checkpoint_every="1 h"), "--out", out]
+    command: list[str | Path] = [
+        "run",
+        write_study(tmp_path, concurrency=2, training={"checkpoint_every": "1 h"}),
+        "--out",
+        out,
+    ]
     for number, moment in enumerate(moments, start=1):
         with running(*command) as process:
             wait_for(lambda n=number: len(events(out, "started")) == n, 90)
@@ -144,7 +117,7 @@ def test_a_server_killed_at_any_moment_goes_on_where_it_was(tmp_path: Path) -> N
         resolved.write_text(re.sub(r"checkpoint_every = .*", "checkpoint_every = 0.05", resolved.read_text()))
         command = ["resume", out]
     penstock(*command)
-    accounted(out, incarnations=4)
+    ended_well(out, incarnations=4)
     outages = report(out)["outages"]
     assert {outage["kind"] for outage in outages} == {"server"}
     # An outage ends with a batch, and one may have been drawn before the second kill, or the third.

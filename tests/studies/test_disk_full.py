@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from command import events, report, started, wait_for
-from test_crashes import STEPS, write_study
+from paced_study import STEPS, write_study
 
 pytestmark = [pytest.mark.slow]
 
@@ -56,7 +56,7 @@ INLINE = ("--set", "study.engine=inline", "--set", "solver.simulations=10", "--s
 
 def test_a_full_disk_costs_checkpoints_and_nothing_else(small_disk: Path, tmp_path: Path) -> None:
     out = small_disk / "run"
-    study = write_study(tmp_path, checkpoint_every="300 ms")
+    study = write_study(tmp_path, concurrency=2, training={"checkpoint_every": "300 ms"})
     process = started("run", study, "--out", out, *INLINE)
     try:
         wait_for(lambda: events(out, "checkpoint"), 60)
@@ -79,7 +79,9 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(small_disk: Path, tmp_pa
 
 def test_a_report_that_cannot_be_written_is_said_and_the_study_can_be_resumed(small_disk: Path, tmp_path: Path) -> None:
     out = small_disk / "run"
-    process = started("run", write_study(tmp_path, checkpoint_every="300 ms"), "--out", out, *INLINE)
+    process = started(
+        "run", write_study(tmp_path, concurrency=2, training={"checkpoint_every": "300 ms"}), "--out", out, *INLINE
+    )
     try:
         wait_for(lambda: events(out, "checkpoint"), 60)
         ballast = fill(small_disk)
