@@ -13,10 +13,9 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from penstock.quick_deaths import QUICK_DEATHS, QUICK_SECONDS, QuickDeaths
 from penstock_client import PenstockError
 
-QUICK_SECONDS = 20.0  # a worker that dies sooner than this after its start has died quickly
-QUICK_DEATHS = 3  # so many in a row, and the launcher gives up
 BACKOFF_SECONDS = 0.5
 LOOK_SECONDS = 0.5  # between two looks at whether a worker is wanted, while it is not
 LEFT_SECONDS = 2.0  # after a worker has ended by itself, until it is known whether the study has
@@ -61,8 +60,7 @@ class LocalLauncher:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._log_starts: dict[int, int] = {}  # where in a worker's log its present life begins
         self._killed: set[int] = set()  # by `kill`
-        self._finished, self._finished_before = finished, 0
-        self._quick_deaths, self._most_quick_deaths = 0, quick_deaths
+        self._quick_deaths = QuickDeaths(quick_deaths, finished)
         self._threads = [
             threading.Thread(target=self._keep, args=(number,), name=f"penstock-worker-{number}", daemon=True)
             for number in range(workers)
@@ -165,12 +163,9 @@ class LocalLauncher:
             if killed:  # which says nothing about whether workers can live here
                 continue
             with self._lock:
-                finished = self._finished()
-                if finished != self._finished_before:  # workers can live here, whatever is done to them
-                    self._quick_deaths, self._finished_before = 0, finished
-                self._quick_deaths = self._quick_deaths + 1 if time.monotonic() - begun < QUICK_SECONDS else 0
-                deaths = self._quick_deaths
-            if deaths >= self._most_quick_deaths:
+                self._quick_deaths.died(time.monotonic() - begun)
+                deaths, too_many = self._quick_deaths.number, self._quick_deaths.too_many
+            if too_many:
                 self._stopping.set()
                 self._on_failure(
                     f"{deaths} workers in a row died within {QUICK_SECONDS:.0f} s of their start; the last with exit code "

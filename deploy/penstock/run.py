@@ -39,7 +39,7 @@ class Launcher(Protocol):
     def stop(self) -> None: ...
 
 
-Launch = Callable[[Callable[[], int], Callable[[str], None]], Launcher]
+Launch = Callable[[Callable[[], int], Callable[[], int], Callable[[str], None]], Launcher]
 """Makes the launcher of workers elsewhere, from how many have something to do, and who is told that it has given up."""
 
 
@@ -196,7 +196,7 @@ def serve(
 
     launcher: Launcher
     if launch is not None:
-        launcher = launch(lambda: latest.wanted_workers, engine.fail)
+        launcher = launch(lambda: latest.wanted_workers, lambda: latest.simulations.finished, engine.fail)
     else:
         launcher = LocalLauncher(
             lambda number: worker_command(local_connect_file(out.absolute(), number)),

@@ -16,7 +16,8 @@ from typing import Any
 
 import psutil
 
-from penstock.launcher import QUICK_DEATHS, LocalLauncher, worker_command
+from penstock.launcher import LocalLauncher, worker_command
+from penstock.quick_deaths import QUICK_DEATHS
 from penstock.threads import SOLVER_ENVIRONMENT
 from penstock_server.config import Study
 from penstock_server.inline_engine import InlineEngine

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from penstock.launcher import QUICK_SECONDS, tail
+from penstock.launcher import tail
+from penstock.quick_deaths import QUICK_DEATHS, QUICK_SECONDS, QuickDeaths
 from penstock.slurm.commands import Job, Slurm, SlurmError
 from penstock.slurm.profile import WorkerJobs
 from penstock_solvers.introduction import introduced
 
-QUICK_DEATHS = 3  # at least so many in a row, and twice the jobs that run at a time, and the launcher gives up
 UNANSWERED_SECONDS = 900.0  # Slurm may be away for so long (a controller that is restarted)
 STOP_SECONDS = 20.0  # that cancelled workers have to hand back what they serve
 STOP_LOOK = 0.5
@@ -30,6 +30,7 @@ class SlurmLauncher:
     Args:
         name: of the workers' jobs. script: workers.sbatch. logs: where it writes worker-<job>_<element>.log.
         poll: seconds between two looks at the queue. wanted: how many worker processes have something to do now.
+        finished: how many simulations have come to their end.
         log: told what happens. on_failure: told why the launcher has given up.
     """
 
@@ -43,6 +44,7 @@ class SlurmLauncher:
         logs: Path,
         poll: float,
         wanted: Callable[[], int],
+        finished: Callable[[], int] = lambda: 0,
         log: Callable[[str], None],
         on_failure: Callable[[str], None],
     ) -> None:
@@ -56,7 +58,8 @@ class SlurmLauncher:
         self._dead: set[str] | None = None  # whose end has been taken note of; None before the first look
         self._given_up: frozenset[tuple[str, int]] = frozenset()
         self._introduced: dict[str, list[tuple[str, int]]] = {}  # by job: who runs in it, where all have said so
-        self._quick_deaths = 0
+        most = max(QUICK_DEATHS, 2 * workers.count)  # every job may die once at the same moment, and once more
+        self._quick_deaths = QuickDeaths(most, finished)
 
     def start(self) -> None:
         """Begin to look after the workers."""
@@ -164,19 +167,19 @@ class SlurmLauncher:
         return bool(new)
 
     def _note_end(self, job: Job) -> None:
-        quick = job.state in DIED and job.seconds < QUICK_SECONDS
-        if quick:
-            self._quick_deaths += 1
+        died = job.state in DIED
+        if died:
+            self._quick_deaths.died(job.seconds)
         elif job.state == "COMPLETED" or job.seconds >= QUICK_SECONDS:
-            self._quick_deaths = 0
+            self._quick_deaths.lived()
         path = self._log_of(job)
         if job.state != "COMPLETED":
             where = f" on {job.nodes}" if job.nodes else ""
             self._log(f"the workers' job {job.id}{where} ended: {job.state} after {job.seconds} s; its log is {path}")
-        if quick and self._quick_deaths >= max(QUICK_DEATHS, 2 * self._workers.count):
+        if died and self._quick_deaths.too_many:
             last_words = tail(path) if path.is_file() else ""
             self._give_up(
-                f"{self._quick_deaths} jobs of workers in a row died within {QUICK_SECONDS:.0f} s of their start; the last "
+                f"{self._quick_deaths.number} jobs of workers in a row died within {QUICK_SECONDS:.0f} s of their start; the last "
                 f"({job.id}): {last_words or 'it said nothing'} (see {path})"
             )
 

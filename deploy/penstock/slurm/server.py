@@ -83,7 +83,9 @@ class _ServerJob:
         self._name = jobs_name(directory)
         self._restart = int(os.environ.get(RESTART, 0))
 
-    def launcher(self, wanted: Callable[[], int], on_failure: Callable[[str], None]) -> Launcher:
+    def launcher(
+        self, wanted: Callable[[], int], finished: Callable[[], int], on_failure: Callable[[str], None]
+    ) -> Launcher:
         """For `run_study`; the scripts know where connect.json is."""
         if self._profile.together:
             return StepLauncher(
@@ -92,6 +94,7 @@ class _ServerJob:
                 script=self._directory / FOLDER / WORKER,
                 logs=self._directory / LOGS,
                 wanted=wanted,
+                finished=finished,
                 log=self._log,
                 on_failure=on_failure,
             )
@@ -103,6 +106,7 @@ class _ServerJob:
             logs=self._directory / LOGS,
             poll=self._profile.slurm.poll,
             wanted=wanted,
+            finished=finished,
             log=self._log,
             on_failure=on_failure,
         )

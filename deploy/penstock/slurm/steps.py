@@ -8,7 +8,8 @@ import signal
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from penstock.launcher import QUICK_DEATHS, LocalLauncher
+from penstock.launcher import LocalLauncher
+from penstock.quick_deaths import QUICK_DEATHS
 from penstock.slurm.commands import SlurmError, without_job
 from penstock.slurm.profile import WorkerJobs
 from penstock.slurm.scripts import memory_per_cpu
@@ -22,7 +23,8 @@ class StepLauncher(LocalLauncher):
 
     Args:
         job: the id of the job that this process runs in. script: worker.sh. logs: folder for worker-<n>.log.
-        wanted: how many workers have something to do now. log: told what happens. on_failure: told why the launcher has given up.
+        wanted: how many workers have something to do now. finished: how many simulations have come to their end.
+        log: told what happens. on_failure: told why the launcher has given up.
     """
 
     _KILL = (
@@ -37,6 +39,7 @@ class StepLauncher(LocalLauncher):
         script: Path,
         logs: Path,
         wanted: Callable[[], int],
+        finished: Callable[[], int],
         log: Callable[[str], None],
         on_failure: Callable[[str], None],
     ) -> None:
@@ -53,6 +56,7 @@ class StepLauncher(LocalLauncher):
             workers=count,
             environment=without_job(os.environ),
             wanted=wanted,
+            finished=finished,
             on_exit=exited,
             on_failure=on_failure,
             quick_deaths=max(QUICK_DEATHS, 2 * count),
