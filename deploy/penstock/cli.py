@@ -29,7 +29,12 @@ openfoam = typer.Typer(help="What concerns OpenFOAM.", no_args_is_help=True)
 app.add_typer(openfoam, name="openfoam")
 app.add_typer(key, name="key")
 
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).", show_default=False)]
+StudyFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="STUDY", help="The study file (TOML), or the folder with its study.toml.", show_default=False
+    ),
+]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A study's run directory.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,

@@ -15,18 +15,23 @@ from pydantic import ValidationError
 from penstock.study_errors import StudyError, problems_of, shown
 from penstock_server.config import Study
 
+STUDY_FILE = "study.toml"
+
 
 def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
     """Read a study file.
 
     Args:
-        path: the TOML file. Relative paths in it (solver.case, parameters.file, a command's ./program) start at its folder.
+        path: the TOML file, or the folder whose study.toml it is.
+            Relative paths in it (solver.case, parameters.file, a command's ./program) start at its folder.
         overrides: "table.key=value" each; the value is TOML, or else a string.
 
     Raises:
         StudyError: with one line for each problem that was found.
     """
     path = Path(path)
+    if (path / STUDY_FILE).is_file():
+        path /= STUDY_FILE
     data = read_toml(path)
     for text in overrides:
         _override(data, text)

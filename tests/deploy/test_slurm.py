@@ -37,7 +37,7 @@ def test_the_example_ends_finished_and_no_job_is_left(tmp_path: Path) -> None:
     settings += ("buffer.capacity=400", "buffer.watermark=50", "buffer.presentations_per_sample=1")
     overrides = [word for setting in settings for word in ("--set", setting)]
     said = penstock(
-        *("submit", EXAMPLES / "heat" / "study.toml", "--scheduler", "slurm", "--profile", write_profile(tmp_path)),
+        *("submit", EXAMPLES / "heat", "--scheduler", "slurm", "--profile", write_profile(tmp_path)),
         *("--out", out, *overrides),
     )
     assert queue() == {}

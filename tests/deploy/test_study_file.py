@@ -130,3 +130,8 @@ def test_modules_beside_the_study_are_found_here_and_in_children(file: Path, mon
     make_importable(study)
     assert sys.path[0] == study.directory
     assert os.environ["PYTHONPATH"].split(os.pathsep) == [study.directory, "/elsewhere"]
+
+
+def test_a_folder_stands_for_its_study_file(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(TEXT)
+    assert resolved(load_study(tmp_path)) == resolved(load_study(tmp_path / "study.toml"))

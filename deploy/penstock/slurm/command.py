@@ -16,7 +16,7 @@ def submit(
         Path,
         typer.Argument(
             metavar="STUDY",
-            help="The study file (TOML); or the run directory of a submitted study, to continue it.",
+            help="The study file (TOML) or its folder; or the run directory of a submitted study, to continue it.",
             show_default=False,
         ),
     ],
