@@ -1,0 +1,113 @@
+/* What goes to the coordinator and what it answers; what is wrong, in words. */
+#include "penstock_handle.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+penstock_status pnsk_bad(penstock *p, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(p->error.text, sizeof p->error.text, format, args);
+    va_end(args);
+    return PENSTOCK_BAD_ARGUMENT;
+}
+
+penstock_status pnsk_settle(penstock *p, penstock_status status)
+{
+    if (status != PENSTOCK_OK && p->broken == PENSTOCK_OK)
+        p->broken = status;
+    return status;
+}
+
+penstock_status pnsk_no_memory(penstock *p)
+{
+    snprintf(p->error.text, sizeof p->error.text, "out of memory");
+    return pnsk_settle(p, PENSTOCK_NO_MEMORY);
+}
+
+pnsk_header pnsk_header_of(const penstock *p, uint8_t kind)
+{
+    pnsk_header header = p->base;
+    header.kind = kind;
+    return header;
+}
+
+/* What an answer is worth: DONE, or NO_HELLO when the connection was made anew and HELLO is to be said over it first. */
+typedef enum { DONE, LATE, NO_HELLO } worth;
+
+static worth judge(penstock *p, const pnsk_header *asked, uint8_t expected, pnsk_message *answer, penstock_status *status)
+{
+    if (answer->header.kind == PNSK_REFUSE && (answer->header.offset == asked->offset || answer->header.offset == 0)) {
+        uint32_t reason = 0;
+        *status = pnsk_refused(answer, &reason, &p->error);
+        return reason == PNSK_NO_HELLO ? NO_HELLO : DONE;
+    }
+    if (answer->header.offset != asked->offset) { /* the second answer to something that was asked twice */
+        zmq_msg_close(&answer->payload);
+        return LATE;
+    }
+    *status = PENSTOCK_OK;
+    if (answer->header.kind == expected)
+        return DONE;
+    zmq_msg_close(&answer->payload);
+    if (answer->header.kind == PNSK_NO_MORE) {
+        snprintf(p->error.text, sizeof p->error.text, "the study has ended; no more simulations are wanted");
+        *status = PENSTOCK_ABANDONED;
+    } else {
+        snprintf(p->error.text, sizeof p->error.text, "%s in answer to %s, expected %s", pnsk_kind_name(answer->header.kind),
+                 pnsk_kind_name(asked->kind), pnsk_kind_name(expected));
+        *status = PENSTOCK_BAD_MESSAGE;
+    }
+    return DONE;
+}
+
+static penstock_status send_hello(penstock *p)
+{
+    pnsk_header header = pnsk_header_of(p, PNSK_HELLO);
+    header.simulation = -1;
+    header.attempt = 0;
+    return pnsk_link_send(&p->control, &header, &p->hello, &p->error);
+}
+
+penstock_status pnsk_converse(penstock *p, const pnsk_header *header, const pnsk_buffer *payload, uint8_t expected,
+                                int64_t deadline_ms, pnsk_message *answer)
+{
+    int64_t again_ms = 0;
+    for (;;) {
+        penstock_status status = PENSTOCK_OK;
+        if (pnsk_now_ms() >= again_ms) {
+            status = pnsk_link_send(&p->control, header, payload, &p->error);
+            again_ms = pnsk_now_ms() + PNSK_ASK_MS;
+        }
+        bool got = false;
+        if (status == PENSTOCK_OK)
+            status = pnsk_link_receive(&p->control, PNSK_WAIT_MS, &got, answer, &p->error);
+        if (status != PENSTOCK_OK)
+            return status;
+        if (got) {
+            const worth is = judge(p, header, expected, answer, &status);
+            if (is == DONE)
+                return status;
+            if (is == NO_HELLO) {
+                if ((status = send_hello(p)) != PENSTOCK_OK)
+                    return status;
+                again_ms = 0;
+            }
+            continue;
+        }
+        if (p->beat != NULL && (status = pnsk_heartbeat_check(p->beat, &p->error)) != PENSTOCK_OK)
+            return status;
+        if (deadline_ms != 0 && (pnsk_now_ms() > deadline_ms || p->control.rejected))
+            return PENSTOCK_NO_CONNECTION;
+    }
+}
+
+penstock_status pnsk_request(penstock *p, pnsk_header header, const pnsk_buffer *payload, uint8_t expected,
+                               int64_t deadline_ms, pnsk_message *answer)
+{
+    if (payload->failed)
+        return pnsk_no_memory(p);
+    header.offset = ++p->number;
+    return pnsk_converse(p, &header, payload, expected, deadline_ms, answer);
+}
