@@ -97,7 +97,8 @@ def test_a_frozen_worker_is_given_up_and_its_simulation_run_again(tmp_path: Path
     assert not psutil.pid_exists(held["pid"])
 
 
-def test_training_on_cores_of_its_own_is_alone_there(tmp_path: Path) -> None:
+def test_training_on_cores_of_its_own_is_alone_there_and_nobody_comes_before_another(tmp_path: Path) -> None:
+    """Ray's default would have everything of the server yield to solvers."""
     out = tmp_path / "run"
     process = started("run", HEAT, "--out", out, *SMALL, *ENDLESS, "--set", "training.own_cores=true")
     wait_for(lambda: len(events(out, "finished")) >= 3)
@@ -106,6 +107,7 @@ def test_training_on_cores_of_its_own_is_alone_there(tmp_path: Path) -> None:
     for one in psutil.Process(process.pid).children(recursive=True):
         kind = "worker" if "penstock_solvers.worker" in one.cmdline() else "training"
         allowed[kind] |= {frozenset(os.sched_getaffinity(thread.id)) for thread in one.threads()}
+        assert one.nice() == psutil.Process().nice()
     assert frozenset({own}) in allowed["training"]
     assert allowed["worker"]
     assert all(own not in cores for cores in allowed["worker"])

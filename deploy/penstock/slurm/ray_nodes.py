@@ -79,6 +79,7 @@ def ray_over_nodes(study: Study, profile: Profile, host: str, *, job: str, cores
     threads = plan_threads(study, cores * nodes, solvers_here=False).training
     for_ranks = study.training.ranks // nodes * threads
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as with a Ray of one machine
     address = f"{host}:{_free_port(host)}"
     folder = Path(tempfile.mkdtemp(prefix="penstock-ray-"))  # short, because socket paths are limited to 107 characters
     common = [*RAY, f"--object-store-memory={OBJECT_STORE_BYTES}", "--disable-usage-stats"]
