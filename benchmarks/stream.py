@@ -8,6 +8,7 @@ ledger, normalisation, credit); "raw" is PUSH/PULL, each message copied once int
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import tempfile
 import threading
@@ -100,6 +101,7 @@ def raw(elements: int, number: int) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     assert threading.active_count() == 1
     print(f"{'sample':>8} {'stream /s':>12} {'stream GB/s':>12} {'raw /s':>12} {'stream/raw':>11}")
     for name, elements in SIZES.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted(set(re.findall(r"\$\(BIN\)/python (\S+)", (ROOT / "Makefile").read_text())))
+SCRIPTS = sorted(set(re.findall(r"\$\(BIN\)/python ((?:benchmarks|tests)/\S+)", (ROOT / "Makefile").read_text())))
 
 
 def test_there_are_some() -> None:
@@ -23,4 +23,4 @@ def test_it_says_what_it_does(script: str, tmp_path: Path) -> None:
         [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert script.rpartition("/")[2] in done.stdout or "usage" in done.stdout
+    assert done.stdout.startswith("usage: ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from collections.abc import Iterator
@@ -73,6 +74,7 @@ def replaced(text: str, name: str, lines: Iterator[str]) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     text = PAGE.read_text()
     text = replaced(text, "rows", rows_table(json.loads(OUT.read_text())["rows"]))
     soak = RESULTS / "chaos.json"
