@@ -47,7 +47,7 @@ fuzz: env system  ## a million mutated messages at every parser of server and cl
 	$(BIN)/python tests/fuzz/run.py --messages 1000000
 	$(BIN)/python tests/fuzz/c_parsers.py --inputs 1000000
 
-results: env  ## the tables and figures of docs/results.md: about an hour on 2 cores
+results: env  ## the tables and figures of docs/results.md: about three hours on 2 cores
 	$(BIN)/python benchmarks/laptop_protocol
 	$(BIN)/python benchmarks/streaming_bias.py
 	$(BIN)/python benchmarks/online_vs_offline.py
