@@ -209,7 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=1500.0)
-    parser.add_argument("--simulations", type=int, default=1500)
+    parser.add_argument("--simulations", type=int, default=1700)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--results", action="store_true", help="write docs/results/chaos.json and the picture")
     arguments = parser.parse_args()
