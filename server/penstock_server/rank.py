@@ -155,6 +155,13 @@ class TrainerRank(TrainingLoop):
             for simulation, sample in source.identifiers():
                 self.trained.mark(simulation, sample)
 
+    def load_counts(self, counts: dict[str, Any]) -> None:
+        """As in any training loop; but received is what is marked or was a duplicate.
+
+        Samples go on coming while a checkpoint's parts are read one after the other: its own count may be ahead of its ledger, or behind.
+        """
+        super().load_counts({**counts, "received": self.trained.total() + counts["duplicates"]})
+
     def _save_static(self, name: str, values: NDArray[np.float64]) -> None:
         """Add a static field to mesh.h5, which is replaced as a whole: whoever dies meanwhile leaves the file before."""
         self._static[name] = values

@@ -112,7 +112,10 @@ class TrainingLoop:
         if self.restore is not None:
             study = self.study
             ranks, seed = study.training.ranks, study.study.seed
-            self.load_parts(parts_of(self.restore, self.rank, ranks, self.schema.spec, seed), source)
+            part = parts_of(self.restore, self.rank, ranks, self.schema.spec, seed)
+            self.load_parts(part, source)
+            self.load_counts(part("counts"))
+            self.metrics.presentations.inc(source.stats().presentations)
 
     def begin(self, source: SampleSource) -> None:
         """Let `train` begin to draw from this source."""
@@ -373,7 +376,9 @@ class TrainingLoop:
         self.validation.load_state_dict(part("validation"))
         self.trainer.load_state_dict(part("trainer"))
         self.clock.load_state_dict(part("clock"))
-        counts = part("counts")
+
+    def load_counts(self, counts: dict[str, Any]) -> None:
+        """Take over what a checkpoint has counted, once all else has been taken over."""
         self.metrics.samples_received.inc(counts["received"])
         self.metrics.duplicates_dropped.inc(counts["duplicates"])
         self.metrics.bytes_received.inc(counts["bytes"])
@@ -381,4 +386,3 @@ class TrainingLoop:
         for reason, number in counts["refused"].items():
             self.metrics.refused(Reason[reason.upper()], number)
         self.metrics.batches.inc(self.trainer.batches)
-        self.metrics.presentations.inc(source.stats().presentations)

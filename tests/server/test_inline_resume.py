@@ -14,6 +14,7 @@ from penstock_client import Field
 from penstock_server.checkpoint import load_latest
 from penstock_server.config import Study
 from penstock_server.inline_engine import InlineEngine
+from penstock_server.rank import TrainerRank
 from penstock_solvers.heat2d import Heat2D
 from resumed import accounting, assert_same, parts, with_training
 
@@ -159,3 +160,21 @@ def test_killed_and_resumed_from_a_periodic_checkpoint(
     resumed = run(study, tmp_path / "run")
     assert_same(tmp_path / "run", reference)
     assert accounting(resumed) == accounting(report)
+
+
+@pytest.mark.parametrize("ahead", [3, -3])
+def test_a_count_that_was_read_later_or_earlier_than_the_ledger_is_put_right(
+    heat_study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    """Where clients stream, samples go on coming while a checkpoint's parts are read one after the other."""
+    study, whole = make(heat_study, "reservoir"), TrainerRank.state
+
+    def torn(rank: TrainerRank) -> dict[str, Any]:
+        state = whole(rank)
+        state["counts"]["received"] += ahead
+        return state
+
+    monkeypatch.setattr(TrainerRank, "state", torn)
+    assert run(study, tmp_path / "run", stop_at=50)["status"] == "stopped"
+    samples = run(study, tmp_path / "run")["samples"]
+    assert samples["received"] - samples["duplicates_dropped"] == samples["unique"] == samples["expected"]
