@@ -77,9 +77,8 @@ class Heartbeat:
     def close(self) -> None:
         self._closing.set()
         if self._begun:
-            self._ended.wait(
-                PATIENCE
-            )  # no join, which takes a thread whose start was interrupted for one that was never started
+            # No join: it takes a thread whose start was interrupted for one that was never started.
+            self._ended.wait(PATIENCE)
         else:
             self._connection.close(deliver=False)
 

@@ -40,7 +40,8 @@ class Launcher(Protocol):
 
 
 Launch = Callable[[Callable[[], int], Callable[[], int], Callable[[str], None]], Launcher]
-"""Makes the launcher of workers elsewhere, from how many have something to do, and who is told that it has given up."""
+"""Makes the launcher of workers elsewhere, from how many have something to do, how many simulations have finished, and who is told that it
+has given up."""
 
 
 class Signals:

@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from penstock.study_errors import StudyError
-from penstock.study_file import load_study, resolved, write_resolved
+from penstock.study_file import STUDY, load_study, resolved, write_resolved
 from penstock_server.config import Study
 
-STUDY, REPORT, LOGS, LOCK = "study.toml", "report.json", "logs", ".lock"
+REPORT, LOGS, LOCK = "report.json", "logs", ".lock"
 CHANGEABLE = ("training.", "server.", "solver.concurrency")  # when a study is resumed
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from penstock.study_errors import StudyError, problems_of, shown
 from penstock_server.config import Study
 
-STUDY_FILE = "study.toml"
+STUDY = "study.toml"
 
 
 def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
@@ -30,8 +30,8 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
         StudyError: with one line for each problem that was found.
     """
     path = Path(path)
-    if (path / STUDY_FILE).is_file():
-        path /= STUDY_FILE
+    if (path / STUDY).is_file():
+        path /= STUDY
     data = read_toml(path)
     for text in overrides:
         _override(data, text)

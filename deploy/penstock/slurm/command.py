@@ -39,10 +39,11 @@ def submit(
     """Run a study as jobs of a cluster: one for the server and an array for the workers, or one for both."""
     del scheduler
     from penstock.cli import load_and_check
-    from penstock.run_directory import STUDY, default_directory
+    from penstock.run_directory import default_directory
     from penstock.slurm.profile import load_profile
     from penstock.slurm.ray_nodes import check_nodes
     from penstock.slurm.scripts import submitted, used_profile
+    from penstock.study_file import STUDY
 
     resume = submitted(study)
     if resume and (out is not None or overrides):

@@ -134,7 +134,7 @@ class LocalRay:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         # By default Ray ends this process when its gcs_server has been dead for a minute, as it may be while actors start.
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")
-        # By default (15) Ray's actors yield to every other process: solvers on the same core would starve the thread that receives, and
+        # By default (15) Ray's actors yield to every other process: solvers on the same core may starve the thread that receives, and
         # with it, by the interpreter's lock, the one that trains.
         os.environ.setdefault("RAY_worker_niceness", "0")
         os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call that comes too late must not start another Ray
