@@ -17,7 +17,6 @@ from typing import Any
 import psutil
 import pytest
 from command import wait_for
-
 from network_namespace import Cable
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 from command import events, running, wait_for
+from network_namespace import other_host
 from paced_study import accounted, write_study
 from running_ray import kill_node, no_token, running_ray
-
-from network_namespace import other_host
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(550)]
 without_token = pytest.fixture(autouse=True)(no_token)
