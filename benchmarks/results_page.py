@@ -172,8 +172,8 @@ def literature(found: dict[str, Any]) -> Iterator[str]:
     yield (
         "\nE1 and E2 are followed to time 4, E3 to time 2. All are forced, and a model that sees 25 time "
         "steps must infer from them how the forcing goes on: what it gets wrong grows with the square of "
-        "time, in each bundle anew, while the error of a single bundle is small. The row without forcing, "
-        "where there is one, shows the same model on the same equation with nothing to infer.\n"
+        "time, in each bundle anew, while the error of a single bundle is small. The row without forcing shows "
+        "the same model on the same equation with nothing to infer.\n"
     )
     yield f"Made by `python benchmarks/literature.py`: {found['rows'][0]['machine']}.\n"
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 from on_grids import learnt_error, shifted
 from penstock_server.config import ModelSection
 from penstock_server.models import MPPDE, ModelError, make_model
-from penstock_server.models.mp_pde import Decoder, banded
+from penstock_server.models.mp_pde import Decoder, banded, slopes
 from penstock_server.schema import FieldSpec, SampleSpec
 
 
@@ -61,6 +61,18 @@ def test_the_decoder_is_its_two_convolutions(hidden: int, steps: int, components
     got = decoder(features)
     assert got.shape == (3, components, steps)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@given(st.integers(1, 6), st.floats(-3, 3), st.floats(-3, 3))
+@settings(max_examples=50, deadline=None)
+def test_a_bundle_on_a_straight_line_has_its_slope_everywhere(steps: int, now: float, slope: float) -> None:
+    """With the duration of a bundle as unit of time, as the decoder has it; the last step is left as it is."""
+    times = torch.arange(1 - steps, 1) / steps
+    line = (now + slope * times)[None, :, None, None].expand(2, steps, 5, 1)
+    got = slopes(line)
+    assert got.shape == line.shape
+    torch.testing.assert_close(got[:, :-1], torch.full((2, steps - 1, 5, 1), slope), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(got[:, -1:], line[:, -1:])
 
 
 @pytest.mark.parametrize("grid", [(11,), (7, 9)])

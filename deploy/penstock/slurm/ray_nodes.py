@@ -24,8 +24,11 @@ from penstock.study_errors import StudyError
 from penstock.threads import plan_threads
 from penstock_server.config import Study
 
-RAY = ("-m", "ray.scripts.scripts", "start", "--block")
 OBJECT_STORE_BYTES = 80 * 2**20  # the least that Ray takes; fields do not pass through it
+RAY = (
+    *("-m", "ray.scripts.scripts", "start", "--block"),
+    *(f"--object-store-memory={OBJECT_STORE_BYTES}", "--disable-usage-stats"),
+)
 START_SECONDS, LOOK_SECONDS, END_SECONDS = 60.0, 0.3, 20.0
 
 
@@ -75,24 +78,14 @@ def ray_over_nodes(study: Study, profile: Profile, host: str, *, job: str, cores
             f"[server] nodes = {profile.server.nodes}: srun is not on the PATH: expected Slurm's commands where the server runs; bind "
             "them into the container, or set nodes = 1"
         )
-    nodes = profile.server.nodes
-    threads = plan_threads(study, cores * nodes, solvers_here=False).training
-    for_ranks = study.training.ranks // nodes * threads
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
     os.environ.setdefault("RAY_worker_niceness", "0")  # as with a Ray of one machine
     address = f"{host}:{_free_port(host)}"
     folder = Path(tempfile.mkdtemp(prefix="penstock-ray-"))  # short, because socket paths are limited to 107 characters
-    common = [*RAY, f"--object-store-memory={OBJECT_STORE_BYTES}", "--disable-usage-stats"]
-    head = [
-        *(sys.executable, *common, "--head", f"--node-ip-address={host}", f"--port={address.rpartition(':')[2]}"),
-        *(f"--num-cpus={for_ranks + 1}", f"--temp-dir={folder}", "--include-dashboard=false"),
-    ]
-    step = ["srun", f"--jobid={job}", "--relative=1", f"--nodes={nodes - 1}", f"--ntasks={nodes - 1}"]
-    step.append(f"--cpus-per-task={profile.server.cpus}")
-    if profile.together:
-        step.insert(2, "--het-group=0")
-    container = shlex.split(profile.slurm.container or "")
-    others = [*step, *container, profile.slurm.interpreter, *common, f"--address={address}", f"--num-cpus={for_ranks}"]
+    threads = plan_threads(study, cores * profile.server.nodes, solvers_here=False).training
+    for_ranks = study.training.ranks // profile.server.nodes * threads
+    head = _head(address, for_ranks + 1, folder)
+    others = _others(profile, address, for_ranks, job)
     started: list[subprocess.Popen[bytes]] = []
     try:
         for command in (head, others):
@@ -112,6 +105,24 @@ def ray_over_nodes(study: Study, profile: Profile, host: str, *, job: str, cores
     finally:
         _end(started)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _head(address: str, cores: int, folder: Path) -> list[str]:
+    """What starts Ray's head on this node. cores: that it may give away. folder: of its sockets and logs."""
+    host, _, port = address.rpartition(":")
+    return [
+        *(sys.executable, *RAY, "--head", f"--node-ip-address={host}", f"--port={port}", f"--num-cpus={cores}"),
+        *(f"--temp-dir={folder}", "--include-dashboard=false"),
+    ]
+
+
+def _others(profile: Profile, address: str, cores: int, job: str) -> list[str]:
+    """What starts a Ray on each of the job's other nodes, in the container where the profile has one. cores: of each."""
+    nodes = profile.server.nodes - 1
+    step = ["srun", f"--jobid={job}", *(["--het-group=0"] if profile.together else []), "--relative=1"]
+    step += [f"--nodes={nodes}", f"--ntasks={nodes}", f"--cpus-per-task={profile.server.cpus}"]
+    container = shlex.split(profile.slurm.container or "")
+    return [*step, *container, profile.slurm.interpreter, *RAY, f"--address={address}", f"--num-cpus={cores}"]
 
 
 def _free_port(host: str) -> int:

@@ -108,12 +108,24 @@ def _apply(values: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     return product.reshape(-1, out, outputs) + bias[:, None]
 
 
+def slopes(points: Tensor) -> Tensor:
+    """A bundle's last time step u^K and the slopes that lead to it, (u^K - u^k) / ((K - k) / K): eq. 10 read backwards.
+
+    As many numbers as the K steps themselves, in their order, from which a linear layer can make them again. But steps of a bundle are
+    nearly equal, and what acts on u, such as a forcing that no input tells of, shows in their small differences alone: to tell
+    them from the steps takes many times the training. (batch, K, *grid, components) to the same.
+    """
+    steps, last = points.shape[1], points[:, -1:]
+    lags = torch.arange(steps - 1, 0, -1, device=points.device) / steps
+    return torch.cat([(last - points[:, :-1]) / lags.reshape(-1, *[1] * (points.ndim - 2)), last], dim=1)
+
+
 class MPPDE(nn.Module):
     """Message passing between neighbours on one periodic grid of 1 or 2 dimensions, for windows with or without bundles.
 
     hidden: features of a node. layers: message-passing layers. neighbours: points that a node hears from on each side; on a grid of two
-    dimensions, all within that distance in points. coordinates: tell each node where it is; without them the model
-    commutes with every translation.
+    dimensions, all within that distance in points. coordinates: tell each node where it is. Where the equation is the same everywhere,
+    leave them out: the model commutes with every translation then, and need not learn that it should.
 
     inputs (batch, n_inputs) and state (batch, state_width) -> (batch, state_width), float32, normalised units. The k-th of the K
     predicted steps is u + (k / K) d_k (eq. 10), with u the state's last time step and the duration of a bundle as unit of time.
@@ -166,7 +178,7 @@ class MPPDE(nn.Module):
 
     def forward(self, inputs: Tensor, state: Tensor) -> Tensor:
         layout, axes = self.layout, len(self.layout.shape)
-        values = layout.points(state).movedim(1, -2).flatten(-2)  # (batch, *grid, steps x components)
+        values = slopes(layout.points(state)).movedim(1, -2).flatten(-2)  # (batch, *grid, steps x components)
         inputs = inputs.reshape(inputs.shape[0], *[1] * axes, inputs.shape[1])
         features = self.encode_state(values) + self.encode_inputs(inputs)
         if self.encode_coordinates is not None:
