@@ -24,7 +24,7 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
     Args:
         path: the TOML file, or the folder whose study.toml it is.
             Relative paths in it (solver.case, parameters.file, a command's ./program) start at its folder.
-        overrides: "table.key=value" each; the value is TOML, or else a string.
+        overrides: "table.key=value" each, or "table={...}" for all of it; the value is TOML, or else a string.
 
     Raises:
         StudyError: with one line for each problem that was found.
@@ -89,9 +89,13 @@ def read_toml(path: Path, what: str = "study file") -> dict[str, Any]:
 
 
 def _override(data: dict[str, Any], text: str) -> None:
-    name, equals, value = text.partition("=")
+    name, equals, given = text.partition("=")
     keys = [key.strip() for key in name.split(".")]
-    if not equals or len(keys) < 2 or not all(keys):
+    try:
+        value = tomllib.loads(f"value = {given}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = given
+    if not equals or not all(keys) or (len(keys) == 1 and not isinstance(value, dict)):
         raise StudyError([f"--set {text}: expected table.key=value, for example --set training.batch_size=64"])
     table: Any = data
     for depth, key in enumerate(keys[:-1], start=1):
@@ -102,10 +106,7 @@ def _override(data: dict[str, Any], text: str) -> None:
                     f"--set {text}: {'.'.join(keys[:depth])} = {shown(table)} is no table; set {'.'.join(keys[:depth])} itself"
                 ]
             )
-    try:
-        table[keys[-1]] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        table[keys[-1]] = value
+    table[keys[-1]] = value
 
 
 def settings_of(overrides: Sequence[str]) -> dict[str, Any]:

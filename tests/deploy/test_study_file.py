@@ -93,6 +93,11 @@ def test_an_override_may_add_a_parameter_and_a_table(file: Path) -> None:
     assert study.samples.window == 3
 
 
+def test_an_override_may_replace_a_whole_table(file: Path) -> None:
+    study = load_study(file, ["parameters={viscosity = [1, 2]}"])
+    assert (study.parameters.bounds, study.parameters.file) == ({"viscosity": (1.0, 2.0)}, None)
+
+
 @pytest.mark.parametrize(
     ("override", "line"),
     [
