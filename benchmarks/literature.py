@@ -44,6 +44,7 @@ MP_PDE = {
     "solver.options.highest_number": 2,
     "samples.window": 100,
     "buffer.capacity": 1000,
+    "buffer.presentations_per_sample": 16,
     "model.hidden": 64,
     "training.pushforward": 2,
     "training.max_batches": 10000,
