@@ -75,7 +75,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(PUBLISHED), default=list(PUBLISHED))
     arguments = parser.parse_args()
-    found = json.loads(OUT.read_text()) if OUT.is_file() else {"rows": []}
     for name in arguments.only:
         study, changed = settings(name)
         made = provenance(f"python benchmarks/literature.py --only {name}")
@@ -97,6 +96,8 @@ def main() -> None:
             **made,
         }
         print(json.dumps(row), flush=True)
+        # Read only now: another run may have written meanwhile.
+        found = json.loads(OUT.read_text()) if OUT.is_file() else {"rows": []}
         found["rows"] = [r for r in found["rows"] if r["case"] != name] + [row]
         RESULTS.mkdir(exist_ok=True)
         OUT.write_text(json.dumps(found, indent=2) + "\n")
