@@ -111,9 +111,9 @@ def _apply(values: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
 def slopes(points: Tensor) -> Tensor:
     """A bundle's last time step u^K and the slopes that lead to it, (u^K - u^k) / ((K - k) / K): eq. 10 read backwards.
 
-    As many numbers as the K steps themselves, in their order, from which a linear layer can make them again. But steps of a bundle are
-    nearly equal, and what acts on u, such as a forcing that no input tells of, shows in their small differences alone: to tell
-    them from the steps takes many times the training. (batch, K, *grid, components) to the same.
+    As many numbers as the K steps themselves, in their order, from which a linear layer can make them again. But the steps of a bundle
+    are nearly equal, and what acts on u, such as a forcing that no input tells of, shows in their small differences alone, which
+    a network that is given the steps learns to see last. (batch, K, *grid, components) to the same.
     """
     steps, last = points.shape[1], points[:, -1:]
     lags = torch.arange(steps - 1, 0, -1, device=points.device) / steps
