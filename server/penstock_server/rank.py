@@ -38,6 +38,7 @@ class TrainerRank(TrainingLoop):
         put: how a filled slot is committed; None: `Buffer.commit`, which blocks.
         coordinator_state: asked for at each checkpoint: what the coordinator must remember.
         on_static: told the name of each static field that has arrived.
+        on_over: called when training has ended, before what clients still send is refused.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class TrainerRank(TrainingLoop):
         put: Callable[[Slot], bool] | None = None,
         coordinator_state: Callable[[], dict[str, Any]] = dict,
         on_static: Callable[[str], None] = lambda _name: None,
+        on_over: Callable[[], None] = lambda: None,
         restore: Checkpoint | None = None,
     ) -> None:
         super().__init__(study, directory, rank=rank, restore=restore)
@@ -60,6 +62,7 @@ class TrainerRank(TrainingLoop):
         self._incarnation, self._held_out = incarnation, range(held_out, simulations)
         self.simulations = simulations + study.solver.redraws
         self._put, self._coordinator_state, self._on_static = put, coordinator_state, on_static
+        self._on_over = on_over
         self._production_ended = False
         self._static: dict[str, NDArray[np.float64]] = {}
         self.buffer: Buffer | None = None
@@ -119,6 +122,11 @@ class TrainerRank(TrainingLoop):
         if self._production_ended and self.trainer.batches >= self.study.training.min_batches:
             assert self.buffer is not None
             self.buffer.drain()
+
+    def conclude(self) -> None:
+        """As in any training loop, which takes a while: meanwhile nobody is to be given a simulation that is wanted no more."""
+        self._on_over()
+        super().conclude()
 
     def end_production(self) -> None:
         """No time step will come any more: what the buffer holds is trained on, then training ends."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from command import EXAMPLES, events, penstock, report, started, wait_for
+from paced_study import write_study
 
 pytestmark = pytest.mark.slow
 
@@ -232,3 +233,15 @@ def test_a_real_prometheus_scrapes_every_process(tmp_path: Path) -> None:
             prometheus.wait()
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
+
+
+def test_when_training_ends_before_production_nothing_more_is_given_out(tmp_path: Path) -> None:
+    """Not even what workers return then, while the server still validates and exports."""
+    out = tmp_path / "run"
+    study = write_study(tmp_path, 0.005, simulations=2000, concurrency=2, training={"max_batches": 60})
+    penstock("run", study, "--out", out)
+    done = report(out)
+    assert (done["status"], done["message"]) == ("finished", "max_batches reached")
+    assert done["simulations"]["restarted"] == 0
+    returned = [event["simulation"] for event in events(out, "returned")]
+    assert len(returned) == len(set(returned)) <= 2

@@ -214,6 +214,7 @@ class RankActor:
             simulations=study.solver.simulations + study.solver.validation_simulations,
             coordinator_state=lambda: ray.get(self._coordinator.state_dict.remote()),
             on_static=lambda name: self._coordinator.static_arrived.remote(name),
+            on_over=lambda: ray.get(self._coordinator.stop.remote()),
             restore=restore,
         )
         self._loop = RouterLoop(
