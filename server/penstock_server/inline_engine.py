@@ -182,6 +182,8 @@ class InlineEngine:
             self._ended.wait()
         if self._sockets is not None:
             self._sockets.close()
+        for metrics in (self._metrics, self._rank.metrics):
+            metrics.close()
         rank = self._rank.status()
         self._outages.note([rank])
         status, message = study_outcome([rank], self._coordinator.counts(), self._error, self._stopped)

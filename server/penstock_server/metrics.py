@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
@@ -20,6 +22,7 @@ class Metrics:
 
     def __init__(self, process: str, study: str) -> None:
         self.registry = CollectorRegistry()
+        self._server: WSGIServer | None = None
         self._labels = {"study": study, "process": process}
         self.samples_received = self._counter("samples_received", "Samples that arrived whole, duplicates included")
         self.duplicates_dropped = self._counter(
@@ -104,14 +107,28 @@ class Metrics:
 
     def serve(self, host: str) -> str:
         """Start the endpoint on a free port; returns host:port."""
-        server, _ = start_http_server(0, addr=host, registry=self.registry)
-        return f"{host}:{server.server_port}"
+        self._server, _ = start_http_server(0, addr=host, registry=self.registry)
+        return f"{host}:{self._server.server_port}"
+
+    def close(self) -> None:
+        """Take the endpoint down, where there is one; for a process that goes on. It is gone within a second."""
+        if self._server is not None:
+            # Elsewhere, for it waits until the server looks up next, which it does twice a second.
+            threading.Thread(
+                target=_shut_down, args=(self._server,), name="penstock-metrics-close", daemon=True
+            ).start()
+            self._server = None
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(f"penstock_{name}", text, list(self._labels), registry=self.registry).labels(**self._labels)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"penstock_{name}", text, list(self._labels), registry=self.registry).labels(**self._labels)
+
+
+def _shut_down(server: WSGIServer) -> None:
+    server.shutdown()
+    server.server_close()
 
 
 def write_targets(path: Path, study: str, endpoints: Sequence[str]) -> None:

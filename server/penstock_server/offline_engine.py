@@ -98,6 +98,7 @@ class OfflineEngine:
         if not self._ended.is_set():
             self.stop("closed")
             self._ended.wait()
+        self._loop.metrics.close()
         rank = self._loop.status()
         self._outages.note([rank])
         status, message = study_outcome([rank], self._counts, self._error, self._stopped)
