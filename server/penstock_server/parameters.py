@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 from penstock_server.config import ParametersSection
 
@@ -96,6 +95,8 @@ class ParameterSpace:
 
     def _unit(self, number: int, n: int, seed: np.random.SeedSequence, validation: bool) -> Points:
         """Points (number, n) in the unit cube."""
+        from scipy.stats import qmc  # here: it takes most of a second, which trainer ranks need not wait for
+
         rng = np.random.default_rng(seed)
         sampler = "uniform" if self.sampler == "grid" and validation else self.sampler
         points: Points

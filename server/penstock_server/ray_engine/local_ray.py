@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -138,24 +138,40 @@ class LocalRay:
         # with it, by the interpreter's lock, the one that trains.
         os.environ.setdefault("RAY_worker_niceness", "0")
         os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call that comes too late must not start another Ray
-        ray.init(
-            address="local",
-            num_cpus=study.training.ranks + 1,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,  # what dies is ours to report
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=str(self._folder),
-            runtime_env={"env_vars": self._environment},
-        )
+        # Inherited, for a `runtime_env` would keep actors out of the processes that Ray has ready for them, a second of each start.
+        with _in_the_environment(self._environment):
+            ray.init(
+                address="local",
+                num_cpus=study.training.ranks + 1,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,  # what dies is ours to report
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(self._folder),
+            )
         self._daemons = Watched({name: pid for pid, name in _children(os.getpid()) if name in DAEMONS})
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         ranks = study.training.ranks
         self.gpus_per_rank = int(study.training.device != "cpu" and resources.get("GPU", 0) >= ranks)
         bundle = {"CPU": 1.0, "GPU": 1.0} if self.gpus_per_rank else {"CPU": 1.0}
         group: PlacementGroup = placement_group([{"CPU": 1.0}, *(dict(bundle) for _ in range(ranks))])
-        ray.get(group.ready(), timeout=START_TIMEOUT)
+        if not group.wait(int(START_TIMEOUT)):  # unlike `ready`, a task that has Ray start a process
+            raise RayFailed(f"Ray has no room for {1 + ranks} actors after {START_TIMEOUT:g} s: it has {resources}")
         self.group: Any = group
+
+
+@contextmanager
+def _in_the_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _children(parent: int) -> Iterator[tuple[int, str]]:
