@@ -17,6 +17,9 @@ class Solver(Protocol):
     """Any class with these two members.
 
     fields: name to `Field` (shape, components, dtype) of what `run` yields.
+
+    It may also have `check_parameters(names)`, which raises ValueError for names of parameters that are unknown or missing; it is
+    called before the study starts.
     """
 
     @property

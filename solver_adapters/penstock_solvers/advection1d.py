@@ -13,7 +13,7 @@ all three are forced.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from scipy.fft import irfft, rfft
 
 from penstock_client import Field
 from penstock_solvers.exponential_runge_kutta import ExponentialRungeKutta, Modes
-from penstock_solvers.known_parameters import known_parameters
+from penstock_solvers.known_parameters import KnownParameters
 from penstock_solvers.random_fields import seeded_generator
 from penstock_solvers.weno import quadratic_flux
 
@@ -110,8 +110,12 @@ class Advection1D:
             raise ValueError(f"highest_number = {highest_number}: expected at least 1")
         self.points, self.steps, self.end, self.resolution = points, steps, end, resolution
         self.forced, self.highest_number = forced, highest_number
-        self.coefficients = {"alpha": alpha, "beta": beta, "gamma": gamma}
         self.fields = {"u": Field(shape=(points,), dtype="float32")}
+        self._known = KnownParameters("advection1d", ("initial",), {"alpha": alpha, "beta": beta, "gamma": gamma})
+
+    def check_parameters(self, names: Collection[str]) -> None:
+        """Raises ValueError for parameters that are unknown or missing."""
+        self._known.check(names)
 
     def run(self, parameters: Mapping[str, float]) -> Iterator[tuple[float, dict[str, NDArray[np.float32]]]]:
         """Yield (time, fields) for each streamed time step.
@@ -120,7 +124,7 @@ class Advection1D:
             ValueError: unknown or missing parameters, a seed that is none, a negative beta.
             FloatingPointError: the solution cannot be followed.
         """
-        given = known_parameters("advection1d", parameters, ("initial",), self.coefficients)
+        given = self._known.given(parameters)
         waves = Waves.drawn(given["initial"], self.highest_number).averages(self.resolution)
         forcing = waves if self.forced else None
         for time, u in self.integrate(waves(0.0), given["alpha"], given["beta"], given["gamma"], forcing):

@@ -7,14 +7,14 @@ Laplacian with Dirichlet walls (Strang 2007, Computational Science and Engineeri
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dstn, idstn
 
 from penstock_client import Field
-from penstock_solvers.known_parameters import known_parameters
+from penstock_solvers.known_parameters import KnownParameters
 
 LENGTH = 10.0
 DIFFUSIVITY = 1.0
@@ -33,6 +33,11 @@ class Heat2D:
     def __init__(self, points: int = 100, steps: int = 100, dt: float = 0.01) -> None:
         self.points, self.steps, self.dt = points, steps, dt
         self.fields = {"T": Field(shape=(points, points), dtype="float32")}
+        self._known = KnownParameters("heat2d", TEMPERATURES)
+
+    def check_parameters(self, names: Collection[str]) -> None:
+        """Raises ValueError for parameters that are unknown or missing."""
+        self._known.check(names)
 
     def run(self, parameters: Mapping[str, float]) -> Iterator[tuple[float, dict[str, NDArray[np.float32]]]]:
         """Yield (time, fields) after each time step.
@@ -43,7 +48,7 @@ class Heat2D:
         Raises:
             ValueError: unknown or missing parameters.
         """
-        given = known_parameters("heat2d", parameters, TEMPERATURES)
+        given = self._known.given(parameters)
         n, spacing = self.points, LENGTH / (self.points + 1)
         diffusion = DIFFUSIVITY * self.dt / spacing**2
         eigenvalues = 2.0 - 2.0 * np.cos(np.pi * np.arange(1, n + 1) / (n + 1))

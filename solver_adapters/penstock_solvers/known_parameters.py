@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 
-def known_parameters(
-    solver: str,
-    parameters: Mapping[str, float],
-    required: Sequence[str] = (),
-    defaults: Mapping[str, float] | None = None,
-) -> dict[str, float]:
-    """A value for each parameter of a solver, in the order required, then defaults.
+@dataclass(frozen=True)
+class KnownParameters:
+    """The parameters of a solver.
 
-    Args:
-        solver: its name, for the message.
-        parameters: what the simulation was given.
-        required: parameters that must be given.
-        defaults: parameters that need not be given, and their values then.
-
-    Raises:
-        ValueError: a parameter that the solver does not know, or one that it needs and was not given.
+    solver: its name, for messages. required: those that must be given. defaults: those that need not, and their values then.
     """
-    optional = defaults or {}
-    takes = ", ".join([*required, *(f"{name} (optional)" for name in optional)])
-    for name in parameters:
-        if name not in required and name not in optional:
-            near = difflib.get_close_matches(name, [*required, *optional], 1)
-            hint = f"; did you mean {near[0]!r}?" if near else "; take it out of [parameters]"
-            raise ValueError(f"parameter {name!r}: {solver} does not know it, it takes {takes}{hint}")
-    for name in required:
-        if name not in parameters:
-            raise ValueError(f"parameter {name!r} is missing: {solver} takes {takes}; add it to [parameters]")
-    return {**{name: parameters[name] for name in required}, **optional, **parameters}
+
+    solver: str
+    required: tuple[str, ...] = ()
+    defaults: Mapping[str, float] = field(default_factory=dict)
+
+    def check(self, names: Collection[str]) -> None:
+        """Raises ValueError for a parameter that the solver does not know, or one that it needs and would not be given."""
+        takes = ", ".join([*self.required, *(f"{name} (optional)" for name in self.defaults)])
+        for name in names:
+            if name not in self.required and name not in self.defaults:
+                near = difflib.get_close_matches(name, [*self.required, *self.defaults], 1)
+                hint = f"; did you mean {near[0]!r}?" if near else "; take it out of [parameters]"
+                raise ValueError(f"parameter {name!r}: {self.solver} does not know it, it takes {takes}{hint}")
+        for name in self.required:
+            if name not in names:
+                raise ValueError(f"parameter {name!r} is missing: {self.solver} takes {takes}; add it to [parameters]")
+
+    def given(self, parameters: Mapping[str, float]) -> dict[str, float]:
+        """A value for each parameter: those of a simulation, checked, and the defaults of those it was not given."""
+        self.check(parameters)
+        return {**{name: parameters[name] for name in self.required}, **self.defaults, **parameters}

@@ -5,13 +5,13 @@ dx/dt = σ(y - x), dy/dt = x(ρ - z) - y, dz/dt = xy - βz (Lorenz 1963, J. Atmo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock_client import Field
-from penstock_solvers.known_parameters import known_parameters
+from penstock_solvers.known_parameters import KnownParameters
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -45,8 +45,12 @@ class Lorenz:
                 f"steps = {steps}, substeps = {substeps}, interval = {interval}: expected at least 1, 1 and a time above 0"
             )
         self.steps, self.interval, self.substeps = steps, interval, substeps
-        self.coefficients = {"sigma": sigma, "rho": rho, "beta": beta}
         self.fields = {"state": Field(shape=(3,), dtype="float32")}
+        self._known = KnownParameters("lorenz", ("x0", "y0", "z0"), {"sigma": sigma, "rho": rho, "beta": beta})
+
+    def check_parameters(self, names: Collection[str]) -> None:
+        """Raises ValueError for parameters that are unknown or missing."""
+        self._known.check(names)
 
     def run(self, parameters: Mapping[str, float]) -> Iterator[tuple[float, dict[str, NDArray[np.float32]]]]:
         """Yield (time, fields) for each streamed time step.
@@ -55,7 +59,7 @@ class Lorenz:
             ValueError: unknown or missing parameters.
             FloatingPointError: the state is not finite any more, or too large for float32.
         """
-        given = known_parameters("lorenz", parameters, ("x0", "y0", "z0"), self.coefficients)
+        given = self._known.given(parameters)
         point = (given["x0"], given["y0"], given["z0"])
         for time, state in self.integrate(point, given["sigma"], given["rho"], given["beta"]):
             yield time, {"state": np.array(state, dtype=np.float32)}

@@ -7,7 +7,7 @@ and appendix A.3.3. Pseudo-spectral with the 2/3 rule; viscosity exactly and adv
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from scipy.fft import irfft2, rfft2
 
 from penstock_client import Field
 from penstock_solvers.exponential_runge_kutta import ExponentialRungeKutta, Modes
-from penstock_solvers.known_parameters import known_parameters
+from penstock_solvers.known_parameters import KnownParameters
 from penstock_solvers.random_fields import gaussian_random_field
 
 COURANT = 1.5  # largest step times advection's largest frequency; the scheme is stable up to 2.8
@@ -63,8 +63,9 @@ class NavierStokes2D:
             raise ValueError(f"begin = {begin}: expected 0 or more")
         self.points, self.steps, self.interval, self.begin = points, steps, interval, begin
         self.dt = math.inf if dt is None else dt
-        self.viscosity, self.forcing, self.initial_scale = viscosity, forcing, initial_scale
+        self.initial_scale = initial_scale
         self.fields = {"vorticity": Field(shape=(points, points), dtype="float32")}
+        self._known = KnownParameters("navier_stokes2d", ("initial",), {"viscosity": viscosity, "forcing": forcing})
 
         k0 = np.fft.fftfreq(points, 1 / points)[:, None]
         k1 = np.fft.rfftfreq(points, 1 / points)[None, :]
@@ -78,6 +79,10 @@ class NavierStokes2D:
         self._square = self._kept * x * y
         self._highest = 2 * np.pi * highest
 
+    def check_parameters(self, names: Collection[str]) -> None:
+        """Raises ValueError for parameters that are unknown or missing."""
+        self._known.check(names)
+
     def run(self, parameters: Mapping[str, float]) -> Iterator[tuple[float, dict[str, NDArray[np.float32]]]]:
         """Yield (time, fields) for each streamed time step.
 
@@ -85,8 +90,7 @@ class NavierStokes2D:
             ValueError: unknown or missing parameters, a seed that is none, a negative viscosity.
             FloatingPointError: the flow cannot be followed.
         """
-        optional = {"viscosity": self.viscosity, "forcing": self.forcing}
-        given = known_parameters("navier_stokes2d", parameters, ("initial",), optional)
+        given = self._known.given(parameters)
         initial = self.initial_scale * gaussian_random_field(given["initial"], self.points)
         for time, vorticity in self.integrate(initial, given["viscosity"], given["forcing"]):
             yield time, {"vorticity": vorticity.astype(np.float32)}
