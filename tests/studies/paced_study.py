@@ -13,7 +13,14 @@ SERVER_TIMEOUT = 60  # seconds
 PARAMETERS = ("initial", "left", "right", "bottom", "top")
 
 
-def write_study(folder: Path, pause: float = 0.04, *, training: dict[str, Any] | None = None, **solver: Any) -> Path:
+def write_study(
+    folder: Path,
+    pause: float = 0.04,
+    *,
+    training: dict[str, Any] | None = None,
+    server_timeout: float = SERVER_TIMEOUT,
+    **solver: Any,
+) -> Path:
     """Its simulations take 25 times `pause` seconds. training, solver: further keys of these tables."""
     (folder / "paced_heat.py").write_text((Path(__file__).parents[1] / "paced_heat.py").read_text())
     study = {
@@ -30,7 +37,7 @@ def write_study(folder: Path, pause: float = 0.04, *, training: dict[str, Any] |
         "buffer": {"capacity": 300, "watermark": 20},
         "model": {"hidden": [64, 64]},
         "training": {"batch_size": 10, "device": "cpu", "threads": 1, "checkpoint_every": "1 s", **(training or {})},
-        "server": {"heartbeat": "500 ms", "server_timeout": f"{SERVER_TIMEOUT} s", "client_timeout": "5 s"},
+        "server": {"heartbeat": "500 ms", "server_timeout": f"{server_timeout} s", "client_timeout": "5 s"},
     }
     path = folder / "study.toml"
     path.write_text(tomli_w.dumps(study))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +24,9 @@ from network_namespace import Cable
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 OBJECT_STORE = f"--object-store-memory={80 * 2**20}"
 LOOK = """
-import json, logging, sys
+import json, logging, os, pathlib, sys
+if (pathlib.Path.home() / ".ray" / "auth_token").exists():
+    os.environ["RAY_AUTH_MODE"] = "token"
 import ray
 from ray.util import placement_group_table
 ray.init(address=sys.argv[1], logging_level=logging.CRITICAL)
@@ -39,17 +43,31 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
-def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has set up a Ray of its own in this process has set a token for it."""
+def users_environment(home: Path) -> dict[str, str]:
+    """Of a user with that home, where Ray looks for a token: without what tests, or a Ray of this process's own, have set."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return {**ours, "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(home)}
+
+
+def be_user(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is started from here on has that user's environment."""
     for name in [name for name in os.environ if name.startswith("RAY_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in users_environment(home).items():
+        monkeypatch.setenv(name, value)
+
+
+def give_token(home: Path) -> None:
+    """As `ray get-auth-token --generate`: from now on this user's `ray start` makes clusters that ask for it."""
+    (home / ".ray").mkdir(parents=True)
+    (home / ".ray" / "auth_token").write_text(secrets.token_hex(32))
 
 
 class RunningRay:
-    """A cluster with a head node of `cores` at `host`. address: of its GCS."""
+    """A cluster with a head node of `cores` at `host`, of the user with that home. address: of its GCS."""
 
-    def __init__(self, folder: Path, cores: int, host: str) -> None:
+    def __init__(self, folder: Path, cores: int, host: str, home: Path) -> None:
+        self._environment = users_environment(home)
         port, client = free_port(host), free_port(host)
         self.cores, self.address, self._client_port = cores, f"{host}:{port}", client
         self._nodes: list[subprocess.Popen[bytes]] = []
@@ -72,14 +90,21 @@ class RunningRay:
     def look(self) -> dict[str, Any]:
         """Free cores, living nodes, and placement groups that are still there; asked by somebody else."""
         asked = subprocess.run(
-            [sys.executable, "-c", LOOK, self.address], capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-c", LOOK, self.address],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env=self._environment,
         )
         return json.loads(asked.stdout) if asked.returncode == 0 else {"error": asked.stderr}
 
     def actors(self) -> list[str]:
-        """The titles of processes in which actors of a study live."""
+        """The titles of processes in which actors of a study live; a method that runs there may be part of its title."""
         titles = [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if self._is_ours(p)]
-        return [title[0] for title in titles if title and title[0] in ("ray::CoordinatorActor", "ray::RankActor")]
+        return [
+            title[0] for title in titles if title and title[0].startswith(("ray::CoordinatorActor", "ray::RankActor"))
+        ]
 
     def client(self) -> str:
         """The address of its Ray Client server."""
@@ -99,7 +124,7 @@ class RunningRay:
 
     def _start(self, where: list[str], *options: str) -> subprocess.Popen[bytes]:
         command = [*where, *RAY, "start", "--block", OBJECT_STORE, *options]
-        node = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        node = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self._environment)
         self._nodes.append(node)
         return node
 
@@ -126,11 +151,13 @@ def kill_node(node: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def running_ray(cores: int, host: str = "127.0.0.1") -> Iterator[RunningRay]:
+def running_ray(cores: int, home: Path, host: str = "127.0.0.1") -> Iterator[RunningRay]:
     folder = Path(tempfile.mkdtemp(prefix="penstock-test-ray-"))  # short: the paths of sockets are limited
-    ray = RunningRay(folder, cores, host)
+    ray = RunningRay(folder, cores, host, home)
     try:
-        wait_for(lambda: "free" in ray.look(), 120)
+        deadline = time.monotonic() + 120
+        while "free" not in (seen := ray.look()):
+            assert time.monotonic() < deadline, seen["error"]
         yield ray
     finally:
         ray.end()

@@ -11,9 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 from command import PENSTOCK, ROOT, events, penstock, report, running, wait_for
-from paced_study import SERVER_TIMEOUT, accounted, write_study
+from paced_study import accounted, write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(550)]
+
+
+SERVER_TIMEOUT = 20.0  # seconds; a worker that does not hear of the study's end waits as long
 
 
 class Hands:
@@ -62,7 +65,8 @@ def test_workers_come_and_go_beside_the_studys_own(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with ExitStack() as stack:
         hands = Hands(out, stack)
-        with running("run", write_study(tmp_path, 0.1, retries=2), "--out", out) as study:
+        written = write_study(tmp_path, 0.08, server_timeout=SERVER_TIMEOUT, retries=2)
+        with running("run", written, "--out", out) as study:
             wait_for(lambda: events(out, "finished"), 120)
             asked, killed, stays = (hands.add(name) for name in ("asked", "killed", "stays"))
             hands.busy(asked)

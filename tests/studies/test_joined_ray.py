@@ -12,18 +12,30 @@ from pathlib import Path
 import pytest
 from command import events, penstock, report, running, wait_for
 from paced_study import accounted, write_study
-from running_ray import RunningRay, free_port, no_token, running_ray
+from running_ray import RunningRay, be_user, free_port, give_token, running_ray
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(550)]
 
 CORES = 4
-without_token = pytest.fixture(autouse=True)(no_token)
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[RunningRay]:
-    with running_ray(CORES) as ray:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a user who has a token, as whoever has once used Ray on this machine; test_several_nodes.py is of one who has none."""
+    home = tmp_path_factory.mktemp("home")
+    give_token(home)
+    return home
+
+
+@pytest.fixture(scope="module")
+def cluster(home: Path) -> Iterator[RunningRay]:
+    with running_ray(CORES, home) as ray:
         yield ray
+
+
+@pytest.fixture(autouse=True)
+def as_that_user(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    be_user(home, monkeypatch)
 
 
 def server_pids(out: Path) -> list[int]:
@@ -72,6 +84,7 @@ def test_what_a_cluster_cannot_give_is_named(cluster: RunningRay, tmp_path: Path
     (tmp_path / "keys.json").write_text("{}")
     ask = (
         "import sys; from pathlib import Path; from penstock.study_file import load_study; "
+        "import os; os.environ['RAY_AUTH_MODE'] = 'token'; "
         "from penstock_server.ray_engine.joined_ray import JoinedRay; "
         "JoinedRay(sys.argv[1], load_study(sys.argv[2]), Path(sys.argv[3]), {}, threads=9, log=print, patience=4.0).start()"
     )

@@ -10,10 +10,9 @@ import pytest
 from command import events, running, wait_for
 from network_namespace import other_host
 from paced_study import accounted, write_study
-from running_ray import kill_node, no_token, running_ray
+from running_ray import be_user, kill_node, running_ray
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(550)]
-without_token = pytest.fixture(autouse=True)(no_token)
 
 
 def network(pid: int) -> int:
@@ -33,10 +32,13 @@ def goes_on(out: Path) -> None:
     wait_for(lambda: len(events(out, "checkpoint")) > before, 120)
 
 
-def test_a_rank_and_then_its_whole_node_die(tmp_path: Path, root_and_iproute2: None) -> None:
+def test_a_rank_and_then_its_whole_node_die(
+    tmp_path: Path, root_and_iproute2: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The node is replaced by another; the ranks' sockets listen on the addresses of their own hosts."""
     out = tmp_path / "run"
-    with other_host() as cable, running_ray(2, cable.here) as cluster:
+    be_user(tmp_path, monkeypatch)
+    with other_host() as cable, running_ray(2, tmp_path, cable.here) as cluster:
         node = cluster.add_node(cable, 1)
         wait_for(lambda: len(cluster.look()["nodes"]) == 2, 60)
         changes = [f'server.host="{cable.network}"', "training.ranks=2"]

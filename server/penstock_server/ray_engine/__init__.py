@@ -32,10 +32,20 @@ def make_ray_engine(
     """A `RayEngine`; ray is imported here, since it reads the variables that are set before just once.
 
     A Ray of our own listens on every address of the machine and runs whatever it is asked to: only whoever has its token may ask. One
-    that runs already (address) has rules of its own.
+    that runs already (address) has rules of its own: where the user has a token, `ray start` has made it ask for that, and it does no
+    harm to show it to one that does not ask.
     """
-    if address is None and "ray" not in sys.modules:
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    if "ray" not in sys.modules:
+        if address is None:
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        elif _has_token():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
     from penstock_server.ray_engine.engine import RayEngine
 
     return RayEngine(study, directory, threads=threads, own_cores=own_cores, address=address, log=log)
+
+
+def _has_token() -> bool:
+    """Whether the user has a token of Ray's, in one of the three places where it looks for one."""
+    given = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    return given or (Path.home() / ".ray" / "auth_token").is_file()
