@@ -156,7 +156,7 @@ class LocalRay:
         bundle = {"CPU": 1.0, "GPU": 1.0} if self.gpus_per_rank else {"CPU": 1.0}
         group: PlacementGroup = placement_group([{"CPU": 1.0}, *(dict(bundle) for _ in range(ranks))])
         if not group.wait(int(START_TIMEOUT)):  # unlike `ready`, a task that has Ray start a process
-            raise RayFailed(f"Ray has no room for {1 + ranks} actors after {START_TIMEOUT:g} s: it has {resources}")
+            raise TimeoutError(f"no room for {1 + ranks} actors after {START_TIMEOUT:g} s; it has {resources}")
         self.group: Any = group
 
 
