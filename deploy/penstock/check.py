@@ -46,7 +46,7 @@ def check_study(study: Study, *, here: bool = True) -> list[str]:
     else:
         solver, problems = _python_solver(study)
         problems += [*_parameters(study), *_entries(study), *_external_solver(study), *_fields(study, solver)]
-        problems += _known_to(study, solver)
+        problems += _unknown_parameters(study, solver)
         spec = _spec(study, solver)
     problems += [*_model(study, spec, here), *_training(study, here), *(_server(study) if here else ())]
     return list(dict.fromkeys(" ".join(problem.split()) for problem in problems))
@@ -186,7 +186,7 @@ def _fields(study: Study, solver: Solver | None) -> Iterator[str]:
             )
 
 
-def _known_to(study: Study, solver: Solver | None) -> Iterator[str]:
+def _unknown_parameters(study: Study, solver: Solver | None) -> Iterator[str]:
     """The parameters' names, where a Python solver says which it takes: `check_parameters(names)`, which it need not have."""
     check = getattr(solver, "check_parameters", None)
     if check is not None:

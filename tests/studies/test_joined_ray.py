@@ -84,7 +84,6 @@ def test_what_a_cluster_cannot_give_is_named(cluster: RunningRay, tmp_path: Path
     (tmp_path / "keys.json").write_text("{}")
     ask = (
         "import sys; from pathlib import Path; from penstock.study_file import load_study; "
-        "import os; os.environ['RAY_AUTH_MODE'] = 'token'; "
         "from penstock_server.ray_engine.joined_ray import JoinedRay; "
         "JoinedRay(sys.argv[1], load_study(sys.argv[2]), Path(sys.argv[3]), {}, threads=9, log=print, patience=4.0).start()"
     )
@@ -94,6 +93,7 @@ def test_what_a_cluster_cannot_give_is_named(cluster: RunningRay, tmp_path: Path
         text=True,
         timeout=120,
         check=False,
+        env={**os.environ, "RAY_AUTH_MODE": "token"},
     )
     assert "waiting up to 4 s for the Ray cluster to give 10 CPU on one node" in done.stdout
     assert (
