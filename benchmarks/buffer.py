@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from penstock_server.buffer import Buffer
-from penstock_server.schema import FieldSpec, SampleSpec
+from penstock_server.study import FieldSpec, SampleSpec
 
 ROUNDS = 7
 STORAGE_BYTES = 400_000_000  # far beyond the processor's caches

@@ -19,7 +19,7 @@ from typing import Any
 
 from provenance import RESULTS, ROOT, provenance
 
-from penstock.variants import Variant, run_variant
+from penstock.compare import Variant, run_variant
 
 OUT = RESULTS / "literature.json"
 COMMON = {

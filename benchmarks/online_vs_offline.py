@@ -18,8 +18,7 @@ from typing import Any
 
 from provenance import RESULTS, ROOT, provenance
 
-from penstock.compare import Plan, compare, draw
-from penstock.comparison import improvement, markdown
+from penstock.compare import Plan, compare, draw, improvement, markdown
 
 OUT = RESULTS / "online_vs_offline.json"
 COMMON = {

@@ -33,8 +33,8 @@ import numpy as np
 from penstock_client import Client
 
 if TYPE_CHECKING:
-    from penstock_server.config import Study
-    from penstock_server.inline_engine import InlineEngine
+    from penstock_server.engines.inline import InlineEngine
+    from penstock_server.study import Study
 
 # What needs torch is imported in functions: every process that is started here imports this file, and clients do without.
 
@@ -50,7 +50,7 @@ _spawn = multiprocessing.get_context("spawn")
 
 def make_study(simulations: int) -> Study:
     """Each sample is trained on about once, by a model of next to nothing."""
-    from penstock_server.config import Study
+    from penstock_server.study import Study
 
     return Study.model_validate(
         {
@@ -140,7 +140,7 @@ def _thread_seconds(number: int) -> float:
 
 def serve(simulations: int, pipe: Connection, measure: Callable[[InlineEngine, Connection], dict[str, Any]]) -> None:
     """Run a server: send its connect.json, then what `measure` finds."""
-    from penstock_server.inline_engine import InlineEngine
+    from penstock_server.engines.inline import InlineEngine
 
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         engine = InlineEngine(make_study(simulations), Path(folder), threads=1)
@@ -310,7 +310,7 @@ def with_ratios(kind: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     from provenance import RESULTS, provenance
 
-    from penstock.threads import quiet_waiting
+    from penstock.study import quiet_waiting
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 5000, 10_000], help="simulations of a study")

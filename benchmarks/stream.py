@@ -19,8 +19,8 @@ import numpy as np
 import zmq
 
 from penstock_client import Client
-from penstock_server.config import Study
-from penstock_server.inline_engine import InlineEngine
+from penstock_server.engines.inline import InlineEngine
+from penstock_server.study import Study
 
 SIZES = {"1 KB": 256, "40 KB": 10_000, "400 KB": 100_000, "4 MB": 1_000_000}
 BYTES = 400 * 2**20  # sent at each size, at most

@@ -22,10 +22,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from provenance import RESULTS, ROOT, provenance
 
-from penstock.variants import Outcome, Variant, overrides, penstock, run_variant
-from penstock_server.config import ParametersSection
-from penstock_server.parameters import ParameterSpace
+from penstock.compare import Outcome, Variant, overrides, penstock, run_variant
 from penstock_server.plots.style import CYCLE, figure
+from penstock_server.study import ParameterSpace, ParametersSection
 
 OUT = RESULTS / "streaming_bias.json"
 STUDY = ROOT / "examples" / "heat" / "study.toml"

@@ -16,7 +16,7 @@ from statistics import mean, stdev
 
 from provenance import RESULTS, ROOT, provenance
 
-from penstock.variants import Variant, run_variant
+from penstock.compare import Variant, run_variant
 
 STUDY = ROOT / "examples" / "heat" / "study.toml"
 OUT = RESULTS / "trainer_ranks.json"

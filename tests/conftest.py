@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from slurm_cluster import why_not
 
-from penstock_server.config import Study
+from penstock_server.study import Study
 
 HEAT_PARAMETERS = ("initial", "left", "right", "bottom", "top")
 

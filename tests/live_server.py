@@ -13,10 +13,10 @@ from typing import Any
 
 from penstock_client import Client, read_connect_file
 from penstock_client.simulation import Simulation
-from penstock_server.config import Study
-from penstock_server.inline_engine import InlineEngine
-from penstock_server.recorder import RecordEngine
-from penstock_solvers.openfoam_environment import OpenFOAMMissing, openfoam_environment
+from penstock_server.engines.inline import InlineEngine
+from penstock_server.engines.record import RecordEngine
+from penstock_server.study import Study
+from penstock_solvers.openfoam.environment import OpenFOAMMissing, openfoam_environment
 
 
 @dataclass

@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from live_server import LiveServer
-from penstock_server.config import Study
-from penstock_server.recorder import RecordEngine
+from penstock_server.engines.record import RecordEngine
 from penstock_server.recording import Recording, RecordingReader
+from penstock_server.study import Study
 
 ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_solvers.heat2d import Heat2D
+from penstock_solvers.problems.heat2d import Heat2D
 
 
 class PacedHeat(Heat2D):

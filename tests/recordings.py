@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.recording import Recording, RecordingWriter
-from penstock_server.schema import FieldSpec, SampleSpec
+from penstock_server.study import FieldSpec, SampleSpec
 
 PARAMETERS = ("initial", "left", "right", "bottom", "top")
 

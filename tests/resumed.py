@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from penstock_server.checkpoint import load_latest
-from penstock_server.config import Study
+from penstock_server.study import Study
 
 
 def with_training(study: Study, **changes: Any) -> Study:

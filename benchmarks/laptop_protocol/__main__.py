@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from penstock.variants import Outcome, Variant, overrides, penstock, run_variant
+from penstock.compare import Outcome, Variant, overrides, penstock, run_variant
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from provenance import RESULTS, provenance

@@ -6,84 +6,13 @@ Every payload is a dataclass with `pack()` and a classmethod `unpack(frame)`. St
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
+from penstock_client.codec import Reader, Writer
 from penstock_client.errors import WireError
 from penstock_client.reasons import Reason
 from penstock_client.wire import Dtype
-
-MAX_STRING = 1 << 20
-MAX_ITEMS = 1 << 16
-
-
-class Writer:
-    """Appends little-endian values to a byte buffer."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def put(self, layout: str, *values: float) -> Writer:
-        self._parts.append(struct.pack("<" + layout, *values))
-        return self
-
-    def raw(self, data: bytes) -> Writer:
-        self._parts.append(data)
-        return self
-
-    def string(self, text: str) -> Writer:
-        data = text.encode()
-        return self.put("I", len(data)).raw(data)
-
-    def bytes(self) -> bytes:
-        return b"".join(self._parts)
-
-
-class Reader:
-    """Reads little-endian values and refuses to run past the end."""
-
-    def __init__(self, frame: bytes | memoryview) -> None:
-        self._frame = bytes(frame)
-        self._at = 0
-
-    def raw(self, size: int) -> bytes:
-        end = self._at + size
-        if end > len(self._frame):
-            raise WireError(f"payload of {len(self._frame)} bytes ends before byte {end}")
-        data = self._frame[self._at : end]
-        self._at = end
-        return data
-
-    def integers(self, layout: str) -> tuple[int, ...]:
-        layout = "<" + layout
-        return struct.unpack(layout, self.raw(struct.calcsize(layout)))
-
-    def integer(self, layout: str) -> int:
-        return self.integers(layout)[0]
-
-    def count(self) -> int:
-        """A u32 number of items, bounded before anything is allocated for them."""
-        number = self.integer("I")
-        if number > MAX_ITEMS:
-            raise WireError(f"payload announces {number} items, at most {MAX_ITEMS} are allowed")
-        return number
-
-    def doubles(self, number: int) -> tuple[float, ...]:
-        return struct.unpack(f"<{number}d", self.raw(8 * number))
-
-    def string(self) -> str:
-        size = self.integer("I")
-        if size > MAX_STRING:
-            raise WireError(f"string of {size} bytes, at most {MAX_STRING} are allowed")
-        try:
-            return self.raw(size).decode()
-        except UnicodeDecodeError as error:
-            raise WireError("string that is not UTF-8") from error
-
-    def end(self) -> None:
-        if self._at != len(self._frame):
-            raise WireError(f"payload has {len(self._frame) - self._at} bytes too many")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ def main() -> None:
     """Run `sys.argv` and exit: 0 done, 1 the study failed, 2 bad usage or study file."""
     try:
         try:
-            from penstock.cli import app
+            from penstock.cli.app import app
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in ("typer", "click", "rich"):
                 raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from penstock_server.schema import SampleSpec
+from penstock_server.study import SampleSpec
 
 
 class FourierMLP(nn.Module):

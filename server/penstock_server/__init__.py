@@ -1,7 +1,7 @@
-"""The training server: coordinator, ingest, reservoir, trainer.
+"""The training server, one folder a room, along the path of the data: network, ingest, buffer, training.
 
-Nothing is imported here, so that `penstock_server.predict` needs torch and numpy alone; what a model or a script of one's own uses
-is imported from its module: `penstock_server.schema` (SampleSpec, FieldSpec), `penstock_server.predict` (Surrogate).
+Nothing is imported here. A model imports `SampleSpec` from `penstock_server.study`, a script that asks a trained
+surrogate imports `Surrogate` from `penstock_server.surrogate`, which needs torch and numpy alone.
 """
 
 __all__: list[str] = []

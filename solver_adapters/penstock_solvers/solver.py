@@ -11,10 +11,10 @@ from typing import Any
 from penstock_client import PenstockError, Solver
 
 BUILT_IN = {
-    "heat2d": "penstock_solvers.heat2d:Heat2D",
-    "navier_stokes2d": "penstock_solvers.navier_stokes2d:NavierStokes2D",
-    "advection1d": "penstock_solvers.advection1d:Advection1D",
-    "lorenz": "penstock_solvers.lorenz:Lorenz",
+    "heat2d": "penstock_solvers.problems.heat2d:Heat2D",
+    "navier_stokes2d": "penstock_solvers.problems.navier_stokes2d:NavierStokes2D",
+    "advection1d": "penstock_solvers.problems.advection1d:Advection1D",
+    "lorenz": "penstock_solvers.problems.lorenz:Lorenz",
 }
 EXTERNAL = ("openfoam",)  # adapters that run the solver as a process of its own
 

@@ -199,10 +199,10 @@ def _server_of(solver: dict[str, Any], connect: Path, stack: ExitStack) -> Serve
 
 def _runner(solver: dict[str, Any], stack: ExitStack) -> Runner:
     if solver["adapter"] == "openfoam":
-        from penstock_solvers.openfoam_runner import OpenFOAMRunner
+        from penstock_solvers.openfoam import OpenFOAMRunner
 
         return stack.enter_context(OpenFOAMRunner(solver))
-    from penstock_solvers.command import CommandRunner
+    from penstock_solvers.processes import CommandRunner
 
     return stack.enter_context(CommandRunner(solver))
 

@@ -27,9 +27,10 @@ from penstock_client.connect_file import ConnectInfo, read_connect_file
 from penstock_client.payloads import Accept, Alive, Assign, Refuse, Streamed, Welcome
 from penstock_client.reasons import Reason
 from penstock_client.wire import Header, Kind
-from penstock_server.auth import AllowList, secure_context
-from penstock_server.keys import DEFAULT, open_keys
-from penstock_server.metrics import Metrics
+from penstock_server.network import open_keys
+from penstock_server.network.auth import AllowList, secure_context
+from penstock_server.network.keys import DEFAULT
+from penstock_server.telemetry import Metrics
 
 ROOT = Path(__file__).parents[2]
 VECTORS: dict[str, Any] = json.loads((ROOT / "tests" / "wire" / "vectors.json").read_text())

@@ -29,8 +29,8 @@ from penstock_client.connect_file import ConnectInfo
 from penstock_client.heartbeat import Heartbeat
 from penstock_client.wire import Header, Kind, unpack
 from penstock_client.zmq_transport import ZmqTransport
-from penstock_server.config import Study
-from penstock_server.inline_engine import InlineEngine
+from penstock_server.engines.inline import InlineEngine
+from penstock_server.study import Study
 
 pytestmark = pytest.mark.usefixtures("quick_linger")
 

@@ -19,7 +19,7 @@ from penstock_client.connect_file import ConnectInfo, read_connect_file
 from penstock_client.errors import ConnectError
 from penstock_client.wire import Header, Kind
 from penstock_server.checkpoint import load_latest, write_checkpoint
-from penstock_server.checkpoint_part import CheckpointError
+from penstock_server.checkpoint.part import CheckpointError
 
 _MEMORY = Path("/dev/shm")
 FOLDER = Path(tempfile.mkdtemp(prefix="penstock-fuzz-", dir=_MEMORY if _MEMORY.is_dir() else None))

@@ -29,16 +29,12 @@ from penstock_client.payloads import (
     Welcome,
 )
 from penstock_client.wire import ANY_SIMULATION, STATIC_STEP, Dtype, Header, Kind, unpack
-from penstock_server.agreement import Schema, agree
 from penstock_server.buffer import Buffer, Slot
-from penstock_server.config import FieldSection, SamplesSection
-from penstock_server.coordinator import Coordinator
-from penstock_server.events import EventLog
-from penstock_server.ingest import Ingest
-from penstock_server.ledger import Ledger
-from penstock_server.metrics import Metrics
-from penstock_server.normalisation import Normaliser
-from penstock_server.simulations import Point
+from penstock_server.coordinator import Coordinator, Point
+from penstock_server.ingest import Ingest, Ledger
+from penstock_server.study import FieldSection, SamplesSection, Schema, agree
+from penstock_server.telemetry import EventLog, Metrics
+from penstock_server.training import Normaliser
 from penstock_server.validation import ValidationStore
 
 LIFE, POINTS = 7, 4

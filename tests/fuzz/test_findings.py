@@ -33,9 +33,10 @@ from penstock_client.reasons import Reason
 from penstock_client.simulation import Field
 from penstock_client.wire import Header, Kind, unpack
 from penstock_client.zmq_transport import ZmqTransport
-from penstock_server.checkpoint import FORMAT, load_latest, write_checkpoint
-from penstock_server.checkpoint_part import CheckpointError
-from penstock_server.plan import next_incarnation
+from penstock_server.checkpoint import load_latest, write_checkpoint
+from penstock_server.checkpoint.checkpoint import FORMAT
+from penstock_server.checkpoint.part import CheckpointError
+from penstock_server.network import next_incarnation
 
 # --- ingest -------------------------------------------------------------------------------------------------------------
 

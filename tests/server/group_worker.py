@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from penstock_server.buffer import Buffer
-from penstock_server.common_step import CommonStep
-from penstock_server.rank_group import MeetingPoint, PeersLost, RankGroup
-from penstock_server.schema import FieldSpec, SampleSpec
+from penstock_server.study import FieldSpec, SampleSpec
+from penstock_server.trainer_rank.common_step import CommonStep
+from penstock_server.training import MeetingPoint, PeersLost, RankGroup
 
 HOST = "127.0.0.1"
 SPEC = SampleSpec(("a",), (FieldSpec("T", 1, (2,)),))

@@ -83,8 +83,8 @@ def test_what_a_cluster_cannot_give_is_named(cluster: RunningRay, tmp_path: Path
     """Asked in a process of its own, with less patience than a study has."""
     (tmp_path / "keys.json").write_text("{}")
     ask = (
-        "import sys; from pathlib import Path; from penstock.study_file import load_study; "
-        "from penstock_server.ray_engine.joined_ray import JoinedRay; "
+        "import sys; from pathlib import Path; from penstock.study.file import load_study; "
+        "from penstock_server.engines.ray.joined_ray import JoinedRay; "
         "JoinedRay(sys.argv[1], load_study(sys.argv[2]), Path(sys.argv[3]), {}, threads=9, log=print, patience=4.0).start()"
     )
     done = subprocess.run(

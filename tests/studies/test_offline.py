@@ -14,11 +14,11 @@ import psutil
 import pytest
 from command import EXAMPLES, events, penstock, report, started, wait_for
 
-from penstock.study_file import load_study
+from penstock.study import load_study
 from penstock_server.checkpoint import load_latest
-from penstock_server.plan import make_plan
+from penstock_server.coordinator import make_plan
 from penstock_server.recording import Recording, RecordingReader
-from penstock_solvers.heat2d import Heat2D
+from penstock_solvers.problems.heat2d import Heat2D
 
 pytestmark = pytest.mark.slow
 
@@ -215,7 +215,7 @@ def test_an_interrupted_recording_leaves_no_file(tmp_path: Path) -> None:
 
 def test_a_recording_with_failed_simulations_keeps_what_had_arrived(tmp_path: Path) -> None:
     (tmp_path / "breaking.py").write_text(
-        "from penstock_solvers.heat2d import Heat2D\n"
+        "from penstock_solvers.problems.heat2d import Heat2D\n"
         "class Breaking(Heat2D):\n"
         "    def run(self, parameters):\n"
         "        for number, step in enumerate(super().run(parameters)):\n"

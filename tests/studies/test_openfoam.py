@@ -13,7 +13,7 @@ import psutil
 import pytest
 from command import EXAMPLES, events, penstock, report, started, wait_for
 
-from penstock_solvers.scratch import default_root
+from penstock_solvers.processes import default_root
 
 pytestmark = [pytest.mark.slow, pytest.mark.openfoam]
 

@@ -8,7 +8,7 @@ import pytest
 from command import EXAMPLES, events, penstock, report
 
 from penstock_server.checkpoint import load_latest
-from penstock_server.ledger import Ledger
+from penstock_server.ingest import Ledger
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,7 @@ TRAINING, HELD_OUT, STEPS = 30, 3, 20
 
 def test_failed_simulations_are_replaced_under_new_ids(tmp_path: Path) -> None:
     (tmp_path / "breaking.py").write_text(
-        "from penstock_solvers.heat2d import Heat2D\n"
+        "from penstock_solvers.problems.heat2d import Heat2D\n"
         "class Breaking(Heat2D):\n"
         "    def run(self, parameters):\n"
         "        for number, step in enumerate(super().run(parameters)):\n"

@@ -15,9 +15,9 @@ from command import events, penstock, report, started, wait_for
 from native import Installed
 
 from mpi import require
-from penstock_server.agreement import Schema
 from penstock_server.checkpoint import load_latest
-from penstock_server.redistribution import parts_of
+from penstock_server.study import Schema
+from penstock_server.trainer_rank.redistribution import parts_of
 from penstock_server.validation import ValidationStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]

@@ -10,7 +10,7 @@ import struct
 from contextlib import suppress
 
 from penstock.slurm.commands import Slurm, SlurmError
-from penstock.study_errors import StudyError
+from penstock.study import StudyError
 
 SIOCGIFADDR = 0x8915  # <linux/sockios.h>
 SLURMCTLD_PORT = 6817  # nothing is sent to it

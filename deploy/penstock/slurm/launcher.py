@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from penstock.launcher import tail
-from penstock.quick_deaths import QUICK_DEATHS, QUICK_SECONDS, QuickDeaths
 from penstock.slurm.commands import Job, Slurm, SlurmError
 from penstock.slurm.profile import WorkerJobs
+from penstock.workers import QUICK_DEATHS, QUICK_SECONDS, QuickDeaths, tail
 from penstock_solvers.introduction import introduced
 
 UNANSWERED_SECONDS = 900.0  # Slurm may be away for so long (a controller that is restarted)

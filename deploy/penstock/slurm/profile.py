@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from penstock.study_errors import StudyError, problems_of
-from penstock.study_file import read_toml
-from penstock_server.config import Bytes, Seconds, Section
+from penstock.study import StudyError, problems_of, read_toml
+from penstock_server.study import Bytes, Seconds, Section
 
 _SLURM_TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)")
 

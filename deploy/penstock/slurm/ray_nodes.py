@@ -20,9 +20,8 @@ import psutil
 
 from penstock.slurm.commands import SlurmError, without_job
 from penstock.slurm.profile import Profile
-from penstock.study_errors import StudyError
-from penstock.threads import plan_threads
-from penstock_server.config import Study
+from penstock.study import StudyError, plan_threads
+from penstock_server.study import Study
 
 OBJECT_STORE_BYTES = 80 * 2**20  # the least that Ray takes; fields do not pass through it
 RAY = (

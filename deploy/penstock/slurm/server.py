@@ -8,10 +8,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from penstock.check import check_study
-from penstock.display import Display
-from penstock.run import Launcher, Signals, run_study
-from penstock.run_directory import LOGS, REPORT, open_run
+from penstock.run import LOGS, REPORT, Display, open_run
+from penstock.run.run import Launcher, Signals, run_study
 from penstock.slurm.address import node_address
 from penstock.slurm.commands import Slurm, SlurmError
 from penstock.slurm.launcher import SlurmLauncher
@@ -20,7 +18,8 @@ from penstock.slurm.ray_nodes import network_of, ray_over_nodes
 from penstock.slurm.scripts import FOLDER, WORKER, WORKERS, jobs_name, used_profile
 from penstock.slurm.steps import StepLauncher
 from penstock.slurm.waiting import RESTART, submit_waiting
-from penstock.study_errors import StudyError
+from penstock.study import StudyError
+from penstock.study.check import check_study
 
 TIME_IS_UP = "SIGUSR1"  # what server.sbatch asks Slurm to send
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from penstock.slurm.commands import Job, Slurm, SlurmError
 from penstock.slurm.scripts import jobs_name, submitted
-from penstock.study_errors import StudyError
+from penstock.study import StudyError
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,14 @@ class StudyJobs:
         """Whether the server's job runs."""
         return self.server is not None and not self.server.waits
 
+    def server_state(self) -> str:
+        """ "running" or "waiting for its job 12 to start"; "" when no server job is left."""
+        if self.server is None:
+            return ""
+        return f"waiting for its job {self.server.id} to start" if self.server.waits else "running"
+
     def line(self) -> str:
-        """For people."""
+        """All jobs in one line."""
         if self.unknown:
             return f"jobs: unknown: {self.unknown}"
         if not self.any:

@@ -8,11 +8,10 @@ import signal
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from penstock.launcher import LocalLauncher
-from penstock.quick_deaths import QUICK_DEATHS
 from penstock.slurm.commands import SlurmError, without_job
 from penstock.slurm.profile import WorkerJobs
 from penstock.slurm.scripts import memory_per_cpu
+from penstock.workers import QUICK_DEATHS, LocalLauncher
 from penstock_solvers.introduction import introduced
 
 

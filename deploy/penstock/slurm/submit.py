@@ -8,17 +8,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from penstock.run import EXIT
-from penstock.run_directory import REPORT, hold, prepare
+from penstock.run import REPORT, hold, prepare, read_state
+from penstock.run.run import EXIT
 from penstock.slurm.commands import Slurm, SlurmError
 from penstock.slurm.profile import Profile
 from penstock.slurm.scripts import FOLDER, SERVER, jobs_name, render, write_scripts
-from penstock.slurm.state import StudyJobs, expect_no_jobs
+from penstock.slurm.state import StudyJobs, expect_no_jobs, read_jobs
 from penstock.slurm.waiting import submit_waiting
-from penstock.status import read_state
-from penstock.study_errors import StudyError
+from penstock.study import StudyError
 from penstock_client import PenstockError
-from penstock_server.config import Study
+from penstock_server.study import Study
 
 LOOK = 2.0  # seconds between two looks at the queue while following
 SAY_EVERY = 10.0  # seconds between two lines
@@ -76,8 +75,8 @@ def follow(directory: Path, log: Callable[[str], None]) -> int:
     """Say how a submitted study goes until none of its jobs is left; returns the exit code: 0 finished, 1 stopped or failed."""
     said, said_at, gone = "", float("-inf"), 0
     while gone < GONE:
-        state = read_state(directory)
-        jobs = state.jobs or StudyJobs()
+        jobs = read_jobs(directory) or StudyJobs()
+        state = read_state(directory, jobs)
         gone = 0 if jobs.any or jobs.unknown else gone + 1
         line = "; ".join(state.lines())
         if line != said and (time.monotonic() - said_at >= SAY_EVERY or said.split(";")[0] != line.split(";")[0]):

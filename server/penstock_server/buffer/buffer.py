@@ -21,7 +21,7 @@ from penstock_server.buffer.snapshot import Snapshot
 from penstock_server.buffer.state import BufferState, check_state
 from penstock_server.buffer.stats import BufferStats, Counters, TimesSeen, WaitClock
 from penstock_server.buffer.storage import Floats, Storage
-from penstock_server.schema import Batch, SampleSpec
+from penstock_server.study import Batch, SampleSpec
 
 
 @dataclass(eq=False)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from penstock_server.config import parse_bytes
-from penstock_server.schema import SampleSpec
+from penstock_server.study import SampleSpec, parse_bytes
 
 _GIB = 2**30
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock_server.schema import Batch, SampleSpec
+from penstock_server.study import Batch, SampleSpec
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]

@@ -26,7 +26,7 @@ def plot_run(directory: Path, out: Path | None = None) -> list[Path]:
     from penstock_server.plots.curves import draw_training, read_metrics
     from penstock_server.plots.fields import draw_snapshots
     from penstock_server.plots.rollout import draw_rollout
-    from penstock_server.snapshots import FILE, read_snapshots
+    from penstock_server.validation import FILE, read_snapshots
 
     metrics, snapshots = directory / "metrics.jsonl", directory / FILE
     out = directory / "plots" if out is None else out

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from penstock_server.plots.mesh import Cloud, Grid, Layout, Line, layout
 from penstock_server.plots.style import BLUE, ORANGE, RED, SIGNED, UNSIGNED, VALUES, figure
-from penstock_server.snapshots import Snapshot, Snapshots
+from penstock_server.validation import Snapshot, Snapshots
 
 # A symmetric tensor holds xx, xy, xz, yy, yz, zz: each off-diagonal stands for two.
 _SYMMETRIC = np.array([1.0, 2.0, 2.0, 1.0, 2.0, 1.0])

@@ -1,0 +1,3 @@
+"""The commands of `penstock`, a file for each group of them."""
+
+__all__: list[str] = []

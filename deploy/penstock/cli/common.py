@@ -1,0 +1,73 @@
+"""Arguments and helpers that several commands share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from penstock.run import Display
+    from penstock_server.study import Study
+
+StudyFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="STUDY", help="The study file (TOML), or the folder with its study.toml.", show_default=False
+    ),
+]
+RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A study's run directory.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="table.key=value", help="Override a key of the study file; may be repeated."),
+]
+
+
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Use a Ray that runs already, in place of one for this study: auto, HOST:PORT or ray://HOST:PORT.",
+        show_default=False,
+    ),
+]
+
+
+def load_and_check(
+    path: Path, overrides: list[str] | None, *, streamed: bool = False, here: bool = True, server_here: bool = True
+) -> Study:
+    """Read and check a study; StudyError with a line for each problem, warnings on stderr.
+
+    streamed: its solver is wanted, whatever [training] source says. here: it is to run on this machine.
+    server_here: and so is its server.
+    """
+    from penstock.study import StudyError, load_study, quiet_waiting
+
+    quiet_waiting()
+    study = load_study(path, overrides or [])
+    if streamed:
+        study = study.model_copy(update={"training": study.training.model_copy(update={"source": None})})
+    from penstock.study.check import check_study, warnings_for
+
+    problems = check_study(study, here=here and server_here)
+    if problems:
+        raise StudyError([f"{path}: {problem}" for problem in problems])
+    for warning in warnings_for(study, here=here):
+        print(f"warning: {path}: {warning}", file=sys.stderr)
+    return study
+
+
+def console() -> Console:
+    """Where commands print what is more than a line."""
+    out = Console()
+    return out if out.is_terminal else Console(width=140)  # a log file has no width to wrap at
+
+
+def display(study: Study) -> Display:
+    """What shows a study's progress."""
+    from penstock.run import Display
+
+    return Display(study.study.name, study.training.batch_size, console())

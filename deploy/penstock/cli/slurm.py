@@ -1,0 +1,144 @@
+"""`penstock submit`, `penstock cancel`, and what the server's job calls, on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from penstock_server.study import Study
+
+
+def submit(
+    study: Annotated[
+        Path,
+        typer.Argument(
+            metavar="STUDY",
+            help="The study file (TOML) or its folder; or the run directory of a submitted study, to continue it.",
+            show_default=False,
+        ),
+    ],
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The cluster's profile (TOML); default: the one that the run directory keeps."
+        ),
+    ] = None,
+    scheduler: Annotated[Literal["slurm"], typer.Option(help="Whose jobs they are.")] = "slurm",
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run directory; default: runs/<study>-<n>.")] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when the job is submitted, and do not follow the study.")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="table.key=value", help="Override a key of the study file; may be repeated."),
+    ] = None,
+) -> None:
+    """Run a study as jobs of a cluster: one for the server and an array for the workers, or one for both."""
+    del scheduler
+    from penstock.cli.common import load_and_check
+    from penstock.run import default_directory
+    from penstock.slurm.profile import load_profile
+    from penstock.slurm.ray_nodes import check_nodes
+    from penstock.slurm.scripts import submitted, used_profile
+    from penstock.study import STUDY
+
+    resume = submitted(study)
+    if resume and (out is not None or overrides):
+        raise typer.BadParameter(
+            f"{study} is a run directory: expected no --out and no --set; the study goes on as it was"
+        )
+    if not resume and profile is None:
+        raise typer.BadParameter(
+            "--profile is missing: expected the cluster's profile; see docs/slurm.md for a complete one"
+        )
+    settings = load_profile(profile) if profile is not None else used_profile(study)
+    checked = load_and_check(study / STUDY if resume else study, overrides, here=False)
+    check_nodes(checked, settings)
+    directory = study if resume else out if out is not None else default_directory(checked.study.name)
+    from penstock.slurm.submit import follow, submit_study
+
+    say(f"study {checked.study.name}: run directory {directory}")
+    if resume and _finished(directory):
+        say(f"{directory}: the study has finished; nothing is left to do")
+        return
+    submit_study(checked, settings, directory, resume=resume, log=say)
+    if detach:
+        say(f"see how it goes with: penstock status {directory}")
+        return
+    try:
+        code = follow(directory, say)
+    except KeyboardInterrupt:
+        say(f"the study goes on: penstock status {directory}\nstop it with: penstock cancel {directory}")
+        raise typer.Exit(130) from None
+    _show_report(directory)
+    raise typer.Exit(code)
+
+
+def cancel(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A submitted study's run directory.", show_default=False)
+    ],
+) -> None:
+    """Stop a submitted study with a checkpoint, and cancel its jobs."""
+    from penstock.slurm.submit import cancel_study
+
+    cancel_study(directory, say)
+
+
+def slurm_server(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The run directory.", show_default=False)],
+) -> None:
+    """What the server's job runs; `penstock submit` writes it into slurm/server.sbatch."""
+    from penstock.study import quiet_waiting
+
+    quiet_waiting()
+    from penstock.cli.common import display
+    from penstock.run import open_run
+    from penstock.slurm.server import serve_study
+
+    raise typer.Exit(serve_study(directory, display(open_run(directory))))
+
+
+def check_profile(path: Path, study: Study) -> None:
+    """Raise StudyError with a line for each thing that is wrong with a profile, as far as this machine can tell."""
+    from penstock.slurm.commands import SlurmError
+    from penstock.slurm.profile import load_profile
+    from penstock.slurm.ray_nodes import check_nodes
+    from penstock.slurm.submit import check_profile
+    from penstock.study import StudyError
+
+    profile = load_profile(path)
+    check_nodes(study, profile)
+    try:
+        problems = check_profile(profile)
+    except SlurmError as error:
+        say(f"warning: {path}: Slurm was not asked about it: {error}")
+        return
+    if problems:
+        raise StudyError([f"{path}: {problem}" for problem in problems])
+
+
+def say(line: str) -> None:
+    """Print at once, also into a log file."""
+    print(line, flush=True)
+
+
+def _finished(directory: Path) -> bool:
+    import json
+
+    from penstock.run import REPORT
+
+    report = directory / REPORT
+    return report.is_file() and json.loads(report.read_text())["status"] == "finished"
+
+
+def _show_report(directory: Path) -> None:
+    import json
+
+    from penstock.cli.common import console
+    from penstock.run import REPORT, print_report
+
+    print_report(console(), json.loads((directory / REPORT).read_text()), directory)

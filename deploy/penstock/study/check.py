@@ -1,0 +1,291 @@
+"""Everything that can be found wrong with a study without running it, one line a problem.
+
+What the study file alone shows is found while it is read (`penstock.study.file`); here the case, the solver, the model
+and this machine are looked at.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from penstock.study.file import make_importable
+from penstock.study.threads import available_cores
+from penstock_client import PenstockError, Solver
+from penstock_server.buffer import available_memory, check_sizes
+from penstock_server.coordinator import make_spares
+from penstock_server.network import own_address
+from penstock_server.recording import Recording, check_recording
+from penstock_server.study import FieldSpec, ModelSection, ParameterSpace, SampleSpec, Study, nearest, parse_bytes
+from penstock_server.trainer_rank import share_of
+from penstock_server.training import make_loss, make_optimizer, make_scheduler, resolve_device
+from penstock_server.training.models import make_model
+from penstock_server.training.models.loader import check_options
+from penstock_solvers.solver import EXTERNAL, make_solver
+
+GIB = 2**30
+
+
+def check_study(study: Study, *, here: bool = True) -> list[str]:
+    """What would keep the study from running, one line each, beginning with its place: "[table] key = value: ...".
+
+    The study's own modules are imported and its model is built; no solver is run. here: the study is to run on this machine, so that
+    its memory and devices are looked at.
+    """
+    make_importable(study)
+    if study.training.source is not None:
+        spec, problems = _recording(study)
+    else:
+        solver, problems = _python_solver(study)
+        problems += [*_parameters(study), *_entries(study), *_external_solver(study), *_fields(study, solver)]
+        problems += _unknown_parameters(study, solver)
+        spec = _spec(study, solver)
+    problems += [*_model(study, spec, here), *_training(study, here), *(_server(study) if here else ())]
+    return list(dict.fromkeys(" ".join(problem.split()) for problem in problems))
+
+
+def warnings_for(study: Study, *, here: bool = True) -> list[str]:
+    """What will run, but perhaps not as meant. here: on this machine."""
+    warnings = []
+    solver, cores = study.solver, available_cores()
+    if here and study.training.source is None and solver.concurrency * solver.ranks > cores:
+        warnings.append(
+            f"[solver] concurrency = {solver.concurrency} with ranks = {solver.ranks} asks for "
+            f"{solver.concurrency * solver.ranks} cores, {cores} are available: solvers and training will share them"
+        )
+    if study.training.source is None and not study.server.host.startswith("127."):
+        warnings.append(
+            f'[server] host = "{study.server.host}": clients need a key, but whoever reaches that address may read the metrics there; '
+            "see docs/security.md"
+        )
+    if solver.validation_simulations == 0:
+        warnings.append("[solver] validation_simulations = 0: nothing is held out, so no error will be reported")
+    return warnings
+
+
+def is_python_solver(study: Study) -> bool:
+    """Whether the solver is a Python class, which the inline engine advances itself."""
+    return study.solver.adapter is not None and study.solver.adapter not in EXTERNAL
+
+
+def _said(place: str, check: Callable[[], object]) -> Iterator[str]:
+    """The line that a check raises; `place` goes before messages that do not name theirs."""
+    try:
+        check()
+    except (PenstockError, ValueError) as error:
+        text = str(error)
+        yield text if text.startswith("[") else f"{place}{text}"
+
+
+def _parameters(study: Study) -> Iterator[str]:
+    section, solver = study.parameters, study.solver
+    for name, bounds in section.bounds.items():
+        if not all(map(math.isfinite, bounds)):
+            yield f"[parameters] {name} = {list(bounds)}: expected two finite numbers; write {name} = [0.5, 2.0]"
+            return
+    if section.sampler == "file":
+        space = ParameterSpace(section, study.directory)
+        total = solver.simulations + solver.validation_simulations
+        yield from _said("[parameters] ", lambda: space.draw(total, study.study.seed))
+    if solver.redraws:
+        yield from _said("[solver] ", lambda: make_spares(study))
+
+
+def _entries(study: Study) -> Iterator[str]:
+    """Which parameter goes where: an entry without its parameter, a parameter that reaches nothing."""
+    solver, names = study.solver, list(study.parameters.names)
+    for name in solver.entries:
+        if solver.adapter != "openfoam":
+            yield f'[solver] entries.{name}: expected adapter = "openfoam" with [solver.entries]; remove the table'
+        elif name not in names:
+            yield f"[solver] entries.{name}: no such parameter; {nearest(name, names)}"
+    for name in names if solver.adapter == "openfoam" else ():
+        if name not in solver.entries:
+            yield (
+                f"[parameters] {name} reaches nothing: expected an entry for it; add under [solver.entries] "
+                f'{name} = {{ file = "0/U", entry = "..." }} or remove the parameter'
+            )
+
+
+def _external_solver(study: Study) -> Iterator[str]:
+    """The case or the command, as the adapters check them."""
+    if is_python_solver(study):
+        return
+    settings: dict[str, Any] = {
+        **study.solver.model_dump(),
+        "parameters": list(study.parameters.names),
+        "fields": list(study.fields),
+        "directory": study.directory,
+    }
+    if study.solver.adapter == "openfoam":
+        from penstock_solvers.openfoam import check_case
+
+        # What is said about entries without their parameter, and the other way round, is in `_entries`.
+        settings["parameters"] = [name for name in settings["parameters"] if name in settings["entries"]]
+        settings["entries"] = {k: v for k, v in settings["entries"].items() if k in settings["parameters"]}
+        problems = check_case(settings)
+    else:
+        from penstock_solvers.processes import check_command
+
+        problems = check_command(settings)
+        if study.solver.options:
+            key = next(iter(study.solver.options))
+            problems.append(f"[solver] options.{key}: expected no options beside command; write it into command")
+    yield from (line if line.startswith("[") else f"[solver] {line}" for line in problems)
+
+
+def _python_solver(study: Study) -> tuple[Solver | None, list[str]]:
+    section = study.solver
+    if section.adapter is None or section.adapter in EXTERNAL:
+        return None, []
+    problems = []
+    if section.concurrency == 0 and study.study.engine == "inline":
+        problems.append(
+            "[solver] concurrency = 0: the inline engine advances a Python solver itself, and takes no workers; set 1 or more, or "
+            'engine = "ray"'
+        )
+    if section.ranks > 1:
+        problems.append(
+            f"[solver] ranks = {section.ranks}: a Python solver runs in one process; set ranks = 1 and raise concurrency, "
+            "or start an MPI program with command"
+        )
+    try:
+        return make_solver(section.adapter, section.options), problems
+    except PenstockError as error:
+        return None, [*problems, f"[solver] {error}"]
+    except Exception as error:  # a user's constructor, or its module, may raise anything
+        text = f"[solver] adapter = {section.adapter!r} cannot be made: {type(error).__name__}: {error}; correct the solver"
+        return None, [*problems, text]
+
+
+def _fields(study: Study, solver: Solver | None) -> Iterator[str]:
+    """What the study wants of each field against what a Python solver streams."""
+    if solver is None:
+        return
+    for name, section in study.fields.items():
+        field = solver.fields.get(name)
+        if field is None:
+            yield f"[fields] {name}: the solver streams no such field; {nearest(name, solver.fields)}"
+        elif section.components not in (None, field.components):
+            yield (
+                f"[fields] {name}.components = {section.components}: the solver streams {field.components}; "
+                "correct it or leave it out"
+            )
+        elif section.shape is not None and tuple(section.shape) != tuple(field.shape):
+            yield (
+                f"[fields] {name}.shape = {list(section.shape)}: the solver streams {list(field.shape)}; "
+                "correct it or leave it out"
+            )
+
+
+def _unknown_parameters(study: Study, solver: Solver | None) -> Iterator[str]:
+    """The parameters' names, where a Python solver says which it takes: `check_parameters(names)`, which it need not have."""
+    check = getattr(solver, "check_parameters", None)
+    if check is not None:
+        yield from _said("[parameters] ", lambda: check(study.parameters.names))
+
+
+def _spec(study: Study, solver: Solver | None) -> SampleSpec | None:
+    """The sample, where its fields' shapes are known before a client has announced them."""
+    fields = []
+    for name, section in study.fields.items():
+        known = solver.fields.get(name) if solver is not None else None
+        shape = known.shape if known is not None else section.shape
+        components = known.components if known is not None else section.components
+        if shape is None:
+            return None
+        fields.append(FieldSpec(name, components or 1, tuple(shape)))
+    return SampleSpec(tuple(study.parameters.bounds), tuple(fields), study.samples.window, study.samples.bundle)
+
+
+def _recording(study: Study) -> tuple[SampleSpec | None, list[str]]:
+    """The sample that the study's file gives, and what is wrong with the file."""
+    assert study.training.source is not None
+    try:
+        recording = Recording.open(study.training.source)
+    except PenstockError as error:
+        return None, [f"[training] source = {error}"]
+    problems = check_recording(recording, study)
+    return None if problems else recording.spec(study.samples.window, study.samples.bundle), problems
+
+
+def _model(study: Study, spec: SampleSpec | None, here: bool) -> Iterator[str]:
+    """Model, optimizer, scheduler and buffer sizes; on a sample of four points where the real one is not known yet."""
+    window, bundle = study.samples.window, study.samples.bundle
+    small = SampleSpec(tuple(study.parameters.bounds), (FieldSpec("small", 1, (4,)),), window, bundle)
+    section, seed = study.model, study.study.seed
+    model = make_model(ModelSection(name="mlp"), small, seed)  # whose weights an optimizer can be tried on
+    try:
+        if spec is not None:
+            model = make_model(section, spec, seed)
+        elif section.name == "mlp":
+            model = make_model(section, small, seed)
+        else:
+            check_options(section, small)  # others need shapes that are not known yet
+    except PenstockError as error:
+        yield str(error)
+    try:
+        optimizer = make_optimizer(study.training.optimizer, model.parameters())
+        make_scheduler(study.training.scheduler, optimizer)
+    except PenstockError as error:
+        yield str(error)
+    if study.training.source is None and (here or isinstance(study.buffer.capacity, int)):
+        yield from _buffer(study, spec)
+
+
+def _buffer(study: Study, spec: SampleSpec | None) -> Iterator[str]:
+    buffer = study.buffer
+    size = parse_bytes(buffer.capacity)
+    if spec is None and isinstance(buffer.capacity, str):
+        if isinstance(size, int) and size > available_memory():
+            yield (
+                f"[buffer] capacity = {buffer.capacity!r}: expected at most {available_memory() / GIB:.1f} GiB, what this machine has "
+                "available; lower it"
+            )
+        return
+    try:
+        share = share_of(study, spec, rank=0)
+        check_sizes(buffer.policy, share.capacity, share.watermark, share.batch_size, buffer.presentations_per_sample)
+    except ValueError as error:
+        yield f"[buffer] {error}"
+
+
+def _training(study: Study, here: bool) -> Iterator[str]:
+    training = study.training
+    if here:
+        yield from _said("[training] device = ", lambda: resolve_device(training.device))
+    yield from _said("[training] loss = ", lambda: make_loss(training.loss))
+    if isinstance(training.threads, int) and training.threads < 1:
+        yield f'[training] threads = {training.threads}: expected at least 1 or "auto"; set threads = "auto"'
+    if training.target_error is not None and study.solver.validation_simulations == 0:
+        yield (
+            f"[training] target_error = {training.target_error:g} with [solver] validation_simulations = 0: expected "
+            "held-out simulations to measure the error on; set validation_simulations = 6"
+        )
+    if training.ranks > 1 and (study.study.engine == "inline" or training.source is not None):
+        why = 'engine = "inline" trains' if study.study.engine == "inline" else "training from a recording runs"
+        yield f'[training] ranks = {training.ranks}: expected 1, since {why} in one process; set ranks = 1, or stream into engine = "ray"'
+    if training.batch_size < training.ranks:
+        yield (
+            f"[training] batch_size = {training.batch_size} with ranks = {training.ranks}: expected at least one sample of each batch for "
+            "each rank; raise batch_size or lower ranks"
+        )
+
+
+def _server(study: Study) -> Iterator[str]:
+    """Whether sockets can listen at the address."""
+    if study.training.source is not None:
+        return
+    host = study.server.host
+    with socket.socket() as probe:
+        try:
+            probe.bind((own_address(host), 0))
+        except PenstockError as error:
+            yield str(error)
+        except OSError as error:
+            yield (
+                f'[server] host = "{host}": this machine cannot listen there ({error.strerror}): expected one of its own addresses; '
+                'set host = "127.0.0.1" for workers on this machine alone'
+            )

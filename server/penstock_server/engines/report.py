@@ -1,0 +1,167 @@
+"""report.json: the machine-readable outcome of a study, written at its end and on every stop."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from penstock_client.errors import PenstockError
+from penstock_server.coordinator import SimulationCounts
+from penstock_server.engines.engine import StudyStatus
+from penstock_server.engines.outages import Outage
+from penstock_server.study import Study
+from penstock_server.trainer_rank import RankStatus
+
+
+class ReportError(PenstockError):
+    """report.json could not be written."""
+
+
+def study_outcome(
+    ranks: Sequence[RankStatus], simulations: SimulationCounts, error: str, stopped: str
+) -> tuple[str, str]:
+    """("finished" | "stopped" | "failed", why) from what the ranks say, an error of the engine, and a request to stop."""
+    error = error or next((r.error for r in ranks if r.error), "")
+    if error:
+        return "failed", error
+    if stopped:
+        return "stopped", stopped
+    if simulations.requested and simulations.failed == simulations.requested:
+        return "failed", f"all {simulations.failed} simulations failed: events.jsonl and logs/ say why"
+    if not any(r.buffer.received for r in ranks if r.buffer is not None):
+        return "failed", "no simulation has sent a sample to train on: events.jsonl and logs/ say why"
+    return "finished", ranks[0].over
+
+
+def study_status(
+    ranks: Sequence[RankStatus],
+    simulations: SimulationCounts,
+    *,
+    wanted_workers: int,
+    elapsed: float,
+    production_over: bool,
+    error: str,
+    stopped: str,
+    given_up: tuple[tuple[str, int], ...] = (),
+) -> StudyStatus:
+    """The study at this moment, from what its coordinator and trainer ranks say of themselves."""
+    buffers = [r.buffer for r in ranks if r.buffer is not None]
+    first = ranks[0]
+    phase, message = "starting" if not buffers else "draining" if production_over else "training", ""
+    if error or stopped or all(r.over for r in ranks):
+        phase, message = study_outcome(ranks, simulations, error, stopped)
+    return StudyStatus(
+        phase=phase,
+        elapsed=elapsed,
+        simulations=simulations,
+        received=sum(b.received for b in buffers),
+        population=sum(b.population for b in buffers),
+        capacity=sum(b.capacity for b in buffers),
+        batches=first.batches,
+        samples_per_second=sum(r.samples_per_second for r in ranks),
+        loss=first.loss,
+        validation_relative_l2=first.validation.relative_l2 if first.validation else None,
+        wanted_workers=wanted_workers,
+        given_up=given_up,
+        message=message,
+    )
+
+
+def build_report(
+    study: Study,
+    *,
+    status: str,
+    message: str,
+    wall_seconds: float,
+    incarnations: int,
+    simulations: SimulationCounts,
+    expected: int,
+    unique: int,
+    ranks: Sequence[RankStatus],
+    control_refused: dict[str, int],
+    blocked_seconds: float,
+    failures: dict[int, str],
+    warnings: Sequence[str] = (),
+    outages: Sequence[Outage] = (),
+) -> dict[str, Any]:
+    """Put the report together. expected, unique: training samples that should have arrived, and that have, each once.
+
+    warnings: beside those of the ranks. outages: times without training after a crash.
+    """
+    buffers = [r.buffer for r in ranks if r.buffer is not None]
+    first = ranks[0]
+    validation = first.validation
+    refused = sum((Counter(r.refused) for r in ranks), Counter(control_refused))
+    received = sum(b.received for b in buffers)
+    times_seen = sum((Counter(b.times_seen) for b in buffers), Counter[int]())
+    return {
+        "study": study.study.name,
+        "status": status,
+        "message": message,
+        "seed": study.study.seed,
+        "engine": study.study.engine if study.training.source is None else "offline",
+        "wall_seconds": round(wall_seconds, 3),
+        "incarnations": incarnations,
+        "simulations": {k: v for k, v in asdict(simulations).items() if k != "running"},
+        "warnings": list(dict.fromkeys([*warnings, *(w for r in ranks for w in r.warnings)])),
+        "failures": {str(i): text for i, text in sorted(failures.items())},
+        "samples": {
+            "expected": expected,
+            "received": sum(r.received for r in ranks),
+            "unique": unique,
+            "duplicates_dropped": sum(r.duplicates for r in ranks),
+            # What a stopping study turns away is neither lost nor wrong.
+            "rejected": refused.total() - refused["study_over"],
+            "rejected_by_reason": dict(refused),
+            "incomplete_dropped": sum(r.incomplete for r in ranks),
+            "trained_unique": sum(b.trained_unique for b in buffers),
+            "presentations": sum(b.presentations for b in buffers),
+        },
+        "training": {
+            "ranks": len(ranks),
+            "device": first.device,
+            "batches": first.batches,
+            "samples_per_second": round(sum(r.mean_samples_per_second for r in ranks), 3),
+            "stall_fraction": round(sum(r.stall_fraction for r in ranks) / len(ranks), 4),
+            "loss": first.loss,
+        },
+        "checkpoint": {
+            "count": sum(r.checkpoints.count for r in ranks),
+            "seconds": round(sum(r.checkpoints.seconds for r in ranks), 3),
+            "ingest_blocked_seconds": round(sum(r.checkpoints.ingest_blocked_seconds for r in ranks), 3),
+            "failed": sum(r.checkpoints.failed for r in ranks),
+        },
+        "outages": [asdict(outage) for outage in outages],
+        "clients": {
+            "bytes_received": sum(r.bytes_received for r in ranks),
+            "blocked_seconds": round(blocked_seconds, 3),
+        },
+        "buffer": {
+            "policy": study.buffer.policy if study.training.source is None else "offline",
+            "capacity": sum(b.capacity for b in buffers),
+            "mean_population": round(sum(b.mean_population for b in buffers), 1),
+            "mean_times_seen": round(sum(b.presentations for b in buffers) / received, 3) if received else 0.0,
+            "times_seen": {str(times): number for times, number in sorted(times_seen.items())},
+        },
+        "validation": None if validation is None else {**validation.figures(), "history": "metrics.jsonl"},
+    }
+
+
+def write_report(directory: Path, report: dict[str, Any]) -> Path:
+    """Write report.json atomically; returns its path. Raises ReportError where the disk does not take it."""
+    path = directory / "report.json"
+    temporary = directory / ".report.json.new"
+    try:
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        outcome = f"{report['status']} ({report['message']})"
+        raise ReportError(
+            f"{path} cannot be written ({error.strerror}); the study: {outcome}; make room, then `penstock resume {directory}` "
+            "writes it again from the last checkpoint"
+        ) from error
+    return path

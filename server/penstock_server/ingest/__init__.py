@@ -1,0 +1,6 @@
+"""From pieces to samples: what a piece must be, which have arrived, and when a time step is whole."""
+
+from penstock_server.ingest.ingest import Ingest, Message
+from penstock_server.ingest.ledger import Ledger
+
+__all__ = ["Ingest", "Ledger", "Message"]

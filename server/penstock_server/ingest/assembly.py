@@ -1,0 +1,135 @@
+"""Pieces to time steps to samples."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_client.errors import Refused
+from penstock_client.reasons import Reason
+from penstock_client.wire import Header
+
+MAX_STRETCHES = 2**16  # of one time step; an unstructured mesh on so many solver ranks arrives in fewer
+
+Floats = NDArray[np.float32]
+
+
+class Stretches:
+    """What has come of a row of elements, as disjoint stretches in rising order: neighbours become one, so there are few."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, start: int, end: int) -> bool:
+        """Note the elements from start to end; False when all of them have come before.
+
+        Raises Refused where some of them have, which would leave a gap elsewhere uncounted, or the gaps are too many.
+        """
+        after = bisect_right(self._starts, start)  # stretches before this one start at `start` or sooner
+        if after and self._ends[after - 1] >= end:
+            return False
+        if (after and self._ends[after - 1] > start) or (after < len(self._starts) and self._starts[after] < end):
+            raise Refused(
+                Reason.SIZE,
+                f"piece of {end - start} elements overlaps one that has come before: send each element once",
+            )
+        if len(self._starts) >= MAX_STRETCHES:
+            raise Refused(
+                Reason.SIZE, f"more than {MAX_STRETCHES} gaps in one time step: send pieces in order, or larger ones"
+            )
+        left = after > 0 and self._ends[after - 1] == start
+        right = after < len(self._starts) and self._starts[after] == end
+        if left and right:
+            self._ends[after - 1] = self._ends.pop(after)
+            del self._starts[after]
+        elif left:
+            self._ends[after - 1] = end
+        elif right:
+            self._starts[after] = start
+        else:
+            self._starts.insert(after, start)
+            self._ends.insert(after, end)
+        return True
+
+
+class PartialStep:
+    """One time step of which pieces are still missing.
+
+    Args:
+        inputs: (n_inputs,) float32, and targets: (width,) float32: where the time step is put together; a slot's own memory where
+            a time step is a sample.
+    """
+
+    def __init__(self, inputs: Floats, targets: Floats) -> None:
+        self.inputs = inputs
+        self.targets = targets
+        self._missing = targets.size
+        self._come = Stretches()
+        self._listed: dict[tuple[int, int], Stretches] = {}  # by field and solver rank, of the rank's own list
+
+    @property
+    def whole(self) -> bool:
+        return self._missing == 0
+
+    def add(self, start: int, values: NDArray) -> bool:  # type: ignore[type-arg]
+        """Put a piece at column `start`; False when all of it has come before.
+
+        Raises Refused where part of it has come before.
+        """
+        end = start + values.size
+        if not self._come.add(start, end):
+            return False
+        self.targets[start:end] = values
+        self._missing -= values.size
+        return True
+
+    def scatter(self, columns: slice, points: NDArray[np.int64], values: NDArray, header: Header) -> bool:  # type: ignore[type-arg]
+        """Put a piece of a solver rank that has sent an index list: whole points of the field at `columns`; as `add`.
+
+        Lists of different ranks have no point in common, so that only the rank's own pieces can overlap.
+        """
+        come = self._listed.setdefault((header.field, header.rank), Stretches())
+        if not come.add(header.offset, header.offset + header.count):
+            return False
+        rows = values.reshape(points.size, -1)
+        self.targets[columns].reshape(-1, rows.shape[1])[points] = rows
+        self._missing -= values.size
+        return True
+
+
+@dataclass(frozen=True)
+class Window:
+    """A whole window: its index within the simulation, inputs (window, n_inputs), targets (window, width)."""
+
+    index: int
+    inputs: list[Floats]
+    targets: list[Floats]
+
+
+class WindowBuilder:
+    """Turns one simulation's consecutive time steps into overlapping windows.
+
+    Window i holds the time steps i*stride ... i*stride + window - 1. A gap or a step back (a new attempt) starts anew.
+    """
+
+    def __init__(self, window: int, stride: int) -> None:
+        self._window = window
+        self._stride = stride
+        self._steps: deque[tuple[Floats, Floats]] = deque(maxlen=window)
+        self._next = 0
+
+    def add(self, step: int, inputs: Floats, targets: Floats) -> Iterator[Window]:
+        """Add a whole time step; yields the window it completes, if any."""
+        if step != self._next:
+            self._steps.clear()
+        self._next = step + 1
+        self._steps.append((inputs, targets))
+        first = step - self._window + 1
+        if len(self._steps) == self._window and first % self._stride == 0:
+            yield Window(first // self._stride, [s[0] for s in self._steps], [s[1] for s in self._steps])

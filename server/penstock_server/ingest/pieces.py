@@ -1,0 +1,87 @@
+"""What a piece of a field must be, before anything is done with it: announced, of its type and size, and finite."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_client.errors import Refused
+from penstock_client.reasons import Reason
+from penstock_client.wire import NUMPY_DTYPES, STATIC_STEP, Dtype, Header
+from penstock_server.study import MAX_STEPS, STATIC_FIELDS, Schema
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+class Pieces:
+    """The fields of a schema by the ids that pieces carry.
+
+    Attributes:
+        first_field: the field whose first element counts for a time step.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._columns = {schema.ids[name]: columns for name, columns in schema.spec.columns().items()}
+        self._components = {schema.ids[f.name]: f.components for f in schema.spec.fields}
+        self.first_field = min(self._columns)
+
+    def columns(self, field_id: int) -> slice:
+        """Where a moving field has its place in a sample's targets."""
+        return self._columns[field_id]
+
+    def size(self, field_id: int) -> int:
+        """Elements of a field. Refused where there is no such field."""
+        if self._schema.static(field_id) is not None:
+            return self.components(field_id) * self._schema.spec.fields[0].points
+        columns = self._columns.get(field_id)
+        if columns is None:
+            raise Refused(Reason.UNKNOWN_FIELD, f"field id {field_id}: the study has {sorted(self._columns)}")
+        return int(columns.stop - columns.start)
+
+    def components(self, field_id: int) -> int:
+        """Elements of a field at each of its points."""
+        static = self._schema.static(field_id)
+        return self._components[field_id] if static is None else STATIC_FIELDS[static]
+
+    def values(self, header: Header, payload: bytes) -> tuple[int, NDArray]:  # type: ignore[type-arg]
+        """The field's size and the piece's elements (header.count,), in the type they came in; Refused where they do not fit it."""
+        expected = self._schema.dtypes.get(header.field)
+        static = self._schema.static(header.field)
+        if expected is None or (static is not None) != (header.step == STATIC_STEP):
+            raise Refused(
+                Reason.UNKNOWN_FIELD, f"field id {header.field} at time step {header.step}: announce the field first"
+            )
+        if header.dtype is not expected:
+            raise Refused(
+                Reason.DTYPE,
+                f"field id {header.field} sent as {header.dtype.name.lower()}, announced as {expected.name.lower()}",
+            )
+        size = self.size(header.field)
+        if (
+            len(payload) != header.count * NUMPY_DTYPES[expected].itemsize
+            or header.offset + header.count > size
+            or not header.count
+        ):
+            raise Refused(
+                Reason.SIZE,
+                f"piece of {header.count} elements from {header.offset} in {len(payload)} bytes: the field has {size} elements "
+                f"of {NUMPY_DTYPES[expected].itemsize} bytes",
+            )
+        if not STATIC_STEP <= header.step < MAX_STEPS:
+            raise Refused(Reason.MALFORMED, f"time step {header.step}: expected 0 to {MAX_STEPS - 1}")
+        values = np.frombuffer(payload, NUMPY_DTYPES[expected])
+        if expected in (Dtype.FLOAT32, Dtype.FLOAT64) and not (there := finite(values)).all():
+            at = header.offset + int(np.flatnonzero(~there)[0])
+            raise Refused(
+                Reason.NOT_FINITE,
+                f"time step {header.step} of simulation {header.simulation} has {values[at - header.offset]} at element {at} "
+                f"of field id {header.field}: the solver has diverged",
+            )
+        return size, values
+
+
+def finite(values: NDArray) -> NDArray[np.bool_]:  # type: ignore[type-arg]
+    """Which of the values are finite as samples hold them: in float32, where 1e300 is not."""
+    there: NDArray[np.bool_] = np.isfinite(values) if values.dtype == np.float32 else np.abs(values) <= LARGEST
+    return there

@@ -1,0 +1,30 @@
+"""Sockets, who may use them, and the files that tell clients where they are."""
+
+from penstock_server.network.address import interface_of, is_network, own_address
+from penstock_server.network.connect_files import (
+    CONNECT_FILE,
+    hand_out,
+    local_connect_file,
+    next_incarnation,
+    write_connect_file,
+)
+from penstock_server.network.keys import KEYS_FILE, StudyKeys, load_keys, open_keys, revoke_worker
+from penstock_server.network.router import Message, RouterLoop
+
+__all__ = [
+    "CONNECT_FILE",
+    "KEYS_FILE",
+    "Message",
+    "RouterLoop",
+    "StudyKeys",
+    "hand_out",
+    "interface_of",
+    "is_network",
+    "load_keys",
+    "local_connect_file",
+    "next_incarnation",
+    "open_keys",
+    "own_address",
+    "revoke_worker",
+    "write_connect_file",
+]

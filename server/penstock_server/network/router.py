@@ -1,0 +1,168 @@
+"""A ROUTER socket on a thread of its own, driving a handler that knows no sockets."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import zmq
+
+from penstock_server.network.auth import AllowList, secure_context
+from penstock_server.network.keys import StudyKeys
+from penstock_server.network.open_files import allow_open_files
+from penstock_server.telemetry import Metrics
+
+Message = tuple[bytes, list[bytes]]
+BACKLOG = 8192  # ZeroMQ's default of 100 loses simultaneous connects without a word
+# Clients that are cut off are noticed by TCP. ZeroMQ's own heartbeats would take one whose messages nobody has looked at yet for dead.
+KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 3}
+MAX_CONTROL_MESSAGE = 2 * 2**20  # a string of the wire format is at most half of it
+MAX_WAITING = 64  # messages of one connection that nobody has looked at yet; then TCP stops their sender
+MAX_UNREAD = 10_000  # answers that wait for one client to read them; further ones are dropped
+CURVE_OVERHEAD = 64  # bytes that encryption adds to a frame, and some
+
+_FAILED_HANDSHAKES = zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+
+
+class Handler(Protocol):
+    """What is done with one message, at time `now` (seconds, monotonic); the messages to send follow."""
+
+    def __call__(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]: ...
+
+
+class RouterLoop:
+    """Binds a CURVE-protected ROUTER socket on a free port and serves it until closed.
+
+    Every socket call is made by the loop's own thread; `post` hands it work from other threads over an inproc pair.
+
+    Args:
+        metrics: counts whom and what the socket turns away.
+        max_message: bytes of a frame; the connection that sends more is closed before anything is allocated for it.
+        tick: called every `tick_seconds` with the time; returns messages to send.
+        on_error: called when the handler raises, which a peer's message never makes it do: the server is broken.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        keys: StudyKeys,
+        handler: Handler,
+        *,
+        metrics: Metrics,
+        on_error: Callable[[BaseException], None],
+        max_message: int = MAX_CONTROL_MESSAGE,
+        tick: Callable[[float], list[Message]] = lambda _now: [],
+        tick_seconds: float = 1.0,
+    ) -> None:
+        self._handler = handler
+        self._metrics = metrics
+        self._tick = tick
+        self._tick_seconds = tick_seconds
+        self._on_error = on_error
+        # Without a descriptor for it, ZeroMQ cannot accept a connection, and tries again as fast as it can.
+        allow_open_files()
+        self._allow = AllowList(keys, metrics)
+        self._context, self._authenticator = secure_context(self._allow)
+        self._socket = self._context.socket(zmq.ROUTER)
+        # Credit, in bytes, keeps honest clients far below these; they bound what others can make the server hold.
+        self._socket.setsockopt(zmq.SNDHWM, MAX_UNREAD)
+        self._socket.setsockopt(zmq.RCVHWM, MAX_WAITING)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # what cannot be sent is told, to be counted
+        for option, value in KEEPALIVE.items():
+            self._socket.setsockopt(option, value)
+        self._socket.setsockopt(zmq.BACKLOG, BACKLOG)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, max_message + CURVE_OVERHEAD)
+        self._socket.setsockopt(zmq.CURVE_SERVER, 1)
+        self._socket.setsockopt(zmq.CURVE_SECRETKEY, keys.server_secret.encode())
+        self._socket.setsockopt(zmq.LINGER, 1000)
+        # Without a mark of its own: a full monitor would hold up ZeroMQ's thread, and with it everybody.
+        self._socket.monitor(f"inproc://{name}-failures", _FAILED_HANDSHAKES)
+        self._failures = self._context.socket(zmq.PAIR)
+        self._failures.setsockopt(zmq.RCVHWM, 0)
+        self._failures.connect(f"inproc://{name}-failures")
+        port = self._socket.bind_to_random_port(f"tcp://{host}")
+        self.endpoint = f"tcp://{host}:{port}"
+        self._waker = self._context.socket(zmq.PAIR)
+        self._waker.bind(f"inproc://{name}")
+        self._wakened = self._context.socket(zmq.PAIR)
+        self._wakened.connect(f"inproc://{name}")
+        self._posts: list[Callable[[], list[Message]] | None] = []
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin serving."""
+        self._thread.start()
+
+    def post(self, work: Callable[[], list[Message]] | None) -> None:
+        """Have the loop's thread do something and send the messages that follow; None ends the loop."""
+        with self._lock:
+            self._posts.append(work)
+            self._waker.send(b"")
+
+    def close(self) -> None:
+        """Send what is still to be sent and end the thread. A second call does nothing."""
+        if self._context.closed:
+            return
+        self.post(None)
+        self._thread.join()
+        self._waker.close(0)
+        self._authenticator.stop()
+        self._context.destroy()
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:
+            self._on_error(error)
+        finally:
+            self._socket.disable_monitor()
+            self._failures.close(0)
+            self._socket.close()
+            self._wakened.close(0)
+
+    def _serve(self) -> None:
+        poller = zmq.Poller()
+        for socket in (self._socket, self._wakened, self._failures):
+            poller.register(socket, zmq.POLLIN)
+        next_tick = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if now >= next_tick:
+                self._allow.refresh()
+                self._send(self._tick(now))
+                next_tick = now + self._tick_seconds
+            ready = dict(poller.poll(max(0, int((next_tick - now) * 1000) + 1)))
+            if self._wakened in ready:
+                self._wakened.recv()
+                with self._lock:
+                    work = self._posts.pop(0)
+                if work is None:
+                    return
+                self._send(work())
+            if self._failures in ready:
+                self._failures.recv_multipart()
+                self._metrics.handshake_refused("protocol")
+            if self._socket in ready:
+                self._receive()
+
+    def _receive(self) -> None:
+        peer = self._socket.recv(copy=False)  # a Frame, which knows its sender
+        frames = self._socket.recv_multipart()  # a ROUTER hands out whole messages: all of the rest is there
+        self._metrics.messages_received.inc()
+        if not self._allow.still_allows(peer):
+            self._metrics.revoked_messages.inc()
+            return
+        self._send(self._handler(peer.bytes, frames, time.monotonic()))
+
+    def _send(self, messages: list[Message]) -> None:
+        for peer, frames in messages:
+            try:
+                self._socket.send_multipart([peer, *frames], zmq.DONTWAIT)
+            except zmq.ZMQError as error:
+                if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                    raise
+                self._metrics.replies_dropped.inc()

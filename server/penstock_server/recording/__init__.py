@@ -1,0 +1,7 @@
+"""Time steps in an HDF5 file: written from a stream, checked, and read as training samples."""
+
+from penstock_server.recording.check import check_recording
+from penstock_server.recording.recording import Recording, RecordingReader, RecordingWriter
+from penstock_server.recording.source import FileSource
+
+__all__ = ["FileSource", "Recording", "RecordingReader", "RecordingWriter", "check_recording"]

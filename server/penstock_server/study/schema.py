@@ -1,0 +1,150 @@
+"""The agreement on what a study's clients send: the first announcement fixes it, each later one is held against it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penstock_client.errors import Refused
+from penstock_client.payloads import FieldAnnouncement
+from penstock_client.reasons import Reason
+from penstock_client.wire import NUMPY_DTYPES, Dtype
+from penstock_server.study.config import FieldSection, SamplesSection
+from penstock_server.study.samples import FieldSpec, SampleSpec
+
+MAX_FIELD_ELEMENTS = 2**31  # of one field of one time step; refused before anything is allocated
+
+STATIC_FIELDS = {"cell_centres": 3, "cell_volumes": 1}
+"""Mesh geometry that a client may send once: name to components."""
+
+_STATIC_ID = 1 << 16  # ids of static fields start here, those of moving fields at 0
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What every client of a study sends: agreed upon with the first that announces its fields.
+
+    ids: field name (moving and static) to field id. dtypes: field id to the dtype of its pieces. seeds: how many further
+    parameters clients are given, after those of the samples, that models are not.
+    """
+
+    spec: SampleSpec
+    ids: dict[str, int]
+    dtypes: dict[int, Dtype]
+    seeds: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """As plain data, for a checkpoint."""
+        return {
+            "parameters": list(self.spec.parameters),
+            "fields": [[f.name, f.components, list(f.shape)] for f in self.spec.fields],
+            "window": self.spec.window,
+            "bundle": self.spec.bundle,
+            "seeds": self.seeds,
+            "ids": self.ids,
+            "dtypes": {str(number): int(dtype) for number, dtype in self.dtypes.items()},
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> Schema:
+        """The inverse of `state_dict`."""
+        fields = tuple(FieldSpec(name, components, tuple(shape)) for name, components, shape in state["fields"])
+        spec = SampleSpec(tuple(state["parameters"]), fields, state["window"], state["bundle"])
+        return cls(spec, dict(state["ids"]), {int(k): Dtype(v) for k, v in state["dtypes"].items()}, state["seeds"])
+
+    def static(self, field: int) -> str | None:
+        """The name of a static field by its id, None for any other id."""
+        names = list(STATIC_FIELDS)
+        return names[field - _STATIC_ID] if 0 <= field - _STATIC_ID < len(names) else None
+
+
+def agree(
+    announced: Sequence[FieldAnnouncement],
+    wanted: Mapping[str, FieldSection],
+    parameters: tuple[str, ...],
+    samples: SamplesSection,
+    schema: Schema | None,
+    *,
+    seeds: int = 0,
+    max_message: int = 2**63,
+) -> Schema:
+    """Hold what a client announces against the study file, and against what the first client announced.
+
+    parameters: what a simulation is given, the last `seeds` of them for the solver alone. max_message: bytes that the server takes in
+    one message; a whole field of one time step must fit.
+
+    A client that sends plain arrays announces one component and the array's whole shape; where the study file says how many
+    components the field has, the last dimension is taken for them; where it says the shape, too, one dimension of all values will do.
+
+    Raises:
+        Refused: a field too many or too few, or another size, number of components or dtype.
+    """
+    moving = {f.name: f for f in announced if not f.static}
+    for f in announced:
+        known = STATIC_FIELDS if f.static else wanted
+        if f.name not in known:
+            kind = "static field" if f.static else "field"
+            raise Refused(Reason.UNKNOWN_FIELD, f"{kind} {f.name!r}: the study has {', '.join(known)}")
+        if f.dtype is Dtype.NONE or f.components < 1 or any(n < 1 for n in f.shape):
+            raise Refused(Reason.SCHEMA, f"field {f.name!r} announced as {f.dtype.name} {f.shape} x {f.components}")
+    names = [f.name for f in announced]
+    if len(set(names)) < len(names):
+        raise Refused(Reason.SCHEMA, "a field was announced twice")
+    missing = [name for name in wanted if name not in moving]
+    if missing:
+        raise Refused(
+            Reason.SCHEMA,
+            f"the study's field {', '.join(missing)} was not announced; send it, or take it out of [fields]",
+        )
+    specs = tuple(_field_spec(moving[name], section) for name, section in wanted.items())
+    for spec in specs:
+        if spec.size > MAX_FIELD_ELEMENTS:
+            raise Refused(
+                Reason.SCHEMA, f"field {spec.name!r} of {spec.size} elements, at most {MAX_FIELD_ELEMENTS} are allowed"
+            )
+        size = spec.size * NUMPY_DTYPES[moving[spec.name].dtype].itemsize
+        if size > max_message:
+            raise Refused(
+                Reason.SCHEMA,
+                f"field {spec.name!r} of {size} bytes, the server takes at most {max_message} in one message: raise [server] max_message",
+            )
+    if schema is None:
+        ids = {name: i for i, name in enumerate(wanted)} | {
+            name: _STATIC_ID + i for i, name in enumerate(STATIC_FIELDS)
+        }
+        dtypes = {ids[name]: moving[name].dtype for name in wanted}
+        dtypes |= {_STATIC_ID + i: Dtype.FLOAT64 for i in range(len(STATIC_FIELDS))}
+        seen = parameters[: len(parameters) - seeds]
+        return Schema(SampleSpec(seen, specs, samples.window, samples.bundle), ids, dtypes, seeds)
+    for spec, first in zip(specs, schema.spec.fields, strict=True):
+        dtype = moving[spec.name].dtype
+        if spec != first or dtype is not schema.dtypes[schema.ids[spec.name]]:
+            raise Refused(
+                Reason.SCHEMA,
+                f"field {spec.name!r} announced as {dtype.name.lower()} {spec.shape} x {spec.components}, the study's first "
+                f"client announced {schema.dtypes[schema.ids[spec.name]].name.lower()} {first.shape} x {first.components}: "
+                "all simulations of a study share one mesh",
+            )
+    return schema
+
+
+def _field_spec(f: FieldAnnouncement, section: FieldSection) -> FieldSpec:
+    shape, components = f.shape, f.components
+    if components == 1 and section.components not in (None, 1) and shape and shape[-1] == section.components:
+        shape, components = shape[:-1], shape[-1]
+    if (
+        section.shape is not None
+        and components == 1
+        and shape == (math.prod(section.shape) * (section.components or 1),)
+    ):
+        # A client that knows no more than how many values there are: the study file says how they lie.
+        shape, components = section.shape, section.components or 1
+    if section.components not in (None, components):
+        raise Refused(
+            Reason.SCHEMA, f"field {f.name!r} has {components} components, the study file says {section.components}"
+        )
+    if section.shape not in (None, shape):
+        raise Refused(Reason.SCHEMA, f"field {f.name!r} has shape {shape}, the study file says {section.shape}")
+    return FieldSpec(f.name, components, shape)

@@ -1,0 +1,45 @@
+"""What every section of a study has in common: strict keys, and sizes and times with units."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+_BYTES = {"B": 1, "kB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30, "TiB": 2**40}
+
+_SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
+
+
+def _quantity(value: object, units: dict[str, float] | dict[str, int]) -> object:
+    if not isinstance(value, str):
+        return value
+    match = _QUANTITY.fullmatch(value)
+    if match is None or match[2] not in units:
+        raise ValueError(f"expected a number followed by one of {', '.join(units)}")
+    return float(match[1]) * units[match[2]]
+
+
+def parse_bytes(value: object) -> object:
+    """'8 GiB' to bytes; numbers pass through."""
+    number = _quantity(value, _BYTES)
+    return int(number) if isinstance(number, float) else number
+
+
+def parse_seconds(value: object) -> object:
+    """'60 s' to seconds; numbers pass through."""
+    return _quantity(value, _SECONDS)
+
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A table of the study file: unknown keys are errors, values are fixed once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,0 +1,142 @@
+"""From a trained model to two files that need nothing of the training server: a torch.export program and a model card."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from penstock_client.errors import PenstockError
+from penstock_server.study import SampleSpec
+from penstock_server.surrogate.predict import CARD, FORMAT, PROGRAM
+from penstock_server.training import Affine, Trainer
+from penstock_server.validation import ValidationResult
+
+
+class ExportError(PenstockError):
+    """A model that torch.export cannot turn into a program."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What the exporting side knows beyond the model itself.
+
+    study, seed: of the study file. bounds: [low, high] of each parameter there. time: what the model's time input is.
+    validation: the last errors on held-out simulations, None where there were none.
+    """
+
+    study: str
+    seed: int
+    bounds: Mapping[str, tuple[float, float]]
+    time: Literal["step", "physical"] = "step"
+    validation: ValidationResult | None = None
+
+
+class RawSurrogate(nn.Module):
+    """The whole surrogate in raw units: normalisation, model and its inverse."""
+
+    input_mean: Tensor
+    input_std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
+
+    def __init__(self, model: nn.Module, affine: Affine) -> None:
+        super().__init__()
+        self.model = model
+        for name, tensor in vars(affine).items():
+            self.register_buffer(name, tensor.clone())
+
+    def forward(self, inputs: Tensor, state: Tensor | None = None) -> Tensor:
+        affine = Affine(self.input_mean, self.input_std, self.target_mean, self.target_std)
+        arguments = [affine.inputs(inputs)]
+        if state is not None:
+            arguments.append(affine.targets(state))
+        return affine.raw_targets(self.model(*arguments))
+
+
+def export_model(directory: Path, trainer: Trainer, spec: SampleSpec, card: ModelCard) -> Path:
+    """Write `directory`/surrogate.pt2 and card.json; returns `directory` (usually RUN/model).
+
+    The program maps raw inputs (batch, n_inputs), and with window > 1 the raw state before (batch, state_width), to raw
+    targets (batch, width or state_width), float32, for any batch size. Raises ExportError, and then leaves what was there.
+    """
+    surrogate = RawSurrogate(copy.deepcopy(trainer.model).cpu(), trainer.normaliser.affine()).eval()
+    example = [torch.zeros(2, spec.n_inputs)]
+    if spec.window > 1:
+        example.append(torch.zeros(2, spec.state_width))
+    batch = torch.export.Dim("batch")
+    try:
+        with torch.no_grad():
+            program = torch.export.export(
+                surrogate, tuple(example), dynamic_shapes=tuple({0: batch} for _ in example), strict=False
+            )
+    except Exception as error:  # torch.export fails in many ways on a user's forward
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportError(
+            f"torch.export cannot trace {type(trainer.model).__name__}.forward for any batch size: {first_line}; "
+            "keep its control flow free of tensor values and of the batch size"
+        ) from error
+    directory.mkdir(parents=True, exist_ok=True)
+    temporary = directory / f"writing.{PROGRAM}"
+    torch.export.save(program, temporary)
+    text = json.dumps(_card(trainer, spec, card), indent=2)
+    temporary.replace(directory / PROGRAM)
+    (directory / CARD).write_text(text + "\n")
+    return directory
+
+
+def _card(trainer: Trainer, spec: SampleSpec, card: ModelCard) -> dict[str, Any]:
+    low, high = (_finite(row) for row in trainer.normaliser.input_range())
+    seen = dict(zip((*spec.parameters, "time"), zip(low, high, strict=True), strict=True))
+    columns = spec.columns()
+    return {
+        "format": FORMAT,
+        "study": card.study,
+        "seed": card.seed,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"penstock": _version("penstock"), "torch": torch.__version__, "python": platform.python_version()},
+        "model": type(trainer.model).__name__,
+        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "batches": trainer.batches,
+        "window": spec.window,
+        "bundle": spec.bundle,
+        "parameters": {name: {"bounds": list(card.bounds[name]), "trained": seen[name]} for name in spec.parameters},
+        "time": {"kind": card.time, "trained": seen["time"]},
+        "fields": [
+            {
+                "name": field.name,
+                "components": field.components,
+                "shape": list(field.shape),
+                "offset": columns[field.name].start,
+            }
+            for field in spec.fields
+        ],
+        "normalisation": {
+            "inputs": trainer.normaliser.on_inputs,
+            "targets": trainer.normaliser.on_targets,
+            "inside_program": True,
+        },
+        "validation": None if card.validation is None else card.validation.figures(),
+    }
+
+
+def _finite(row: Any) -> list[float | None]:
+    """JSON has no infinity; it stands for "nothing seen"."""
+    return [float(v) if math.isfinite(v) else None for v in row]
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "unknown"

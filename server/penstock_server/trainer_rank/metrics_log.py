@@ -1,0 +1,96 @@
+"""metrics.jsonl and TensorBoard files, written from the same numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+from torch.utils.tensorboard import SummaryWriter
+
+from penstock_server.buffer import BufferStats
+from penstock_server.telemetry import LineFile
+from penstock_server.trainer_rank.clock import TrainingClock
+from penstock_server.validation import ValidationResult
+
+_log = structlog.get_logger("penstock.metrics_log")
+
+
+class MetricsLog:
+    """One JSON object a line: {"kind": "train" | "validation", "time": s since the first batch, "batches": ..., ...}.
+
+    Neither file may end a study: what the disk does not take of metrics.jsonl is counted, and TensorBoard's files end where they
+    cannot be written.
+    """
+
+    def __init__(self, directory: Path, *, append: bool) -> None:
+        path = directory / "metrics.jsonl"
+        if not append:
+            path.unlink(missing_ok=True)
+        self._file = LineFile(path)
+        self._board_ended = ""
+        self._board: SummaryWriter | None = None
+        self._on_board("the start", lambda: setattr(self, "_board", SummaryWriter(str(directory / "tensorboard"))))
+
+    def training(
+        self,
+        clock: TrainingClock,
+        batches: int,
+        loss: float | None,
+        stats: BufferStats,
+        learning_rate: float,
+        samples_per_second: float,
+    ) -> None:
+        """A line about training and the buffer."""
+        values = {
+            "training_seconds": round(clock.training_seconds(), 3),
+            "loss": loss,
+            "learning_rate": learning_rate,
+            "samples_per_second": samples_per_second,
+            "buffer_population": stats.population,
+            "buffer_unseen": stats.unseen,
+            "received": stats.received,
+            "presentations": stats.presentations,
+            "stall_seconds": stats.stall_seconds,
+            "put_blocked_seconds": stats.put_blocked_seconds,
+            "production_ended": int(stats.production_ended),
+        }
+        self._write("train", clock.wall_seconds(), batches, values)
+
+    def validation(self, time: float, batches: int, result: ValidationResult) -> None:
+        """A line about a validation."""
+        figures = {**result.figures(), "seconds": result.seconds}
+        more = {key: figures.pop(key) for key in ("fields", "rollout")}
+        if result.rollout is not None:
+            figures["rollout_relative_l2"] = result.rollout.errors.relative_l2
+        self._write("validation", time, batches, figures, **more)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What could not be written, for the report."""
+        return (*self._file.warnings(), *([self._board_ended] if self._board_ended else []))
+
+    def close(self) -> None:
+        if (board := self._board) is not None:
+            self._on_board("the end", board.close)
+
+    def _write(self, kind: str, time: float, batches: int, values: dict[str, Any], **more: Any) -> None:
+        line = {"kind": kind, "time": round(time, 3), "batches": batches, **values, **more}
+        self._file.append(json.dumps(line))
+        if (board := self._board) is not None:
+
+            def add() -> None:
+                for name, value in values.items():
+                    if value is not None:
+                        board.add_scalar(f"{kind}/{name}", value, batches)
+
+            self._on_board(f"batch {batches}", add)
+
+    def _on_board(self, when: str, write: Callable[[], None]) -> None:
+        """TensorBoard writes from a thread of its own; what went wrong there is raised by a later call."""
+        try:
+            write()
+        except OSError as error:
+            self._board, self._board_ended = None, f"tensorboard/ ends at {when}: {error.strerror or error}"
+            _log.warning("tensorboard_ended", when=when, error=str(error))

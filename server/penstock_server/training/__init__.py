@@ -1,0 +1,22 @@
+"""One batch, one optimizer step: trainer, losses, optimizers, normalisation, and what trainer ranks do together."""
+
+from penstock_server.training.group import ALONE, MeetingPoint, PeersLost, RankGroup
+from penstock_server.training.losses import make_loss
+from penstock_server.training.normalisation import Affine, Normaliser, merged_statistics
+from penstock_server.training.optimizers import make_optimizer, make_scheduler
+from penstock_server.training.trainer import Trainer, resolve_device
+
+__all__ = [
+    "ALONE",
+    "Affine",
+    "MeetingPoint",
+    "Normaliser",
+    "PeersLost",
+    "RankGroup",
+    "Trainer",
+    "make_loss",
+    "make_optimizer",
+    "make_scheduler",
+    "merged_statistics",
+    "resolve_device",
+]

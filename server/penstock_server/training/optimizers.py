@@ -1,0 +1,88 @@
+"""Any optimizer of torch.optim and scheduler of torch.optim.lr_scheduler, by name in any case."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from torch import nn, optim
+from torch.optim import lr_scheduler
+
+from penstock_client.errors import PenstockError
+from penstock_server.study import NamedOptions, nearest
+
+T = TypeVar("T")
+
+
+class OptimizerError(PenstockError):
+    """An optimizer or scheduler that torch does not have, or that rejects its keyword arguments."""
+
+
+def _subclasses(module: Any, base: type[T]) -> dict[str, type[T]]:
+    return {
+        name.lower(): cls
+        for name, cls in vars(module).items()
+        if isinstance(cls, type) and issubclass(cls, base) and cls is not base and not name.startswith("_")
+    }
+
+
+_OPTIMIZERS = _subclasses(optim, optim.Optimizer)
+# On one core, Adam's fused step of a 6-256-256-10000 network made a batch of 10 take 14 ms instead of 35 (torch 2.13).
+_FUSED = frozenset({"adam", "adamw", "sgd"})
+_CHOICES = {"fused", "foreach", "differentiable"}
+# ReduceLROnPlateau steps on a metric; here a scheduler steps once a batch.
+_SCHEDULERS = {
+    name: cls
+    for name, cls in _subclasses(lr_scheduler, lr_scheduler.LRScheduler).items()
+    if name not in ("lrscheduler", "reducelronplateau")
+}
+
+
+def make_optimizer(section: NamedOptions, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
+    """The optimizer that [training] optimizer = { name = "adam", lr = 1e-3 } names. Raises OptimizerError.
+
+    Torch's fused implementation is taken where there is one and the study file does not choose (`fused = false`).
+    """
+    own = list(parameters)
+    free = section.name.lower() in _FUSED and not _CHOICES & section.options.keys()
+    fits = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in own)
+    return _make("optimizer", _OPTIMIZERS, section, own, {"fused": True} if free and fits else {})
+
+
+def make_scheduler(section: NamedOptions | None, optimizer: optim.Optimizer) -> lr_scheduler.LRScheduler | None:
+    """The scheduler that [training] scheduler = { name = "MultiStepLR", milestones = [1000, 2000] } names.
+
+    It steps once a batch. Raises OptimizerError.
+    """
+    return None if section is None else _make("scheduler", _SCHEDULERS, section, optimizer)
+
+
+def _make(
+    key: str,
+    classes: Mapping[str, Callable[..., T]],
+    section: NamedOptions,
+    first: object,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> T:
+    place = f"[training] {key}"
+    cls = classes.get(section.name.lower())
+    if cls is None:
+        names = [_name(c) for c in classes.values()]
+        raise OptimizerError(f'{place} name = "{section.name}": {nearest(section.name, names)}')
+    signature = inspect.signature(cls)
+    known = list(signature.parameters)[1:]
+    for option in section.options:
+        if option not in known:
+            raise OptimizerError(f"{place} {_name(cls)} has no option {option!r}; {nearest(option, known)}")
+    try:
+        signature.bind(first, **section.options)
+        return cls(first, **section.options, **more)
+    except Exception as error:  # torch checks values with ValueError, TypeError and assertions alike
+        options = ", ".join(f"{k} = {v!r}" for k, v in section.options.items()) or "no options"
+        raise OptimizerError(f"{place} {_name(cls)} does not take {options}: {error}") from error
+
+
+def _name(cls: Callable[..., object]) -> str:
+    return str(getattr(cls, "__name__", cls))

@@ -1,0 +1,256 @@
+"""The training loop's body: one batch in, one optimizer step; and predictions in raw units."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from penstock_client.errors import PenstockError
+from penstock_server.study import Batch, ModelSection, SampleSpec, TrainingSection
+from penstock_server.training.losses import make_loss
+from penstock_server.training.models import make_model
+from penstock_server.training.normalisation import Affine, Normaliser
+from penstock_server.training.optimizers import OptimizerError, make_optimizer, make_scheduler
+
+GradientAverage = Callable[[list[nn.Parameter], int], None]
+"""Makes the gradients of all ranks equal, in place: their mean weighted by each rank's number of samples (may be 0)."""
+
+_CHECK_EVERY = 50  # batches between two looks at the loss on a GPU: each look waits for the device
+_CHUNK_BYTES = 32 * 2**20  # of predictions that are on the device at a time
+
+
+class TrainingDiverged(PenstockError):
+    """The loss is NaN or infinite."""
+
+
+class DeviceError(PenstockError):
+    """A device that torch does not know or does not find."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """'auto' to the GPU where there is one; any other name as torch means it. Raises DeviceError."""
+    found = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if found else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f'[training] device = "{name}": expected "auto", "cpu", "cuda" or "cuda:1"') from error
+    if device.type == "cuda" and (not found or (device.index or 0) >= torch.cuda.device_count()):
+        raise DeviceError(
+            f'[training] device = "{name}": torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices; '
+            'use "auto" or "cpu", or install a CUDA build of torch'
+        )
+    return device
+
+
+class Trainer:
+    """A model, its optimizer, scheduler and loss, on one device.
+
+    The loss is taken in normalised units. With window > 1 the window is cut into bundles, and each transition from one true
+    bundle to the next is a prediction of its own (teacher forcing). With [training] pushforward = P, a number k from 0 to P is
+    drawn for each batch, and the model's own prediction k bundles on, made without gradient, takes the true bundle's place: the
+    pushforward trick of Brandstetter et al. (2022, section 3.1), which teaches the model to correct its own errors.
+    The scheduler steps once a batch; one that knows its `total_steps` (OneCycleLR) keeps its last rate after them. Torch's global
+    random state is seeded, for models that draw numbers.
+
+    gradient_average: with several ranks, called between backward and the optimizer's step.
+    Raises ModelError, OptimizerError, LossError, ImportPathError or DeviceError (all PenstockError) for what the study
+    file asks and cannot have.
+    """
+
+    def __init__(
+        self,
+        spec: SampleSpec,
+        model: ModelSection,
+        training: TrainingSection,
+        normaliser: Normaliser,
+        *,
+        device: str = "auto",
+        seed: int = 0,
+        gradient_average: GradientAverage | None = None,
+    ) -> None:
+        self.spec = spec
+        self.normaliser = normaliser
+        self.device = resolve_device(device)
+        torch.manual_seed(seed)
+        self.model = make_model(model, spec, seed).to(self.device)
+        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(training.optimizer, self._parameters)
+        self.scheduler = make_scheduler(training.scheduler, self.optimizer)
+        self.loss = make_loss(training.loss)
+        self.batches = 0
+        self._pushforward = training.pushforward
+        self._gradient_average = gradient_average
+        self._loss: Tensor | None = None
+        self._affine: tuple[Affine, Affine] | None = None
+        self._check_every = 1 if self.device.type == "cpu" else _CHECK_EVERY
+        needs_closure = (
+            inspect.signature(type(self.optimizer).step).parameters["closure"].default is inspect.Parameter.empty
+        )
+        if needs_closure and gradient_average is not None:
+            # It decides on the loss how often it evaluates, and each rank has a loss of its own.
+            raise OptimizerError(
+                f"[training] optimizer {type(self.optimizer).__name__} works on one rank only: "
+                "set ranks = 1 or use another optimizer, such as adam"
+            )
+
+    def step(self, batch: Batch | None) -> None:
+        """Train on one batch of raw samples; returns before a GPU is done.
+
+        A pinned batch may be overwritten once this has returned. None: this rank has run out of samples while others have not; it
+        takes part with no gradient of its own and so keeps the same weights as they.
+
+        Raises TrainingDiverged for a loss that is not finite (seen up to 50 batches late on a GPU).
+        """
+        moved = None if batch is None else self._to_device(batch)
+
+        def closure() -> Tensor:
+            self.optimizer.zero_grad()
+            if moved is None:
+                loss = torch.zeros((), device=self.device)
+            else:
+                loss = self._batch_loss(moved)
+                loss.backward()  # type: ignore[no-untyped-call]
+            if self._gradient_average is not None:
+                for parameter in self._parameters:
+                    if parameter.grad is None:  # no batch, or a branch not taken: all ranks reduce the same list
+                        parameter.grad = torch.zeros_like(parameter)
+                self._gradient_average(self._parameters, 0 if moved is None else len(moved))
+            return loss.detach()
+
+        self.model.train()
+        loss = self.optimizer.step(closure)  # type: ignore[arg-type]
+        if moved is not None:
+            self._loss = loss  # type: ignore[assignment]
+        self.batches += 1
+        if self.scheduler is not None and self.batches < getattr(self.scheduler, "total_steps", math.inf):
+            self.scheduler.step()
+        if self.batches % self._check_every == 0:
+            self._check_loss()
+
+    def shared_tensors(self) -> Iterator[Tensor]:
+        """What all ranks have in common: the model's weights and buffers, the live ones."""
+        yield from self.model.parameters()
+        yield from self.model.buffers()
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the first parameter group, now."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def last_loss(self) -> float | None:
+        """Loss of the last batch (None before the first), in normalised units; waits for a GPU. Safe from any thread."""
+        loss = self._loss
+        return None if loss is None else float(loss)
+
+    def predict(self, inputs: Tensor, state: Tensor | None = None) -> Tensor:
+        """Raw inputs (n, n_inputs), and with window > 1 the raw state before (n, state_width), to raw targets (n, width or
+        state_width).
+
+        On the CPU, float32, in the model's evaluation mode.
+        """
+        return torch.cat([rows.cpu() for rows in self.predict_chunks(inputs, state)])
+
+    def predict_chunks(self, inputs: Tensor, state: Tensor | None = None) -> Iterator[Tensor]:
+        """`predict` on the device, a bounded number of rows at a time and in order; n = 0 gives one chunk of none."""
+        affine = self._device_affine()
+        rows = self.chunk_rows
+        self.model.eval()
+        for start in range(0, max(1, len(inputs)), rows):
+            with torch.no_grad():
+                arguments = [affine.inputs(inputs[start : start + rows].to(self.device, torch.float32))]
+                if state is not None:
+                    arguments.append(affine.targets(state[start : start + rows].to(self.device, torch.float32)))
+                yield affine.raw_targets(self.model(*arguments))
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows that `predict_chunks` gives at a time."""
+        return max(1, min(4096, _CHUNK_BYTES // (4 * self.spec.state_width)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a later trainer needs to go on with the same weights and random numbers. Raises TrainingDiverged
+        rather than keep weights that are lost.
+
+        Tensors are the live ones: write them before the next step. The normaliser keeps its own state.
+        """
+        self._check_loss()
+        return {
+            "batches": self.batches,
+            "loss": self.last_loss(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else _plain(self.scheduler.state_dict()),
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`. Raises ValueError or RuntimeError when it belongs to another model or optimizer."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None and state["scheduler"] is not None:
+            own = vars(self.scheduler)
+            kept = state["scheduler"].items()
+            self.scheduler.load_state_dict({k: Counter(v) if isinstance(own.get(k), Counter) else v for k, v in kept})
+        torch.set_rng_state(state["torch_rng"])
+        if self.device.type == "cuda" and state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        self.batches = int(state["batches"])
+        self._loss = None if state["loss"] is None else torch.tensor(state["loss"], device=self.device)
+
+    def _check_loss(self) -> None:
+        loss = self.last_loss()
+        if loss is not None and not math.isfinite(loss):
+            within = f"batch {self.batches}" if self._check_every == 1 else f"batches up to {self.batches}"
+            raise TrainingDiverged(
+                f"the loss is {loss} at {within} with a learning rate of {self.learning_rate:g}: expected a finite number; lower "
+                "[training] optimizer lr, keep [normalisation] on, or resume from the last checkpoint"
+            )
+
+    def _to_device(self, batch: Batch) -> Batch:
+        moved = Batch(batch.inputs.to(self.device, non_blocking=True), batch.targets.to(self.device, non_blocking=True))
+        if batch.inputs.is_pinned() or batch.targets.is_pinned():
+            # Waits for the copy and for the step before it, which runs meanwhile, not for the step to come.
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record(torch.cuda.current_stream(self.device))
+            copied.synchronize()
+        return moved
+
+    def _batch_loss(self, batch: Batch) -> Tensor:
+        affine = self._device_affine()
+        inputs, targets = affine.inputs(batch.inputs), affine.targets(batch.targets)
+        if self.spec.window == 1:
+            return self.loss(self.model(inputs[:, 0]), targets[:, 0])
+        bundle, width = self.spec.bundle, self.spec.state_width
+        bundles = targets.reshape(len(targets), -1, width)
+        inputs = inputs[:, ::bundle]  # the time of a bundle is that of its first time step
+        number = bundles.shape[1]
+        pushed = int(torch.randint(self._pushforward + 1, ())) if self._pushforward else 0
+        state = bundles[:, : number - 1 - pushed].reshape(-1, width)
+        for step in range(1, pushed + 1):
+            with torch.no_grad():
+                state = self.model(self._rows(inputs[:, step : number - 1 - pushed + step]), state)
+        prediction = self.model(self._rows(inputs[:, 1 + pushed :]), state)
+        return self.loss(prediction, bundles[:, 1 + pushed :].reshape(-1, width))
+
+    def _rows(self, inputs: Tensor) -> Tensor:
+        return inputs.reshape(-1, self.spec.n_inputs)
+
+    def _device_affine(self) -> Affine:
+        on_cpu = self.normaliser.affine()
+        if self._affine is None or self._affine[0] is not on_cpu:
+            self._affine = (on_cpu, on_cpu.to(self.device))
+        return self._affine[1]
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """A scheduler's state without the functions it keeps (bound methods such as OneCycleLR's annealing function)."""
+    return {k: v for k, v in state.items() if not callable(v)}

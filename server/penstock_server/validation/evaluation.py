@@ -1,0 +1,65 @@
+"""The surrogate's error on the held-out simulations."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from penstock_server.training import ALONE, RankGroup, Trainer
+from penstock_server.validation.norms import Errors, Norms
+from penstock_server.validation.rollout import RolloutResult, roll_out
+from penstock_server.validation.store import ValidationStore
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """Errors on held-out samples.
+
+    errors: of each held-out time step; with window > 1 predicted in one go from the true time steps before it.
+    rollout: with window > 1, of whole simulations predicted from their first time steps. seconds: what it took.
+    """
+
+    errors: Errors
+    rollout: RolloutResult | None
+    seconds: float
+
+    @property
+    def mse(self) -> float:
+        return self.errors.mse
+
+    @property
+    def relative_l2(self) -> float:
+        return self.errors.relative_l2
+
+    def figures(self) -> dict[str, Any]:
+        """The errors as plain data for report.json, metrics.jsonl and the model card."""
+        rollout = None if self.rollout is None else self.rollout.figures()
+        return {**asdict(self.errors), "rollout": rollout}
+
+
+def evaluate(store: ValidationStore, trainer: Trainer, group: RankGroup = ALONE) -> ValidationResult:
+    """Measure the surrogate's errors on all time steps that are held now.
+
+    Each rank of the group predicts the time steps that it holds; all ranks get the same result.
+
+    Args:
+        store: the held-out time steps of this rank.
+        trainer: the model, with its normalisation and device.
+        group: the trainer ranks that evaluate together.
+
+    Returns:
+        The errors over the held-out time steps of all ranks.
+
+    Raises:
+        ValueError: no time step can be predicted yet.
+    """
+    start = time.perf_counter()
+    own = [Norms.of(store.spec, *rows) for rows in store.predict(trainer, store.predictable())]
+    held = Norms.join([Norms.none(len(store.spec.fields)), *own])
+    everything = Norms.join([Norms.from_rows(rows) for rows in group.gather(held.rows())])
+    if not len(everything.errors):
+        need = "a time step" if store.spec.window == 1 else f"{2 * store.spec.bundle} consecutive time steps"
+        raise ValueError(f"no validation without {need} of a held-out simulation: {len(store)} held")
+    rollout = roll_out(store, trainer, group) if store.spec.window > 1 else None
+    return ValidationResult(everything.summary(store.spec), rollout, time.perf_counter() - start)

@@ -1,0 +1,134 @@
+"""The time steps of held-out simulations: streamed like all others, kept apart in memory, never trained on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from penstock_server.study import SampleSpec
+from penstock_server.training import Trainer
+
+_BLOCK_BYTES = 16 * 2**20
+
+
+class ValidationStore:
+    """The held-out time steps, in memory that grows by blocks (no copy of what is there).
+
+    Thread-safe: the ingest thread adds while the training thread evaluates what had come before.
+    """
+
+    def __init__(self, spec: SampleSpec) -> None:
+        self.spec = spec
+        self._lock = threading.Lock()
+        self._block_rows = max(1, _BLOCK_BYTES // (4 * (spec.width + spec.n_inputs)))
+        self._inputs: list[Tensor] = []
+        self._targets: list[Tensor] = []
+        self._rows: dict[tuple[int, int], int] = {}
+
+    def __len__(self) -> int:
+        """Time steps held."""
+        return len(self._rows)
+
+    def add(
+        self,
+        simulation: int,
+        step: int,
+        inputs: NDArray[np.floating[Any]] | Tensor,
+        targets: NDArray[np.floating[Any]] | Tensor,
+    ) -> bool:
+        """Copy in one held-out time step: inputs (n_inputs,), targets (width,). False when it is there already."""
+        with self._lock:
+            if (simulation, step) in self._rows:
+                return False
+            row = len(self._rows)
+            block, place = divmod(row, self._block_rows)
+            if block == len(self._inputs):
+                self._inputs.append(torch.empty(self._block_rows, self.spec.n_inputs))
+                self._targets.append(torch.empty(self._block_rows, self.spec.width))
+            self._inputs[block][place] = torch.as_tensor(inputs)
+            self._targets[block][place] = torch.as_tensor(targets)
+            self._rows[simulation, step] = row
+            return True
+
+    def simulations(self) -> dict[int, list[int]]:
+        """The time steps held of each simulation, both ascending."""
+        out: dict[int, list[int]] = {}
+        for simulation, step in self._keys():
+            out.setdefault(simulation, []).append(step)
+        return out
+
+    def time_step(self, simulation: int, step: int) -> tuple[Tensor, Tensor]:
+        """Its inputs (n_inputs,) and targets (width,); views. Raises KeyError when it is not held."""
+        block, place = divmod(self._rows[simulation, step], self._block_rows)
+        return self._inputs[block][place], self._targets[block][place]
+
+    def unbroken(self) -> dict[int, int]:
+        """How many time steps of each simulation are held from its first on without a gap."""
+        out: dict[int, int] = {}
+        for simulation, step in self._keys():
+            if step == out.setdefault(simulation, 0):
+                out[simulation] += 1
+        return out
+
+    def predictable(self) -> list[tuple[int, int]]:
+        """(simulation, step) of what can be predicted: every time step or, with window > 1, the first of each bundle that is held with
+        the bundle before it; bundles begin at multiples of their length, so that no time step is predicted twice."""
+        keys = self._keys()
+        if self.spec.window == 1:
+            return keys
+        held, bundle = set(keys), self.spec.bundle
+        return [
+            (simulation, step)
+            for simulation, step in keys
+            if step % bundle == 0 and all((simulation, step + k) in held for k in range(-bundle, bundle))
+        ]
+
+    def predict(self, trainer: Trainer, keys: list[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """(prediction, true) rows (n, width) of these time steps, chunk by chunk, on the trainer's device.
+
+        With window > 1 a key stands for the bundle that begins there (`bundle` rows), predicted from the true bundle before it.
+        """
+        bundle = range(self.spec.bundle)
+        for start in range(0, len(keys), trainer.chunk_rows):
+            chunk = keys[start : start + trainer.chunk_rows]
+            inputs = torch.stack([self.time_step(*key)[0] for key in chunk])
+            true = torch.stack([self.time_step(simulation, step + k)[1] for simulation, step in chunk for k in bundle])
+            state = None
+            if self.spec.window > 1:
+                before = [
+                    self.time_step(simulation, step - len(bundle) + k)[1] for simulation, step in chunk for k in bundle
+                ]
+                state = torch.stack(before).reshape(len(chunk), self.spec.state_width)
+            prediction = torch.cat(list(trainer.predict_chunks(inputs, state)))
+            yield prediction.reshape(true.shape), true.to(trainer.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, for a checkpoint; the blocks are the live ones."""
+        with self._lock:
+            return {
+                "keys": np.array(list(self._rows), dtype=np.int64).reshape(-1, 2),
+                "inputs": list(self._inputs),
+                "targets": list(self._targets),
+            }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Replace what is held. Raises ValueError when the state belongs to another spec."""
+        for got, want in ((state["inputs"], self.spec.n_inputs), (state["targets"], self.spec.width)):
+            for block in got:
+                if tuple(block.shape) != (self._block_rows, want):
+                    raise ValueError(
+                        f"held-out block of shape {tuple(block.shape)}: expected {(self._block_rows, want)} for this study"
+                    )
+        with self._lock:
+            self._inputs, self._targets = list(state["inputs"]), list(state["targets"])
+            self._rows = {(int(simulation), int(step)): row for row, (simulation, step) in enumerate(state["keys"])}
+
+    def _keys(self) -> list[tuple[int, int]]:
+        with self._lock:
+            return sorted(self._rows)

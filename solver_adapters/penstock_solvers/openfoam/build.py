@@ -1,0 +1,224 @@
+"""Building the function object `penstockStream`, with libpenstock inside it, for the OpenFOAM of this machine.
+
+Two ways, and the machine decides which. An OpenFOAM with its sources and its own build tool (WM_PROJECT_DIR holds src/ and
+wmake/) builds it with `wmake` into FOAM_USER_LIBBIN. Debian's and Ubuntu's package has neither: the headers of exactly the installed
+version are then taken from the distribution's source package, from wherever apt gets its packages, once; no root is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import penstock_client
+from penstock_client.errors import PenstockError
+from penstock_solvers.openfoam.debian_sources import SourcesMissing, fetch_source
+from penstock_solvers.openfoam.environment import INSTALL, OpenFOAMMissing, openfoam_environment
+
+LIBRARY = "libpenstockStream.so"
+_HEADERS = ("OpenFOAM", "OSspecific/POSIX", "finiteVolume", "meshTools", "surfMesh", "fileFormats")
+_TOOLS = "apt-get install g++ pkg-config libzmq3-dev"
+_HERE = Path(__file__).resolve().parent
+
+
+class OpenFOAMBuildError(PenstockError):
+    """The function object cannot be built: a compiler, libzmq's headers or OpenFOAM itself is missing, or it does not compile."""
+
+
+def build(destination: Path | None = None, log: Callable[[str], None] = print) -> Path:
+    """Build the function object's library and return its path.
+
+    Args:
+        destination: folder for the library; default: FOAM_USER_LIBBIN where a site has wmake, else Penstock's cache
+            (XDG_CACHE_HOME/penstock/openfoam-VERSION/lib), where `library_path` finds it.
+        log: told what is being done, line by line.
+
+    Raises:
+        OpenFOAMBuildError: something is missing (with the command that installs it), or the compiler's words.
+    """
+    environment = _environment()
+    _require(environment)
+    site = _wmake_site(environment)
+    if site is None:
+        return _build_on_debian(_target(environment, destination), environment, log)
+    log(f"building with the wmake of {site}")
+    return _build_with_wmake(_target(environment, destination), environment)
+
+
+def library_path() -> Path | None:
+    """Where `build` has put the library for the OpenFOAM of this environment; None while it has not been built."""
+    try:
+        library = _target(_environment(), None) / LIBRARY
+    except OpenFOAMBuildError:
+        return None
+    return library if library.is_file() else None
+
+
+def sources() -> list[Path]:
+    """The C and C++ sources: in a checkout, or inside the installed package."""
+    client = Path(penstock_client.__file__).resolve().parent
+    for c, openfoam in (
+        (client.parent / "c", _HERE.parent / "openfoam"),
+        (client / "c_source", _HERE / "openfoam_source"),
+    ):
+        if (c / "penstock.c").is_file() and (openfoam / "penstockStream.C").is_file():
+            return sorted(
+                p for folder in (c, openfoam) for p in folder.iterdir() if p.suffix in (".c", ".h", ".C", ".H")
+            )
+    raise OpenFOAMBuildError(
+        f"the sources of the function object are neither beside {client} nor in it: install penstock again"
+    )
+
+
+def _environment() -> dict[str, str]:
+    try:
+        return openfoam_environment()
+    except OpenFOAMMissing as error:
+        raise OpenFOAMBuildError(str(error)) from error
+
+
+def _wmake_site(environment: Mapping[str, str]) -> Path | None:
+    """The OpenFOAM that can build for itself, if this is one."""
+    site = Path(environment["WM_PROJECT_DIR"])
+    return site if (site / "wmake" / "wmake").is_file() and (site / "src" / "finiteVolume").is_dir() else None
+
+
+def _target(environment: Mapping[str, str], destination: Path | None) -> Path:
+    if destination is not None:
+        return destination.resolve()
+    if _wmake_site(environment) is not None:
+        folder = environment.get("FOAM_USER_LIBBIN")
+        if not folder:
+            raise OpenFOAMBuildError(
+                f"FOAM_USER_LIBBIN is not set: source {environment['WM_PROJECT_DIR']}/etc/bashrc, or give a destination"
+            )
+        return Path(folder)
+    return _cache(environment) / "lib"
+
+
+def _cache(environment: Mapping[str, str]) -> Path:
+    base = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "penstock" / f"openfoam-{environment.get('WM_PROJECT_VERSION', 'unknown')}"
+
+
+def _require(environment: Mapping[str, str]) -> None:
+    """A C++ compiler and libzmq's headers."""
+    search = environment.get("PATH", os.defpath)
+    missing = [tool for tool in ("gcc", "g++", "pkg-config") if shutil.which(tool, path=search) is None]
+    if missing:
+        raise OpenFOAMBuildError(f"{', '.join(missing)} not found on PATH; on Debian or Ubuntu: {_TOOLS}")
+    found = _run(["pkg-config", "--atleast-version=4.3", "libzmq"], environment)
+    if found.returncode:
+        raise OpenFOAMBuildError(
+            f"libzmq 4.3 or later and its headers are not installed; on Debian or Ubuntu: {_TOOLS}"
+        )
+
+
+def _run(
+    command: Sequence[str | Path], environment: Mapping[str, str], cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command],
+        env=dict(environment),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def _must_run(command: Sequence[str | Path], environment: Mapping[str, str], cwd: Path) -> str:
+    done = _run(command, environment, cwd)
+    if done.returncode:
+        raise OpenFOAMBuildError(
+            f"{command[0]} failed with exit code {done.returncode} while building {LIBRARY}:\n{done.stdout[-4000:].rstrip()}"
+        )
+    return done.stdout
+
+
+def _install(built: Path, folder: Path) -> Path:
+    """Put the library in its place in one step: a solver that is being started sees the old one or the new one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{LIBRARY}.{os.getpid()}"
+        shutil.copyfile(built, temporary)
+        temporary.chmod(0o755)
+        return temporary.replace(folder / LIBRARY)
+    except OSError as error:
+        raise OpenFOAMBuildError(
+            f"cannot write {folder / LIBRARY} ({error.strerror}): give another destination"
+        ) from error
+
+
+def _build_with_wmake(folder: Path, environment: Mapping[str, str]) -> Path:
+    with tempfile.TemporaryDirectory(prefix="penstock-wmake-") as scratch:
+        work = Path(scratch)
+        for source in sources():
+            shutil.copy(source, work)
+        stream = next(s for s in sources() if s.name == "penstockStream.C")
+        shutil.copytree(stream.parent / "Make", work / "Make")
+        site = Path(environment["WM_PROJECT_DIR"])
+        wmake = {**environment, "PENSTOCK_LIBBIN": str(work), "WM_DIR": str(site / "wmake")}
+        wmake["PATH"] = f"{site / 'wmake'}{os.pathsep}{environment.get('PATH', os.defpath)}"
+        said = _must_run([site / "wmake" / "wmake", "libso"], wmake, work)
+        if not (work / LIBRARY).is_file():
+            raise OpenFOAMBuildError(f"wmake made no {LIBRARY}; it said:\n{said[-4000:].rstrip()}")
+        return _install(work / LIBRARY, folder)
+
+
+def _build_on_debian(folder: Path, environment: Mapping[str, str], log: Callable[[str], None]) -> Path:
+    includes = _headers(_cache(environment), environment, log)
+    release = re.sub(r"\D", "", environment.get("WM_PROJECT_VERSION", "")) or "1912"
+    zmq = _must_run(["pkg-config", "--cflags", "--libs", "libzmq"], environment, Path.cwd()).split()
+    zmq_flags, zmq_libraries = [f for f in zmq if f.startswith("-I")], [f for f in zmq if f.startswith(("-l", "-L"))]
+    common = ["-O2", "-g", "-fPIC", "-pthread", *zmq_flags]
+    # The package is built in double precision with 32-bit labels. OpenFOAM's own headers warn; ours are checked elsewhere.
+    cpp = ["-std=c++11", f"-DOPENFOAM={release}", "-DWM_DP", "-DWM_LABEL_SIZE=32", "-Dlinux64", "-DWM_ARCH_OPTION=64"]
+    cpp += ["-DNoRepository", "-ftemplate-depth-100", *(f"-I{include}" for include in includes)]
+    log(f"compiling {LIBRARY}")
+    with tempfile.TemporaryDirectory(prefix="penstock-build-") as scratch:
+        work = Path(scratch)
+        for source in sources():
+            if source.suffix == ".c":
+                _must_run(["gcc", "-std=c11", "-D_POSIX_C_SOURCE=200809L", *common, "-c", source], environment, work)
+            elif source.suffix == ".C":
+                library = next(s for s in sources() if s.name == "penstock.h").parent
+                _must_run(["g++", *common, *cpp, f"-I{library}", "-c", source], environment, work)
+        objects = sorted(work.glob("*.o"))
+        _must_run(["g++", "-shared", "-pthread", *objects, *zmq_libraries, "-o", LIBRARY], environment, work)
+        return _install(work / LIBRARY, folder)
+
+
+def _headers(cache: Path, environment: Mapping[str, str], log: Callable[[str], None]) -> list[Path]:
+    """Include folders of the installed OpenFOAM, made from its source package where they are not yet in the cache."""
+    found = _run(["dpkg-query", "-W", "-f", "${source:Package}=${source:Version}", "libopenfoam"], environment)
+    if found.returncode:
+        raise OpenFOAMBuildError(
+            f"{environment['WM_PROJECT_DIR']} has no wmake and no src, and is not Debian's package either; {INSTALL}"
+        )
+    version = hashlib.sha256(found.stdout.encode()).hexdigest()[:12]
+    headers = cache / f"headers-{version}"
+    if not headers.is_dir():
+        log(f"fetching the headers of {found.stdout} (its source package, about 50 MB, once)")
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="penstock-headers-", dir=cache) as scratch:
+            try:
+                tree = fetch_source(found.stdout, [*(f"src/{part}" for part in _HEADERS), "wmake"], Path(scratch))
+            except SourcesMissing as error:
+                raise OpenFOAMBuildError(str(error)) from error
+            link = tree / "wmake" / "wmakeLnInclude"
+            for part in _HEADERS:
+                _must_run(["sh", link, "-s", tree / "src" / part], {**environment, "WM_DIR": str(tree / "wmake")}, tree)
+            try:
+                tree.rename(headers)
+            except OSError:  # somebody else has made them meanwhile
+                if not headers.is_dir():
+                    raise
+    return [headers / "src" / part / "lnInclude" for part in _HEADERS]

@@ -1,0 +1,196 @@
+"""Runs simulations of an OpenFOAM case: prepares the template once, then one case in memory per simulation."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penstock_solvers.openfoam.case import (
+    CaseSettings,
+    Control,
+    add_control,
+    add_decomposition,
+    copy_template,
+    load_entries,
+    make_case,
+    read_control,
+    template_key,
+)
+from penstock_solvers.openfoam.dictionary import CaseError, FoamDictionary
+from penstock_solvers.openfoam.environment import find_application, openfoam_environment
+from penstock_solvers.openfoam.log import MAX_COURANT, SolverLog
+from penstock_solvers.processes import (
+    RunSummary,
+    Scratch,
+    SolverFailed,
+    Task,
+    default_root,
+    mpi_environment,
+    require_mpirun,
+    run_program,
+    with_mpi,
+)
+
+OPTIONS = {"max_courant": MAX_COURANT}  # what [solver.options] may hold, with the defaults
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A template ready to be copied: where it lies, what its controlDict says, the dictionaries parameters go to."""
+
+    scratch: Scratch
+    control: Control
+    dictionaries: Mapping[str, FoamDictionary]
+
+
+class OpenFOAMRunner:
+    """Runs simulations of the study's OpenFOAM case; meets `penstock_solvers.processes.program.Runner`.
+
+    Args:
+        solver: the study's [solver] section, with "case" an absolute path, and "parameters" and "fields", the names.
+            With no fields nothing is streamed.
+        scratch: folder, in memory if possible, that the workers on this machine share; default: one in /dev/shm.
+            A simulation's case is removed when the simulation ends, the prepared template when the last worker
+            that uses it closes; what killed workers left is removed when the next one starts.
+    """
+
+    def __init__(self, solver: Mapping[str, Any], scratch: Path | None = None) -> None:
+        self._settings = CaseSettings.of(solver)
+        self._wall_time = float(solver.get("wall_time", 3600.0))
+        self._max_courant = float(solver_options(solver)["max_courant"])
+        self._root = scratch
+        self._prepared: Prepared | None = None
+        self._resources = ExitStack()
+
+    def __enter__(self) -> OpenFOAMRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the prepared template."""
+        self._resources.close()
+        self._prepared = None
+
+    def run(self, task: Task, abandoned: Callable[[], bool]) -> RunSummary:
+        """Run one simulation; see `penstock_solvers.processes.program.Runner`."""
+        environment = openfoam_environment({**os.environ, **task.environment})
+        try:
+            if self._prepared is None:
+                self._prepared = self._prepare(task, environment, abandoned)
+            with self._prepared.scratch.simulation(f"{task.simulation}-{task.attempt}") as directory:
+                return self._simulate(self._prepared, directory, task, environment, abandoned)
+        except OSError as error:
+            raise SolverFailed(f"the case of simulation {task.simulation} cannot be written: {error}") from error
+
+    def _simulate(
+        self,
+        prepared: Prepared,
+        directory: Path,
+        task: Task,
+        environment: dict[str, str],
+        abandoned: Callable[[], bool],
+    ) -> RunSummary:
+        settings = self._settings
+        library = stream_library() if settings.fields and not prepared.control.streams else None
+        application = [str(find_application(prepared.control.application, environment))]
+        make_case(prepared.scratch.template, directory, settings, prepared.dictionaries, task.parameters)
+        if settings.mesh_each:
+            self._mesh(directory, task, environment, abandoned)
+        add_control(directory, prepared.control, settings, library)
+        if settings.ranks > 1:
+            require_mpirun(settings.ranks, environment.get("PATH"))
+            add_decomposition(directory, settings.ranks)
+            decompose = [str(find_application("decomposePar", environment))]
+            self._run(decompose, directory, task, environment, abandoned, SolverLog())
+            application.append("-parallel")
+            session = directory / "mpi"  # mpirun's own files, away from /tmp
+            session.mkdir()
+            environment = environment | mpi_environment(session)
+        log = SolverLog(self._max_courant)
+        seconds = self._run(with_mpi(application, settings.ranks), directory, task, environment, abandoned, log)
+        return log.summary(seconds)
+
+    def _prepare(self, task: Task, environment: dict[str, str], abandoned: Callable[[], bool]) -> Prepared:
+        """Copy and mesh the template, or take what another worker has prepared from the same case."""
+        settings = self._settings
+        control = read_control(settings)
+
+        def build(directory: Path) -> None:
+            copy_template(settings.case, control.start, directory)
+            _require_no_problems(load_entries(settings, directory)[1])
+            if not settings.mesh_each:
+                self._mesh(directory, task, environment, abandoned)
+
+        key = template_key(settings, control.start, environment["WM_PROJECT_DIR"])
+        scratch = Scratch(self._root or default_root(), key, build)
+        self._resources.callback(scratch.close)
+        dictionaries, problems = load_entries(settings, scratch.template)
+        _require_no_problems(problems)
+        return Prepared(scratch, control, dictionaries)
+
+    def _mesh(self, directory: Path, task: Task, environment: dict[str, str], abandoned: Callable[[], bool]) -> None:
+        for command in self._settings.mesh_commands:
+            program = [str(find_application(command[0], environment)), *command[1:]]
+            self._run(program, directory, task, environment, abandoned, SolverLog())
+        if not any((directory / "constant").rglob("polyMesh")):
+            ran = "; ".join(shlex.join(command) for command in self._settings.mesh_commands) or "none"
+            raise CaseError(
+                f"[solver] case = '{self._settings.case}' has no mesh: no constant/polyMesh after the mesh commands ({ran}); "
+                "set [solver] mesh_commands to what makes it"
+            )
+
+    def _run(
+        self,
+        command: list[str],
+        directory: Path,
+        task: Task,
+        environment: dict[str, str],
+        abandoned: Callable[[], bool],
+        log: SolverLog,
+    ) -> float:
+        return run_program(
+            command,
+            directory=directory,
+            environment=environment,
+            wall_time=self._wall_time,
+            abandoned=abandoned,
+            log=task.log,
+            follower=log,
+        )
+
+
+def _require_no_problems(problems: list[str]) -> None:
+    if problems:
+        raise CaseError("; ".join(problems))
+
+
+def solver_options(solver: Mapping[str, Any]) -> dict[str, Any]:
+    """[solver.options] with the defaults filled in. Raises CaseError for an unknown name or a value that is no number above 0."""
+    given = dict(solver.get("options", {}))
+    for name, value in given.items():
+        if name not in OPTIONS:
+            raise CaseError(f"[solver.options] {name}: expected one of {', '.join(OPTIONS)}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise CaseError(f"[solver.options] {name} = {value!r}: expected a number above 0")
+    return OPTIONS | given
+
+
+def stream_library() -> Path:
+    """The function object's library.
+
+    Raises:
+        CaseError: it has not been built.
+    """
+    from penstock_solvers.openfoam.build import library_path
+
+    path = library_path()
+    if path is None:
+        raise CaseError("the OpenFOAM function object is not built for this OpenFOAM; run: penstock openfoam build")
+    return path

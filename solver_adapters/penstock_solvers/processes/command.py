@@ -1,0 +1,150 @@
+"""Any program as a solver: the study file gives its command, the program streams through PENSTOCK_CONNECT."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from penstock_solvers.processes.program import (
+    RunSummary,
+    SolverFailed,
+    Task,
+    mpi_environment,
+    require_mpirun,
+    run_program,
+    with_mpi,
+)
+from penstock_solvers.processes.scratch import Scratch, default_root
+
+
+def format_command(
+    command: Sequence[str], parameters: Mapping[str, float], directory: Path, search: str | None = None
+) -> list[str]:
+    """The command with the parameters filled in and its files given as absolute paths.
+
+    Args:
+        command: program and arguments; "{name}" stands for a parameter, written so that it reads back exactly;
+            "{name:g}" and other format specifications work too, and "{{" stands for a brace.
+        directory: folder of the study file. A program with a "/" in it starts there, and so does an argument that
+            names a file there, since the program runs in another folder.
+        search: PATH to search for a program without a "/"; default: this process's.
+
+    Raises:
+        SolverFailed: an unknown name, a wrong format, or a program that is not there or cannot be executed.
+    """
+    filled = []
+    for argument in command:
+        try:
+            filled.append(argument.format_map({name: float(value) for name, value in parameters.items()}))
+        except KeyError as error:
+            raise SolverFailed(
+                f"[solver] command: {argument!r} names {error.args[0]!r}, which is not a parameter; expected one of "
+                f'{", ".join(parameters)} (a plain brace is written "{{{{")'
+            ) from error
+        except (ValueError, IndexError, AttributeError, TypeError) as error:
+            raise SolverFailed(
+                f"[solver] command: {argument!r} cannot be filled in ({error}); expected forms such as "
+                '"--nu={viscosity}" or "{viscosity:g}", and "{{" for a plain brace'
+            ) from error
+    program, *arguments = filled
+    return [_program(program, directory, search), *(_beside_study(argument, directory) for argument in arguments)]
+
+
+def _program(program: str, directory: Path, search: str | None) -> str:
+    if "/" not in program:
+        found = shutil.which(program, path=search)
+        if found is None:
+            near = (
+                f' (there is one beside the study file: write "./{program}")' if (directory / program).is_file() else ""
+            )
+            raise SolverFailed(
+                f"[solver] command: {program!r} is not an installed program: nothing of that name on PATH{near}; "
+                "install it or give its path"
+            )
+        return found
+    path = directory / program
+    if not path.is_file():
+        raise SolverFailed(f"[solver] command: {program!r} does not exist: expected a program at {path}")
+    if not os.access(path, os.X_OK):
+        raise SolverFailed(f"[solver] command: {path} is not executable; run: chmod +x {path}")
+    return str(path.absolute())
+
+
+def _beside_study(argument: str, directory: Path) -> str:
+    path = directory / argument
+    return str(path.absolute()) if argument and path.is_file() else argument
+
+
+class CommandRunner:
+    """Runs the study's command once per simulation; meets `penstock_solvers.processes.program.Runner`.
+
+    Args:
+        solver: the study's [solver] section and "directory", the folder of the study file; "command", "case", "ranks" and
+            "wall_time" are used. The command runs in the folder `case` if that is given, else in an empty folder in
+            memory that is removed afterwards.
+    """
+
+    def __init__(self, solver: Mapping[str, Any]) -> None:
+        self._command: list[str] = list(solver["command"])
+        self._directory = Path(solver["directory"])
+        self._case = self._directory / solver["case"] if solver.get("case") else None
+        self._ranks = int(solver.get("ranks", 1))
+        self._wall_time = float(solver.get("wall_time", 3600.0))
+        self._scratch = Scratch(default_root(), "command", Path.mkdir)
+
+    def __enter__(self) -> CommandRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove what was needed to run."""
+        self._scratch.close()
+
+    def run(self, task: Task, abandoned: Callable[[], bool]) -> RunSummary:
+        """Run one simulation; see `penstock_solvers.processes.program.Runner`."""
+        environment = {**os.environ, **task.environment}
+        command = format_command(self._command, task.parameters, self._directory, environment.get("PATH"))
+        require_mpirun(self._ranks, environment.get("PATH"))
+        if self._case is not None and not self._case.is_dir():
+            raise SolverFailed(
+                f"[solver] case = {str(self._case)!r} is not a folder: expected the command's working folder"
+            )
+        with self._scratch.simulation(f"{task.simulation}-{task.attempt}") as scratch:
+            if self._ranks > 1:
+                environment |= mpi_environment(scratch)
+            seconds = run_program(
+                with_mpi(command, self._ranks),
+                directory=self._case or scratch,
+                environment=environment,
+                wall_time=self._wall_time,
+                abandoned=abandoned,
+                log=task.log,
+            )
+        return RunSummary(seconds=seconds)
+
+
+def check_command(solver: Mapping[str, Any]) -> list[str]:
+    """What would keep the study's command from running, one line each; empty if nothing is wrong.
+
+    Args:
+        solver: as for `CommandRunner`, and "parameters", the parameters' names.
+    """
+    directory = Path(solver["directory"])
+    problems = []
+    try:
+        format_command(solver["command"], dict.fromkeys(solver.get("parameters", ()), 1.0), directory)
+    except SolverFailed as error:
+        problems.append(error.reason)
+    try:
+        require_mpirun(int(solver.get("ranks", 1)))
+    except SolverFailed as error:
+        problems.append(error.reason)
+    case = solver.get("case")
+    if case and not (directory / case).is_dir():
+        problems.append(f"[solver] case = {case!r} is not a folder: expected the folder that the command is to run in")
+    return problems

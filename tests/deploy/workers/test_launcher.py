@@ -1,0 +1,235 @@
+"""The launcher with real workers and a real server: what dies is restarted, what cannot work is given up, nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from penstock.study import SOLVER_ENVIRONMENT
+from penstock.workers import QUICK_DEATHS, LocalLauncher, worker_command
+from penstock_server.engines.inline import InlineEngine
+from penstock_server.study import Study
+
+HERE = str(Path(__file__).parents[1])
+PATIENCE = 60.0
+
+
+class Rig:
+    """An inline engine behind a launcher, with what the launcher said of workers that ended."""
+
+    def __init__(self, directory: Path, adapter: str, client_timeout: float = 60.0, **solver: Any) -> None:
+        study = Study.model_validate(
+            {
+                "study": {"name": "launched", "engine": "inline"},
+                "parameters": {"a": [1.0, 2.0]},
+                "solver": {"adapter": adapter, "simulations": 3, **solver},
+                "fields": {"u": {}},
+                "buffer": {"capacity": 50},
+                "model": {"name": "mlp", "hidden": [4]},
+                "training": {"batch_size": 2, "device": "cpu", "threads": 1},
+                "server": {"heartbeat": 0.2, "client_timeout": client_timeout},
+                "directory": HERE,
+            }
+        )
+        self.engine = InlineEngine(study, directory, threads=1)
+        self.exits: list[tuple[int, int, str]] = []
+        self.report: dict[str, Any] | None = None
+        logs = directory / "logs"
+        logs.mkdir()
+        self.connect = self.engine.start()
+        self.launcher = LocalLauncher(
+            lambda _: worker_command(self.connect),
+            logs,
+            workers=1,
+            environment={**os.environ, **SOLVER_ENVIRONMENT},
+            wanted=lambda: self.engine.status().wanted_workers,
+            finished=lambda: self.engine.status().simulations.finished,
+            on_exit=self.exited,
+            on_failure=self.engine.fail,
+        )
+
+    def close(self) -> dict[str, Any]:
+        if self.report is None:
+            self.launcher.stop()
+            self.report = self.engine.close()
+        return self.report
+
+    def exited(self, pid: int, code: int, last_words: str) -> None:
+        self.exits.append((pid, code, last_words))
+        self.engine.worker_exited(pid, code, last_words)
+
+
+@contextmanager
+def rig(directory: Path, adapter: str, **solver: Any) -> Iterator[Rig]:
+    made = Rig(directory, adapter, **solver)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def until(true: Callable[[], object], patience: float = PATIENCE) -> None:
+    deadline = time.monotonic() + patience
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+
+
+def test_a_killed_worker_is_replaced_and_its_simulation_is_run_again(tmp_path: Path) -> None:
+    with rig(tmp_path, "slow_solver:Slow", options={"steps": 12, "pause": 0.1}) as r:
+        r.launcher.start()
+        until(lambda: r.engine.status().received >= 3)
+        (victim,) = r.launcher.pids()
+        os.kill(victim, signal.SIGKILL)
+        assert r.engine.wait(PATIENCE)
+        assert [(pid, code) for pid, code, _ in r.exits] == [(victim, -signal.SIGKILL)]
+        report = r.close()
+    assert report["status"] == "finished"
+    assert report["simulations"] == {"requested": 3, "finished": 3, "failed": 0, "restarted": 1, "redrawn": 0}
+    samples = report["samples"]
+    assert samples["unique"] == samples["expected"] == 36
+    assert samples["duplicates_dropped"] >= 3
+
+
+def test_a_frozen_worker_is_killed_and_replaced_however_often(tmp_path: Path) -> None:
+    """More often than workers may die quickly: what was done to it says nothing about whether a worker can live."""
+    options = {"steps": 12, "pause": 0.1}
+    with rig(tmp_path, "slow_solver:Slow", client_timeout=2.0, retries=10, options=options) as r:
+        r.launcher.start()
+        frozen: list[int] = []
+        for _ in range(QUICK_DEATHS + 1):
+            received = r.engine.status().received
+            until(lambda: r.engine.status().received > received)  # noqa: B023
+            (victim,) = r.launcher.pids()
+            os.kill(victim, signal.SIGSTOP)
+            frozen.append(victim)
+            until(lambda: r.launcher.kill(r.engine.status().given_up) == [victim])  # noqa: B023
+        assert r.engine.wait(PATIENCE)
+        assert [(pid, code) for pid, code, _ in r.exits] == [(pid, -signal.SIGKILL) for pid in frozen]
+        report = r.close()
+    assert report["status"] == "finished"
+    assert report["simulations"] == {"requested": 3, "finished": 3, "failed": 0, "restarted": len(frozen), "redrawn": 0}
+    assert report["samples"]["unique"] == report["samples"]["expected"] == 36
+    assert not any(psutil.pid_exists(pid) for pid in frozen)
+
+
+def test_workers_that_are_killed_again_and_again_are_replaced_while_simulations_finish(tmp_path: Path) -> None:
+    with rig(tmp_path, "slow_solver:Slow", simulations=12, retries=10, options={"steps": 4, "pause": 0.1}) as r:
+        r.launcher.start()
+        for _ in range(2 * QUICK_DEATHS):
+            finished = r.engine.status().simulations.finished
+            until(lambda: r.engine.status().simulations.finished > finished)  # noqa: B023
+            (victim,) = r.launcher.pids()
+            os.kill(victim, signal.SIGKILL)
+            until(lambda: not psutil.pid_exists(victim))  # noqa: B023
+        assert r.engine.wait(PATIENCE)
+        assert len(r.exits) == 2 * QUICK_DEATHS
+        report = r.close()
+    assert report["status"] == "finished", report["message"]
+    assert report["simulations"]["finished"] == 12
+    assert report["samples"]["unique"] == report["samples"]["expected"] == 48
+
+
+def test_only_its_own_workers_are_killed(tmp_path: Path) -> None:
+    with rig(tmp_path, "slow_solver:Slow", options={"steps": 1000, "pause": 0.1}) as r:
+        r.launcher.start()
+        until(lambda: r.engine.status().received >= 1)
+        here, (pid,) = socket.gethostname(), r.launcher.pids()
+        assert r.launcher.kill([(here, os.getpid()), (here, 2**22 + 1), (f"not-{here}", pid)]) == []
+        assert r.launcher.pids() == [pid]
+
+
+def test_workers_that_die_at_once_fail_the_study_with_their_last_words(tmp_path: Path) -> None:
+    with rig(tmp_path, "slow_solver:Dying") as r:
+        r.launcher.start()
+        assert r.engine.wait(PATIENCE)
+        assert [code for _, code, _ in r.exits] == [7, 7, 7]
+        assert r.launcher.pids() == []
+        report = r.close()
+    assert report["status"] == "failed"
+    assert "this solver needs a licence" in report["message"]
+    assert "worker-0.log" in report["message"]
+
+
+def test_stopping_leaves_no_process_behind(tmp_path: Path) -> None:
+    with rig(tmp_path, "slow_solver:Slow", options={"steps": 1000, "pause": 0.1}) as r:
+        r.launcher.start()
+        until(lambda: r.engine.status().received >= 1)
+        pids = r.launcher.pids()
+        begun = time.monotonic()
+        r.launcher.stop()
+        assert time.monotonic() - begun < 5
+        assert pids
+        assert not any(psutil.pid_exists(pid) for pid in pids)
+        assert r.exits == []  # asked to go, it went without an error
+
+
+def test_a_worker_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    with rig(tmp_path, "slow_solver:Slow", options={"steps": 1000, "pause": 0.1}) as r:
+        r.launcher.start()
+        until(lambda: r.engine.status().received >= 1)
+        (pid,) = r.launcher.pids()
+        os.kill(pid, signal.SIGSTOP)
+        r.launcher.stop()
+        assert not psutil.pid_exists(pid)
+
+
+def test_what_is_not_wanted_yet_is_started_once_it_is(tmp_path: Path) -> None:
+    """As after the restart of a server that has lost what had been done."""
+    with rig(tmp_path, "slow_solver:Slow", options={"steps": 2}) as r:
+        asked = threading.Event()
+        counts = [0, 0]
+
+        def wanted() -> int:
+            if counts:
+                asked.set()
+                return counts.pop()
+            return r.engine.status().wanted_workers
+
+        r.launcher._wanted = wanted
+        r.launcher.start()
+        assert asked.wait(PATIENCE)
+        assert r.launcher.pids() == []
+        assert r.engine.wait(PATIENCE)
+        until(lambda: not r.launcher.pids())
+        assert r.exits == []
+        report = r.close()
+        assert not any(t.name.startswith("penstock-worker") for t in threading.enumerate())
+    assert report["status"] == "finished", report["message"]
+
+
+class EndedMeanwhile:
+    """A process that ends, and is waited for by another thread, between the look at it and the signal to it."""
+
+    def __init__(self) -> None:
+        process = subprocess.Popen([sys.executable, "-c", ""], start_new_session=True)
+        process.wait()
+        self.pid = process.pid
+
+    def poll(self) -> None:
+        return None
+
+
+def test_a_worker_that_ends_just_as_it_is_told_to_does_no_harm(tmp_path: Path) -> None:
+    launcher = LocalLauncher(
+        lambda _: [],
+        tmp_path,
+        workers=0,
+        environment={},
+        wanted=lambda: 0,
+        on_exit=lambda *_: None,
+        on_failure=lambda _: None,
+    )
+    launcher._processes[0] = EndedMeanwhile()  # type: ignore[assignment]
+    launcher.stop()
