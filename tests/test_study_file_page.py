@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from penstock_server.study import FieldSection, NamedOptions, Study, parse_bytes
-from penstock_server.study.config import EntrySection
 from penstock_server.study.section import parse_seconds
+from penstock_server.study.solver import EntrySection
 
 PAGE = (Path(__file__).parents[1] / "docs" / "study-file.md").read_text()
 SECTIONS = {

@@ -1,19 +1,14 @@
-"""What a study is: the sections of its file, its parameter space, and the shape of its samples."""
+"""The study: the sections of its file, its parameter space, and the shape of its samples."""
 
-from penstock_server.study.config import (
-    FieldSection,
-    ModelSection,
-    NamedOptions,
-    SamplesSection,
-    Study,
-    TrainingSection,
-)
+from penstock_server.study.config import Study
+from penstock_server.study.data import FieldSection, SamplesSection
 from penstock_server.study.import_path import ImportPathError, load_import_path
 from penstock_server.study.nearest import nearest
 from penstock_server.study.parameters import ParameterSpace, ParametersSection
 from penstock_server.study.samples import MAX_STEPS, Batch, FieldSpec, SampleSpec, windows_in
 from penstock_server.study.schema import STATIC_FIELDS, Schema, agree
 from penstock_server.study.section import Bytes, Seconds, Section, parse_bytes
+from penstock_server.study.training import ModelSection, NamedOptions, TrainingSection
 
 __all__ = [
     "MAX_STEPS",

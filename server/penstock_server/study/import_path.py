@@ -1,4 +1,4 @@
-"""Classes and functions of the user's own, named in the study file as "package.module:Name"."""
+"""Classes and functions of the user, named in the study file as "package.module:Name"."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from penstock_server.study.nearest import nearest
 
 
 class ImportPathError(PenstockError):
-    """An import path that is malformed, whose module fails to import, or that names nothing in its module."""
+    """The import path is malformed, its module cannot be imported, or the module has no such name."""
 
 
 def load_import_path(path: str) -> Any:
-    """The object that "package.module:Name" names. Raises ImportPathError.
+    """Import the object that "package.module:Name" names.
 
-    The caller puts the study file's folder on sys.path first, so that a module beside it is found.
+    The caller puts the study file's folder on sys.path first, so that modules beside the study file are found.
+
+    Args:
+        path: the import path.
+
+    Returns:
+        The class or function.
+
+    Raises:
+        ImportPathError: the path is malformed, the module cannot be imported, or it has no such name.
     """
     module_name, colon, name = path.partition(":")
     if not (colon and module_name and name.isidentifier()):
@@ -29,7 +38,8 @@ def load_import_path(path: str) -> Any:
                 f"{path!r}: importing {module_name} failed: {error}; install what it needs"
             ) from error
         raise ImportPathError(
-            f"{path!r}: no module named {error.name!r}; put {error.name}.py beside the study file or install its package"
+            f"{path!r}: no module named {error.name!r}; put {error.name}.py beside the study file or install "
+            "its package"
         ) from error
     except Exception as error:  # a user's module may raise anything while it is imported
         raise ImportPathError(

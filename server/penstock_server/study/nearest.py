@@ -1,4 +1,4 @@
-"""What a misspelt name was probably meant to be, for the end of an error message."""
+"""A suggestion for a misspelt name, for the end of an error message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from difflib import get_close_matches
 
 
 def nearest(name: str, valid: Iterable[str], *, shown: int = 8) -> str:
-    """ "did you mean 'x'?" when one valid name is close to `name`, else "expected one of ..." with the first `shown` names."""
+    """Suggest a valid name.
+
+    Args:
+        name: the misspelt name.
+        valid: all valid names.
+        shown: how many valid names are listed where none is close.
+
+    Returns:
+        "did you mean 'x'?" where a valid name is close to `name`, otherwise "expected one of ...".
+    """
     names = list(dict.fromkeys(valid))
     by_folded = {n.lower(): n for n in names}
     close = get_close_matches(name.lower(), by_folded, n=1, cutoff=0.6)

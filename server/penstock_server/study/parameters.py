@@ -1,4 +1,4 @@
-"""The points of the parameter space at which simulations run."""
+"""The parameter space, and the points in it at which simulations run."""
 
 from __future__ import annotations
 
@@ -18,10 +18,18 @@ from penstock_server.study.section import Section
 class ParametersSection(Section):
     """[parameters]: every key but `sampler` and `file` is a parameter.
 
-    name = [low, high]: a number. name = { bounds = [low, high], size = n }: a large parameter, n numbers name_0, name_1, ....
-    name = "seed": a random field's seed, an integer below 2**32; solvers get it like any parameter, models do not, since as a
-    number it says nothing: the field that it stands for reaches them as the first time steps.
-    sampler: how points are chosen (scipy.stats.qmc); `file`: a CSV whose header names the parameters, for sampler "file".
+    A parameter is written in one of three forms:
+
+    - name = [low, high]: a number.
+    - name = { bounds = [low, high], size = n }: n numbers, called name_0, name_1, ...
+    - name = "seed": the seed of a random field, an integer below 2**32. Solvers receive it like any parameter. Models
+      do not, since its value carries no information; they see the field itself as the first time steps.
+
+    Attributes:
+        sampler: how points are chosen (scipy.stats.qmc).
+        file: CSV file whose header names the parameters, for sampler "file".
+        bounds: parameter name to (low, high), of all parameters that are numbers; not a key of the study file.
+        seeds: names of the parameters that are seeds; not a key of the study file.
     """
 
     sampler: Literal["uniform", "sobol", "halton", "latin-hypercube", "grid", "file"] = "sobol"
@@ -31,7 +39,7 @@ class ParametersSection(Section):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What a solver is told: numbers in the order of the study file, then seeds."""
+        """All parameters that a solver receives: numbers in the order of the study file, then seeds."""
         return (*self.bounds, *self.seeds)
 
     @model_validator(mode="before")
@@ -83,12 +91,20 @@ _SEQUENCES = ("uniform", "sobol", "halton")
 class ParameterSpace:
     """The box of a study's parameters, and how points in it are chosen.
 
-    names: the parameters, in the order of the study file and seeds last; the columns of every array of points.
-    low, high: bounds, (n,) float64; a seed is an integer from 0 to 2**32 - 1.
+    Args:
+        section: [parameters] of the study file.
+        directory: folder of the study file, where a relative `file` starts.
+
+    Attributes:
+        names: parameters in the order of the study file, seeds last; the columns of every array of points.
+        seeds: number of parameters that are seeds.
+        low: lower bounds, (n,) float64; 0 for a seed.
+        high: upper bounds, (n,) float64; 2**32 - 1 for a seed.
+        sampler: how points are chosen.
+        file: CSV file with the points, for sampler "file".
     """
 
     def __init__(self, section: ParametersSection, directory: str | Path = ".") -> None:
-        """directory: where a relative `file` starts, the study file's folder."""
         self.names = section.names
         self.seeds = len(section.seeds)
         bounds = [*section.bounds.values(), *(self.seeds * [(0.0, MAX_SEED)])]
@@ -98,17 +114,26 @@ class ParameterSpace:
         self.file = None if section.file is None else Path(directory) / section.file
 
     def draw(self, number: int, seed: int, validation: bool = False, *, training: int = 0) -> Points:
-        """`number` points (number, n) float64 within the bounds, the same for the same arguments.
+        """Draw points within the bounds; the same arguments give the same points.
 
-        uniform, sobol (scrambled) and halton (scrambled): the first k points of a larger draw are those of a draw of k.
-        latin-hypercube: one point in each of `number` slices of every parameter. grid: equally spaced levels, bounds included,
-        as many for each parameter as make a grid of at least `number` points, evenly thinned to `number`.
-        file: the rows of the CSV file in order.
+        - uniform, sobol and halton (both scrambled): the first k points of a larger draw are those of a draw of k.
+        - latin-hypercube: one point in each of `number` slices of every parameter.
+        - grid: equally spaced levels, bounds included, the same number for each parameter; the smallest such grid of
+          at least `number` points, evenly thinned to `number`.
+        - file: the rows of the CSV file in order.
 
-        validation: held-out points, from a random stream of their own; for "grid" uniform, so that they lie off it;
-        for "file" the rows after the first `training` ones.
+        Args:
+            number: number of points.
+            seed: of the study.
+            validation: draw held-out points, from a random stream of their own; for "grid" they are uniform, so that
+                they lie off the grid, for "file" the rows after the first `training` ones.
+            training: number of training points, for "file".
 
-        Raises ValueError for a file that does not serve, naming the line and what was expected.
+        Returns:
+            Points (number, n) float64, columns as in `names`.
+
+        Raises:
+            ValueError: the file cannot be used; the message names the line and what was expected.
         """
         if number < 0:
             raise ValueError(f"{number} points of the parameter space: expected 0 or more")
@@ -125,31 +150,48 @@ class ParameterSpace:
             points[:, :numbers] = np.clip(
                 low + self._unit(number, numbers, sequence, validation) * (high - low), low, high
             )
-        # A stream of their own, so that a seed parameter more leaves the other parameters as they were.
+        # A random stream of their own, so that adding a seed parameter does not change the other parameters.
         seeds = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(int(validation), 1)))
         points[:, numbers:] = seeds.integers(0, MAX_SEED, size=(number, self.seeds), endpoint=True)
         return points
 
     def further(self, number: int, seed: int, *, training: int) -> Points:
-        """`number` points (number, n) more, which follow the `training` points of `draw` in the same sequence.
+        """Draw more points, which continue the sequence of the `training` points of `draw`.
 
-        Raises ValueError for a sampler whose points are no sequence that goes on.
+        Args:
+            number: number of further points.
+            seed: of the study.
+            training: number of points drawn before.
+
+        Returns:
+            Points (number, n) float64, columns as in `names`.
+
+        Raises:
+            ValueError: the sampler's points are not a sequence that can be continued.
         """
         if self.sampler not in _SEQUENCES:
             raise ValueError(
-                f'[solver] on_failure = "redraw" with [parameters] sampler = "{self.sampler}", whose points are a closed set: expected a '
-                'sampler that can go on, one of "sobol", "halton" and "uniform"; set one of these, or on_failure = "drop"'
+                f'[solver] on_failure = "redraw" with [parameters] sampler = "{self.sampler}", whose points are a '
+                'closed set: expected a sampler that can go on, one of "sobol", "halton" and "uniform"; set one of '
+                'these, or on_failure = "drop"'
             )
         return self.draw(training + number, seed)[training:]
 
     def named(self, point: Points) -> dict[str, float]:
-        """One point (n,) as parameters by name, as a solver takes them."""
+        """Return one point (n,) as parameter name to value, as a solver takes it."""
         return dict(zip(self.names, point.tolist(), strict=True))
 
     def outside(self, values: Mapping[str, float]) -> list[str]:
-        """The parameters whose value is not within its bounds, NaN included, in the order of `names`.
+        """List the parameters whose value is outside its bounds or NaN.
 
-        ValueError unless `values` names exactly the parameters of this space.
+        Args:
+            values: parameter name to value.
+
+        Returns:
+            Their names, in the order of `names`.
+
+        Raises:
+            ValueError: `values` does not name exactly the parameters of this space.
         """
         if values.keys() != set(self.names):
             raise ValueError(f"parameters {', '.join(values) or 'none'}: expected {', '.join(self.names)}")
@@ -158,14 +200,14 @@ class ParameterSpace:
 
     def _unit(self, number: int, n: int, seed: np.random.SeedSequence, validation: bool) -> Points:
         """Points (number, n) in the unit cube."""
-        from scipy.stats import qmc  # here: it takes most of a second, which trainer ranks need not wait for
+        from scipy.stats import qmc  # imported here: it takes most of a second, and trainer ranks draw no points
 
         rng = np.random.default_rng(seed)
         sampler = "uniform" if self.sampler == "grid" and validation else self.sampler
         points: Points
         match sampler:
             case "sobol":
-                # Sobol points are balanced in powers of two only: draw the next one and keep the head.
+                # Sobol points are balanced in powers of two only: draw the next power and keep the first points.
                 points = qmc.Sobol(n, rng=rng).random_base2(math.ceil(math.log2(number)))[:number]
             case "halton":
                 points = qmc.Halton(n, rng=rng).random(number)
@@ -179,8 +221,7 @@ class ParameterSpace:
 
     def _from_file(self, file: Path, skip: int, number: int) -> Points:
         try:
-            # A spreadsheet may write a byte order mark.
-            text = file.read_text(encoding="utf-8-sig")
+            text = file.read_text(encoding="utf-8-sig")  # spreadsheets may write a byte order mark
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"[parameters] file = {str(file)!r} cannot be read as text: {error}") from error
         rows = csv.reader(text.splitlines(), skipinitialspace=True)
@@ -196,8 +237,8 @@ class ParameterSpace:
         if len(points) < skip + number:
             after = f" after the {skip} for training" if skip else ""
             raise ValueError(
-                f"{file} has {len(points)} rows of points: expected at least {skip + number}, as {number} simulations need one "
-                f"each{after}; add rows or ask for fewer simulations"
+                f"{file} has {len(points)} rows of points: expected at least {skip + number}, as {number} simulations "
+                f"need one each{after}; add rows or ask for fewer simulations"
             )
         return np.array(points[skip : skip + number], dtype=np.float64).reshape(number, len(self.names))
 
@@ -219,12 +260,12 @@ class ParameterSpace:
 
 
 def _grid(number: int, n: int) -> Points:
-    """Points (number, n) evenly spread over the smallest grid of equally many levels a parameter that has enough of them."""
+    """Return points (number, n) in the unit cube, spread evenly over the smallest grid of at least `number` points."""
     levels = 1
     while levels**n < number:
         levels += 1
     whole = levels**n
-    # Python's integers, as `whole` may exceed 64 bits in many dimensions.
+    # Python integers, since `whole` may exceed 64 bits in many dimensions.
     rest = [point * (whole - 1) // max(1, number - 1) for point in range(number)]
     points = np.empty((number, n))
     for column in reversed(range(n)):  # the last parameter changes fastest

@@ -1,4 +1,4 @@
-"""The shape of a sample: which parameters go in, which fields come out, and where each lies in a row of storage."""
+"""The shape of a sample: its parameters and fields, and the position of each in a row of storage."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_STEPS = 2**24
+"""Largest number of time steps of one simulation."""
 
 
 def windows_in(steps: int, window: int, stride: int) -> int:
-    """How many samples a simulation of `steps` time steps makes."""
+    """Return the number of samples that a simulation gives.
+
+    Args:
+        steps: time steps of the simulation.
+        window: time steps of a sample.
+        stride: time steps between the starts of two samples.
+    """
     return max(0, (steps - window) // stride + 1)
 
 
@@ -21,8 +28,10 @@ def windows_in(steps: int, window: int, stride: int) -> int:
 class FieldSpec:
     """A field on the whole mesh.
 
-    shape: spatial shape, row-major: (ny, nx) on a structured grid, (n_cells,) on an unstructured mesh.
-    components: 1 for a scalar, 3 for a vector, 6 and 9 for symmetric and full tensors.
+    Attributes:
+        name: name of the field.
+        components: 1 for a scalar, 3 for a vector, 6 and 9 for symmetric and full tensors.
+        shape: spatial shape, row-major: (ny, nx) on a structured grid, (n_cells,) on an unstructured mesh.
     """
 
     name: str
@@ -31,22 +40,29 @@ class FieldSpec:
 
     @property
     def points(self) -> int:
+        """Number of points of the mesh."""
         return math.prod(self.shape)
 
     @property
     def size(self) -> int:
-        """Elements of the field: points x components, ordered by point with components fastest."""
+        """Number of elements: points x components, ordered by point, components fastest."""
         return self.points * self.components
 
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """What one sample holds.
+    """The layout of one sample.
 
-    A sample is `window` consecutive time steps of one simulation. Each has an input row
-    (parameters..., time), `n_inputs` long, and a target row: all fields, flattened and laid end to end, `width` long.
-    With window > 1 a model maps the `bundle` time steps before to the `bundle` that follow (temporal bundling,
-    Brandstetter et al. 2022, section 3.1).
+    A sample is `window` consecutive time steps of one simulation. Each time step has an input row (parameters..., time)
+    of length `n_inputs`, and a target row of length `width`: all fields, flattened and concatenated. With window > 1 a
+    model maps `bundle` time steps to the `bundle` time steps that follow (temporal bundling, Brandstetter et al. 2022,
+    section 3.1).
+
+    Attributes:
+        parameters: names of the parameters that the model sees.
+        fields: the fields, in the order of a target row.
+        window: time steps of a sample.
+        bundle: time steps that the model takes and gives at once.
     """
 
     parameters: tuple[str, ...]
@@ -56,49 +72,67 @@ class SampleSpec:
 
     @property
     def n_inputs(self) -> int:
+        """Length of an input row: the parameters and the time."""
         return len(self.parameters) + 1
 
     @property
     def width(self) -> int:
+        """Length of a target row: the elements of all fields."""
         return sum(f.size for f in self.fields)
 
     @property
     def state_width(self) -> int:
-        """Length of what a model takes and gives: `bundle` target rows laid end to end, the earliest first."""
+        """Length of a model's state, input and output: `bundle` target rows, the earliest first."""
         return self.bundle * self.width
 
     @property
     def bytes(self) -> int:
-        """Bytes of one stored sample (float32)."""
+        """Size of one stored sample (float32), in bytes."""
         return 4 * self.window * (self.n_inputs + self.width)
 
     def columns(self) -> dict[str, slice]:
-        """Where each field lies in a target row."""
-        out, at = {}, 0
+        """Return field name to its columns in a target row."""
+        columns, start = {}, 0
         for field in self.fields:
-            out[field.name] = slice(at, at + field.size)
-            at += field.size
-        return out
+            columns[field.name] = slice(start, start + field.size)
+            start += field.size
+        return columns
 
     def split(self, rows: Tensor) -> dict[str, Tensor]:
-        """Target rows (..., width) to named fields (..., *shape, components); views, no copy."""
+        """Split target rows into fields, without a copy.
+
+        Args:
+            rows: target rows, (..., width).
+
+        Returns:
+            Field name to values (..., *shape, components), views of `rows`.
+        """
         return {
             field.name: rows[..., columns].reshape(*rows.shape[:-1], *field.shape, field.components)
             for field, columns in zip(self.fields, self.columns().values(), strict=True)
         }
 
     def join(self, fields: dict[str, Tensor]) -> Tensor:
-        """Named fields (batch, *shape, components) to target rows (batch, width); the inverse of `split`."""
-        import torch  # here, since `penstock status` reads a study and needs no torch
+        """Join fields into target rows; the inverse of `split`.
+
+        Args:
+            fields: field name to values (batch, *shape, components).
+
+        Returns:
+            Target rows (batch, width), a copy.
+        """
+        import torch  # imported here: commands that only read a study need no torch
 
         return torch.cat([fields[f.name].reshape(fields[f.name].shape[0], f.size) for f in self.fields], dim=1)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples drawn for one training step, raw (not normalised), float32.
+    """Samples drawn for one training step, float32, in raw units (not normalised).
 
-    inputs: (batch, window, n_inputs). targets: (batch, window, width).
+    Attributes:
+        inputs: (batch, window, n_inputs).
+        targets: (batch, window, width).
     """
 
     inputs: Tensor

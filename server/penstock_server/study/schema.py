@@ -1,4 +1,4 @@
-"""The agreement on what a study's clients send: the first announcement fixes it, each later one is held against it."""
+"""The schema: the fields that all clients of a study send. The first announcement fixes it."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from penstock_client.errors import Refused
 from penstock_client.payloads import FieldAnnouncement
 from penstock_client.reasons import Reason
 from penstock_client.wire import NUMPY_DTYPES, Dtype
-from penstock_server.study.config import FieldSection, SamplesSection
+from penstock_server.study.data import FieldSection, SamplesSection
 from penstock_server.study.samples import FieldSpec, SampleSpec
 
-MAX_FIELD_ELEMENTS = 2**31  # of one field of one time step; refused before anything is allocated
+MAX_FIELD_ELEMENTS = 2**31
+"""Largest number of elements of one field in one time step; larger fields are refused before anything is allocated."""
 
 STATIC_FIELDS = {"cell_centres": 3, "cell_volumes": 1}
-"""Mesh geometry that a client may send once: name to components."""
+"""Mesh geometry that a client may send once: name to number of components."""
 
 _STATIC_ID = 1 << 16  # ids of static fields start here, those of moving fields at 0
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What every client of a study sends: agreed upon with the first that announces its fields.
+    """The fields that every client of a study sends, fixed by the first announcement.
 
-    ids: field name (moving and static) to field id. dtypes: field id to the dtype of its pieces. seeds: how many further
-    parameters clients are given, after those of the samples, that models are not.
+    Attributes:
+        spec: layout of a sample.
+        ids: field name (moving and static) to field id.
+        dtypes: field id to the dtype of its pieces.
+        seeds: number of parameters that clients receive after those of the samples, and that models do not see.
     """
 
     spec: SampleSpec
@@ -36,7 +40,7 @@ class Schema:
     seeds: int = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """As plain data, for a checkpoint."""
+        """Return the schema as plain data, for a checkpoint."""
         return {
             "parameters": list(self.spec.parameters),
             "fields": [[f.name, f.components, list(f.shape)] for f in self.spec.fields],
@@ -49,13 +53,13 @@ class Schema:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Schema:
-        """The inverse of `state_dict`."""
+        """Restore a schema from what `state_dict` returned."""
         fields = tuple(FieldSpec(name, components, tuple(shape)) for name, components, shape in state["fields"])
         spec = SampleSpec(tuple(state["parameters"]), fields, state["window"], state["bundle"])
         return cls(spec, dict(state["ids"]), {int(k): Dtype(v) for k, v in state["dtypes"].items()}, state["seeds"])
 
     def static(self, field: int) -> str | None:
-        """The name of a static field by its id, None for any other id."""
+        """Return the name of the static field with this id, None for any other id."""
         names = list(STATIC_FIELDS)
         return names[field - _STATIC_ID] if 0 <= field - _STATIC_ID < len(names) else None
 
@@ -70,16 +74,26 @@ def agree(
     seeds: int = 0,
     max_message: int = 2**63,
 ) -> Schema:
-    """Hold what a client announces against the study file, and against what the first client announced.
+    """Check a client's announcement against the study file and against the first announcement.
 
-    parameters: what a simulation is given, the last `seeds` of them for the solver alone. max_message: bytes that the server takes in
-    one message; a whole field of one time step must fit.
+    A client that sends plain arrays announces one component and the whole shape of the array. If the study file gives
+    the field's number of components, the last dimension is taken as the components. If it gives the shape as well, a
+    single dimension with all values is accepted.
 
-    A client that sends plain arrays announces one component and the array's whole shape; where the study file says how many
-    components the field has, the last dimension is taken for them; where it says the shape, too, one dimension of all values will do.
+    Args:
+        announced: fields that the client announces.
+        wanted: field name to its section of the study file.
+        parameters: parameters of a simulation, the last `seeds` of them for the solver alone.
+        samples: [samples] of the study file.
+        schema: schema that the first announcement fixed; None for the first announcement.
+        seeds: number of parameters that are seeds.
+        max_message: bytes that the server accepts in one message; a whole field of one time step must fit.
+
+    Returns:
+        The schema: `schema`, or a new one where it is None.
 
     Raises:
-        Refused: a field too many or too few, or another size, number of components or dtype.
+        Refused: a field is missing or unknown, or has another size, number of components or dtype.
     """
     moving = {f.name: f for f in announced if not f.static}
     for f in announced:
@@ -108,7 +122,8 @@ def agree(
         if size > max_message:
             raise Refused(
                 Reason.SCHEMA,
-                f"field {spec.name!r} of {size} bytes, the server takes at most {max_message} in one message: raise [server] max_message",
+                f"field {spec.name!r} of {size} bytes, the server takes at most {max_message} in one message: raise "
+                "[server] max_message",
             )
     if schema is None:
         ids = {name: i for i, name in enumerate(wanted)} | {
@@ -119,12 +134,12 @@ def agree(
         seen = parameters[: len(parameters) - seeds]
         return Schema(SampleSpec(seen, specs, samples.window, samples.bundle), ids, dtypes, seeds)
     for spec, first in zip(specs, schema.spec.fields, strict=True):
-        dtype = moving[spec.name].dtype
-        if spec != first or dtype is not schema.dtypes[schema.ids[spec.name]]:
+        dtype, agreed = moving[spec.name].dtype, schema.dtypes[schema.ids[spec.name]]
+        if spec != first or dtype is not agreed:
             raise Refused(
                 Reason.SCHEMA,
-                f"field {spec.name!r} announced as {dtype.name.lower()} {spec.shape} x {spec.components}, the study's first "
-                f"client announced {schema.dtypes[schema.ids[spec.name]].name.lower()} {first.shape} x {first.components}: "
+                f"field {spec.name!r} announced as {dtype.name.lower()} {spec.shape} x {spec.components}, the study's "
+                f"first client announced {agreed.name.lower()} {first.shape} x {first.components}: "
                 "all simulations of a study share one mesh",
             )
     return schema
@@ -139,7 +154,7 @@ def _field_spec(f: FieldAnnouncement, section: FieldSection) -> FieldSpec:
         and components == 1
         and shape == (math.prod(section.shape) * (section.components or 1),)
     ):
-        # A client that knows no more than how many values there are: the study file says how they lie.
+        # The client knows only the number of values; the study file gives their layout.
         shape, components = section.shape, section.components or 1
     if section.components not in (None, components):
         raise Refused(

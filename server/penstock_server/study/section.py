@@ -1,4 +1,4 @@
-"""What every section of a study has in common: strict keys, and sizes and times with units."""
+"""Common to all sections of the study file: strict keys, and sizes and times with units."""
 
 from __future__ import annotations
 
@@ -24,22 +24,44 @@ def _quantity(value: object, units: dict[str, float] | dict[str, int]) -> object
 
 
 def parse_bytes(value: object) -> object:
-    """'8 GiB' to bytes; numbers pass through."""
+    """Convert a size with its unit, such as "8 GiB", to bytes.
+
+    Args:
+        value: text from the study file; anything else is returned as it is.
+
+    Returns:
+        The number of bytes (int), or `value` where it is no text.
+
+    Raises:
+        ValueError: `value` is text, but not a number and a unit.
+    """
     number = _quantity(value, _BYTES)
     return int(number) if isinstance(number, float) else number
 
 
 def parse_seconds(value: object) -> object:
-    """'60 s' to seconds; numbers pass through."""
+    """Convert a time with its unit, such as "60 s", to seconds.
+
+    Args:
+        value: text from the study file; anything else is returned as it is.
+
+    Returns:
+        The number of seconds (float), or `value` where it is no text.
+
+    Raises:
+        ValueError: `value` is text, but not a number and a unit.
+    """
     return _quantity(value, _SECONDS)
 
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+"""A size in bytes above 0; in the study file also text such as "8 GiB"."""
 
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0)]
+"""A time in seconds above 0; in the study file also text such as "60 s"."""
 
 
 class Section(BaseModel):
-    """A table of the study file: unknown keys are errors, values are fixed once read."""
+    """A table of the study file: unknown keys are errors, and values cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,0 +1,88 @@
+"""[solver]: which solver runs, how often, and how many at a time."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from penstock_server.study.section import Seconds, Section
+
+
+class EntrySection(Section):
+    """One of [solver.entries]: the dictionary entry of an OpenFOAM case that a parameter sets.
+
+    Attributes:
+        file: path inside the case, such as "0/U".
+        entry: dotted path, such as "boundaryField.movingWall.value".
+        value: format of the text to write; "{}" stands for the parameter.
+    """
+
+    file: str
+    entry: str
+    value: str = "{}"
+
+    @field_validator("file")
+    @classmethod
+    def _inside(cls, file: str) -> str:
+        path = PurePosixPath(file)
+        if not path.parts or path.is_absolute() or ".." in path.parts:
+            raise ValueError("expected the path of a file inside the case")
+        return file
+
+
+class SolverSection(Section):
+    """[solver]: which solver runs, how often, and how many at a time. Exactly one of `adapter` and `command` is given.
+
+    Attributes:
+        adapter: "openfoam", a built-in solver such as "heat2d", or "package.module:Class".
+        command: any program that streams through PENSTOCK_CONNECT; "{name}" in an argument stands for a parameter.
+        case: OpenFOAM template case, or the working directory of the command.
+        simulations: number of simulations to train on.
+        validation_simulations: number of held-out simulations.
+        concurrency: workers that Penstock starts, each running one simulation at a time; 0 where all workers are
+            started elsewhere.
+        ranks: MPI ranks of one simulation.
+        every: stream each n-th time step.
+        retries: further attempts at a simulation that failed.
+        on_failure: what happens to a simulation without attempts left: "drop" gives it up, "redraw" replaces it by
+            another point of the parameter space.
+        wall_time: limit for one attempt at a simulation, in seconds.
+        application: OpenFOAM solver program; None for the one that the case's controlDict names.
+        mesh_commands: commands that make the mesh of an OpenFOAM case.
+        entries: parameter name to the dictionary entry that it sets (OpenFOAM).
+        options: keyword arguments of a built-in solver or class.
+    """
+
+    adapter: str | None = None
+    command: list[str] | None = Field(None, min_length=1)
+    case: str | None = None
+    simulations: int = Field(gt=0)
+    validation_simulations: int = Field(0, ge=0)
+    concurrency: int = Field(1, ge=0)
+    ranks: int = Field(1, gt=0)
+    every: int = Field(1, gt=0)
+    retries: int = Field(2, ge=0)
+    on_failure: Literal["drop", "redraw"] = "drop"
+    wall_time: Seconds = 3600.0
+    application: str | None = None
+    mesh_commands: list[list[str]] = [["blockMesh"]]
+    entries: dict[str, EntrySection] = {}
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> SolverSection:
+        if (self.adapter is None) == (self.command is None):
+            raise ValueError('expected exactly one of adapter = "..." and command = ["...", ...]')
+        if self.adapter == "openfoam" and self.case is None:
+            raise ValueError('adapter = "openfoam" needs case = "path/to/template case"')
+        return self
+
+    @property
+    def redraws(self) -> int:
+        """Largest number of simulations that may be replaced: a tenth of them, rounded up.
+
+        Their ids follow those of the held-out simulations.
+        """
+        return -(-self.simulations // 10) if self.on_failure == "redraw" else 0
