@@ -6,7 +6,11 @@ BIN := $(VENV)/bin
 DEBIAN_PACKAGES := openfoam openfoam-examples openmpi-bin libopenmpi-dev libzmq3-dev pkg-config g++ gcc gfortran make cmake valgrind \
   prometheus dpkg-dev iproute2 slurm-wlm munge
 
-.PHONY: env demo test lint bench results chaos fuzz system clean
+# Tests wait more than they compute: two processes of pytest for each core. Tests of one group share what is dear: tests/arrangement.py.
+PROCESSES ?= $(shell expr 2 \* $$(nproc))
+SIDE_BY_SIDE := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
+
+.PHONY: env demo test quick coverage lint bench results chaos fuzz system clean
 
 env: $(VENV)/.installed  ## create .venv with everything pinned
 
@@ -30,7 +34,13 @@ system:  ## install the real components, when root on Debian
 
 test: env system lint  ## lint, types, import directions, and all tests
 	command -v icoFoam >/dev/null && $(BIN)/penstock openfoam build || echo "no OpenFOAM: its tests are skipped"
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE)
+
+quick: env lint  ## lint, types, import directions, and the tests that take no more than a few seconds each
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m 'not slow'
+
+coverage: env  ## which lines of the Python packages the quick tests do not reach: htmlcov/index.html
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m 'not slow' --cov --cov-report=html --cov-report=term:skip-covered
 
 # Without its cache: ruff keeps a file's verdict when a module that the file imports has moved, which changes the order of its imports.
 lint: env
@@ -62,4 +72,4 @@ chaos: env system  ## the table of docs/reliability.md, then a thousand faults d
 	$(BIN)/python tests/chaos/reliability_page.py
 
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) htmlcov .coverage runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from slurm_cluster import why_not
 
+from arrangement import arrange
 from penstock_server.study import Study
 
 HEAT_PARAMETERS = ("initial", "left", "right", "bottom", "top")
@@ -28,8 +30,14 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where OpenFOAM or Slurm is not installed its tests are skipped, unless PENSTOCK_REQUIRE_ALL is set: then they fail."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Arrange the tests of a parallel run; skip those of OpenFOAM and Slurm where these are not installed.
+
+    With PENSTOCK_REQUIRE_ALL nothing is skipped, so that what is not installed is a failure.
+    """
+    if hasattr(config, "workerinput"):  # one of several processes
+        arrange(items)
     if os.environ.get("PENSTOCK_REQUIRE_ALL"):
         return
     openfoam = (
@@ -39,6 +47,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if reason and marker in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """With a failure, the logs of the studies below the test's folder."""
+    report = yield
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    if report.failed and folder is not None and (logs := last_lines(folder)):
+        report.sections.append(("Logs of its studies", logs))
+    return report
+
+
+def last_lines(folder: Path, lines: int = 20) -> str:
+    """The paths and last lines of all logs below a folder; what was written last comes last."""
+    logs = [path for path in folder.rglob("*.log") if path.is_file() and path.stat().st_size]
+    return "\n".join(
+        "\n".join([f"{path}:", *(f"    {line}" for line in path.read_text(errors="replace").splitlines()[-lines:])])
+        for path in sorted(logs, key=lambda path: path.stat().st_mtime)
+    )
 
 
 @pytest.fixture

@@ -15,13 +15,17 @@ _STUDY_EVENTS = ("started", "restarted", "finished", "stopped", "failed")
 
 @dataclass(frozen=True)
 class Outage:
-    """kind: what had died: "rank", "coordinator", "ray", or "server", which is all of it.
+    """A time without training.
 
-    seconds: from the last training step before to the first after.
+    Attributes:
+        kind: what died first: "rank", "coordinator", "ray", or "server", which is all of it.
+        seconds: from the last training step before to the first after.
+        deaths: kinds of everything that died before training was seen to go on, in order; the first is `kind`.
     """
 
     kind: str
     seconds: float
+    deaths: tuple[str, ...] = ()
 
 
 class Outages:
@@ -33,13 +37,15 @@ class Outages:
     def __init__(self, directory: Path) -> None:
         self._log = EventLog(directory / "events.jsonl")
         self.ended: list[Outage] = []
-        self._kind = ""  # of the outage under way
+        self._deaths: list[str] = []  # of the outage under way
         self._since = 0.0  # time.monotonic() of the last training step before it
         last = ""
         for event in read_lines(directory / "events.jsonl"):
             name = str(event.get("event"))
             if name == "outage":
-                self.ended.append(Outage(str(event["kind"]), float(event["seconds"])))
+                kind = str(event["kind"])
+                deaths = event.get("deaths", [kind])  # not written by earlier versions
+                self.ended.append(Outage(kind, float(event["seconds"]), tuple(map(str, deaths))))
             elif name in _STUDY_EVENTS and "simulation" not in event:
                 last = name
         self._metrics = directory / "metrics.jsonl"
@@ -47,20 +53,28 @@ class Outages:
             self.begin("server", [])
 
     def begin(self, kind: str, ranks: Sequence[RankStatus]) -> None:
-        """Something died; ranks: how they stood when last asked. Nothing begins where nothing had been trained."""
-        if self._kind:
-            return
+        """Note that something died; no outage begins where nothing had been trained, and one under way goes on.
+
+        Args:
+            kind: what died, as in `Outage`.
+            ranks: the trainer ranks as last seen.
+        """
         steps = [r.last_step for r in ranks if r.last_step is not None]
-        if steps:
-            self._kind, self._since = kind, max(steps)
+        if self._deaths:
+            pass
+        elif steps:
+            self._since = max(steps)
         elif self._metrics.is_file():  # nobody had asked since training began, or nobody can be asked
-            self._kind, self._since = kind, time.monotonic() - max(0.0, time.time() - self._metrics.stat().st_mtime)
+            self._since = time.monotonic() - max(0.0, time.time() - self._metrics.stat().st_mtime)
+        else:
+            return
+        self._deaths.append(kind)
 
     def note(self, ranks: Sequence[RankStatus]) -> None:
         """How the ranks of the server that runs now stand: with its first training step the outage has ended."""
         steps = [r.first_step for r in ranks if r.first_step is not None]
-        if self._kind and steps and min(steps) > self._since:
-            outage = Outage(self._kind, round(min(steps) - self._since, 3))
-            self._kind = ""
+        if self._deaths and steps and min(steps) > self._since:
+            outage = Outage(self._deaths[0], round(min(steps) - self._since, 3), tuple(self._deaths))
+            self._deaths = []
             self.ended.append(outage)
             self._log.write("outage", **asdict(outage))

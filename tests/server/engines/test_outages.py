@@ -22,8 +22,8 @@ def test_from_the_last_step_before_to_the_first_after(tmp_path: Path) -> None:
     assert outages.ended == []
     outages.note(status(62.5, 63.0))
     outages.note(status(62.5, 80.0))
-    assert outages.ended == [Outage("rank", 12.5)]
-    assert Outages(tmp_path).ended == [Outage("rank", 12.5)]  # a later life knows
+    assert outages.ended == [Outage("rank", 12.5, ("rank", "ray"))]
+    assert Outages(tmp_path).ended == [Outage("rank", 12.5, ("rank", "ray"))]  # a later life knows
 
 
 def test_nothing_is_lost_where_nothing_had_been_trained(tmp_path: Path) -> None:

@@ -168,9 +168,9 @@ class RayEngine:
     def _restart(self, death: ServerDied) -> None:
         """Start everything again, as often as it takes and may be; where that fails, the server stays down and the study has failed."""
         ended, self._server = self._server, None
-        if self._standing is not None:
-            self._outages.begin(death.kind, self._standing.ranks)
         while True:
+            if self._standing is not None:
+                self._outages.begin(death.kind, self._standing.ranks)
             if ended is not None:
                 ended.end()
             why = f"a server process died: {death}"
