@@ -31,9 +31,9 @@ from penstock_client.payloads import (
 from penstock_client.wire import ANY_SIMULATION, STATIC_STEP, Dtype, Header, Kind, unpack
 from penstock_server.buffer import Buffer, Slot
 from penstock_server.coordinator import Coordinator, Point
-from penstock_server.ingest import Ingest, Ledger
-from penstock_server.study import FieldSection, SamplesSection, Schema, agree
-from penstock_server.telemetry import EventLog, Metrics
+from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds
+from penstock_server.study import FieldSection, SamplesSection, Schema, Study, agree
+from penstock_server.telemetry import EventLog, Metrics, ServerRun
 from penstock_server.training import Normaliser
 from penstock_server.validation import ValidationStore
 
@@ -148,18 +148,19 @@ class IngestRig:
         self.ingest = Ingest(
             schema,
             SamplesSection(window=window, time=time),
+            SimulationIds(training=HELD_OUT, held_out=N_SIMULATIONS - HELD_OUT),
+            SampleSinks(
+                buffer=self.buffer,
+                put=self.put,
+                validation=self.validation,
+                normaliser=self.normaliser,
+                trained=self.trained,
+                validated=self.validated,
+                on_static=self.static,
+            ),
             incarnation=LIFE,
-            simulations=N_SIMULATIONS,
-            held_out=HELD_OUT,
             credit=1000,
-            buffer=self.buffer,
-            put=self.put,
-            validation=self.validation,
-            normaliser=self.normaliser,
-            trained=self.trained,
-            validated=self.validated,
             metrics=self.metrics,
-            on_static=self.static,
         )
 
     def put(self, slot: Slot) -> bool:
@@ -276,28 +277,34 @@ class _Nowhere(EventLog):
 
 
 _EVENTS = _Nowhere()
+_STUDY = Study.model_validate(
+    {
+        "study": {"name": "fuzz"},
+        "parameters": {"a": [0.0, 10.0], "b": [0.0, 1.0]},
+        "solver": {"adapter": "heat2d", "simulations": HELD_OUT, "validation_simulations": 1, "retries": 1000},
+        "fields": FIELDS,
+        "server": {"client_timeout": 1e9, "max_message": 2**63},
+    }
+)
 
 
 class CoordinatorRig:
     """A coordinator whose trainer ranks get ready late, and the valid client, which serves simulation FIRST."""
 
+    metrics = Metrics("coordinator", "fuzz")  # shared by all rigs, as ingest's
+
     def __init__(self, *, ready: bool) -> None:
         self.events = _EVENTS
         self.schema: Schema | None = None
-        self.refused = self.asked = 0
+        self.asked = 0
+        self._refused_before = sum(self.metrics.refusals().values())
         self.assigned: dict[bytes, bytes] = {}  # the latest ASSIGN's header of each peer
         self.coordinator = Coordinator(
             [Point((float(i), 0.5), validation=i >= HELD_OUT) for i in range(N_SIMULATIONS)],
             _WELCOME,
-            incarnation=LIFE,
-            fields=FIELDS,
-            samples=SamplesSection(),
-            retries=1000,
-            client_timeout=1e9,
-            wall_time=3600.0,
+            _STUDY,
+            ServerRun(LIFE, self.events, self.metrics),
             on_schema=lambda schema: self.agreed(schema) or ready,
-            on_refused=self.count,
-            events=self.events,
         )
         self.key = b"valid".ljust(16, b".")
         assert self.ask(_control(Kind.HELLO, Hello(self.key, 1, "host").pack())) is Kind.WELCOME
@@ -306,8 +313,10 @@ class CoordinatorRig:
     def agreed(self, schema: Schema) -> None:
         self.schema = schema
 
-    def count(self, _reason: object) -> None:
-        self.refused += 1
+    @property
+    def refused(self) -> int:
+        """Refusals so far."""
+        return sum(self.metrics.refusals().values()) - self._refused_before
 
     def ask(self, frames: Frames) -> Kind | None:
         """What the valid client is answered at once."""

@@ -18,8 +18,8 @@ from penstock_client.reasons import Reason
 from penstock_client.wire import ANY_SIMULATION, Header, Kind, VersionMismatch, unpack
 from penstock_server.coordinator.clients import KnownClient, KnownClients
 from penstock_server.coordinator.simulations import Point, Simulation, SimulationCounts, Simulations
-from penstock_server.study import MAX_STEPS, FieldSection, SamplesSection, Schema, agree
-from penstock_server.telemetry import EventLog
+from penstock_server.study import MAX_STEPS, Schema, Study, agree
+from penstock_server.telemetry import ServerRun
 
 MAX_REFUSAL_EVENTS = 1000  # lines of events.jsonl, which a client that repeats itself must not fill the disk with
 
@@ -49,56 +49,39 @@ class Coordinator:
     """Hands out the plan's simulations and follows them to their end.
 
     Args:
-        plan: the simulations, by id. spares: points that take the place of training simulations which have used up their retries, one
-            after the other, as simulations with new ids.
+        plan: the simulations, by id.
         welcome: what every client is told.
-        fields: the study's [fields].
-        samples: what time steps are made into.
-        retries: further attempts of a simulation that failed.
-        client_timeout: seconds of silence after which a client is given up. wall_time: seconds that one attempt may take.
-        on_schema: called once, when the fields' shapes are known, to make the trainer ranks ready. True: they are. False: it has begun
-            elsewhere, since it may take longer than clients wait for a heartbeat's answer, and `configured` will be called.
-        max_message: bytes that a trainer rank takes in one message.
-        on_refused: called with the reason of every refusal, to count it.
+        study: its [fields], [samples], [solver], [server] and [parameters].
+        run: incarnation, events and metrics of this run of the server.
+        on_schema: called once, when the fields' shapes are known, to make the trainer ranks ready. Returns True when they are; False
+            when that has begun elsewhere, since it may take longer than clients wait for a heartbeat's answer: `configured` follows.
+        schema: what a checkpoint has agreed on; None: to be agreed on with the first client.
+        spares: points that take the place of training simulations which have used up their retries, one after the other, as
+            simulations with new ids.
     """
 
     def __init__(
         self,
         plan: Sequence[Point],
         welcome: Welcome,
+        study: Study,
+        run: ServerRun,
         *,
-        incarnation: int,
-        fields: dict[str, FieldSection],
-        samples: SamplesSection,
-        retries: int,
-        client_timeout: float,
-        wall_time: float,
         on_schema: Callable[[Schema], bool],
-        on_refused: Callable[[Reason], None],
-        events: EventLog,
-        seeds: int = 0,
-        max_message: int = 2**63,
         schema: Schema | None = None,
         spares: Sequence[Point] = (),
     ) -> None:
         self._welcome = welcome
-        self._incarnation = incarnation
-        self._fields = fields
-        self._samples = samples
-        self._seeds = seeds
-        self._max_message = max_message
-        self._retries = retries
-        self._client_timeout = client_timeout
-        self._wall_time = wall_time
+        self._study = study
+        self._incarnation, self._events, self._metrics = run.incarnation, run.events, run.metrics
+        self._client_timeout = study.server.client_timeout
         self._on_schema = on_schema
-        self._on_refused = on_refused
-        self._events = events
         self._schema = schema
         self._configured = schema is not None
         # ANNOUNCEs that wait for the trainer ranks to be ready, by client
         self._announced: dict[bytes, tuple[Header, Accept]] = {}
         self._static_arrived: set[str] = set()
-        self._simulations = Simulations(plan, spares, samples)
+        self._simulations = Simulations(plan, spares, study.samples)
         self._running: dict[int, _Run] = {}
         self._clients = KnownClients()
         self._parked: dict[bytes, Header] = {}  # NEXT without an answer yet, by client, in order
@@ -183,11 +166,11 @@ class Coordinator:
                     f"its heartbeats have named another simulation than it holds ({held}) for {self._client_timeout:.0f} s"
                 )
         out = self._lose(lost, given_up=True)
-        patience = self._wall_time * WALL_TIME_MARGIN + WALL_TIME_MARGIN_SECONDS
+        patience = self._study.solver.wall_time * WALL_TIME_MARGIN + WALL_TIME_MARGIN_SECONDS
         for number in [number for number, run in self._running.items() if now - run.begun > patience]:
             out += self._fail(
                 number,
-                f"it ran longer than wall_time = {self._wall_time:g} s, and nobody had stopped it: raise [solver] wall_time or "
+                f"it ran longer than wall_time = {self._study.solver.wall_time:g} s, and nobody stopped it: raise [solver] wall_time or "
                 "make the simulation cheaper",
             )
         return out
@@ -354,12 +337,12 @@ class Coordinator:
             raise Refused(Reason.STUDY_OVER, "the study is stopping and wants no more data")
         schema = agree(
             announce.fields,
-            self._fields,
+            self._study.fields,
             self._welcome.parameters,
-            self._samples,
+            self._study.samples,
             self._schema,
-            seeds=self._seeds,
-            max_message=self._max_message,
+            seeds=len(self._study.parameters.seeds),
+            max_message=self._study.server.max_message,
         )
         if self._schema is None:
             self._events.write("schema", fields={f.name: [*f.shape, f.components] for f in schema.spec.fields})
@@ -437,7 +420,7 @@ class Coordinator:
         return self._serve_parked()
 
     def _fail(self, number: int, message: str) -> list[Message]:
-        again = self._simulations.fail(number, message, retries=self._retries, stopping=self._stopping)
+        again = self._simulations.fail(number, message, retries=self._study.solver.retries, stopping=self._stopping)
         self._release(number)
         attempt = self._simulations[number].attempt
         self._events.write("failed", simulation=number, attempt=attempt, again=again, message=message)
@@ -475,7 +458,7 @@ class Coordinator:
 
     def _refusal(self, header: Header, reason: Reason, text: str) -> list[bytes]:
         text = text[:MAX_TEXT]
-        self._on_refused(reason)
+        self._metrics.refused(reason)
         self._refusals += 1
         if self._refusals <= MAX_REFUSAL_EVENTS:  # the metric counts on
             self._events.write("refused", reason=reason.name.lower(), kind=header.kind.name, text=text)

@@ -29,7 +29,7 @@ from penstock_server.engines.report import build_report, study_outcome, study_st
 from penstock_server.engines.sockets import StudySockets
 from penstock_server.network import next_incarnation, open_keys, own_address, write_connect_file
 from penstock_server.study import Schema, Study
-from penstock_server.telemetry import EventLog, Metrics, write_targets
+from penstock_server.telemetry import EventLog, Metrics, ServerRun, write_targets
 from penstock_server.trainer_rank import TrainerRank
 
 CONTROL, DATA = "control", "data"
@@ -104,17 +104,9 @@ class InlineEngine:
         self._coordinator = Coordinator(
             plan,
             make_welcome(study, (endpoint,), in_process=solver is not None),
-            incarnation=self._incarnation,
-            fields=study.fields,
-            samples=study.samples,
-            seeds=len(study.parameters.seeds),
-            retries=study.solver.retries,
-            client_timeout=study.server.client_timeout,
-            wall_time=study.solver.wall_time,
-            max_message=study.server.max_message,
+            study,
+            ServerRun(self._incarnation, self._events, self._metrics),
             on_schema=self._configure,
-            on_refused=self._metrics.refused,
-            events=self._events,
             schema=schema,
             spares=make_spares(study),
         )

@@ -17,11 +17,11 @@ from penstock_client.wire import Header, Kind
 from penstock_server.coordinator import Coordinator, Point, make_plan, make_welcome
 from penstock_server.engines.engine import StudyStatus
 from penstock_server.engines.sockets import StudySockets
-from penstock_server.ingest import Ingest, Ledger, Message
+from penstock_server.ingest import Ingest, Ledger, Message, SampleSinks, SimulationIds
 from penstock_server.network import next_incarnation, open_keys, own_address, write_connect_file
 from penstock_server.recording import RecordingWriter
 from penstock_server.study import Schema, Study
-from penstock_server.telemetry import EventLog, Metrics
+from penstock_server.telemetry import EventLog, Metrics, ServerRun
 from penstock_server.training import Normaliser
 
 
@@ -57,18 +57,19 @@ class Recorder:
         self._ingest = Ingest(
             schema,
             study.samples,
+            SimulationIds(training=0, held_out=len(self._plan)),
+            SampleSinks(
+                buffer=None,
+                put=lambda _slot: False,
+                validation=self.writer,
+                normaliser=Normaliser(spec),
+                trained=Ledger(),
+                validated=self.arrived,
+                on_static=self._take_static,
+            ),
             incarnation=self._incarnation,
-            simulations=len(self._plan),
-            held_out=0,
             credit=study.buffer.credit,
-            buffer=None,
-            put=lambda _slot: False,
-            validation=self.writer,
-            normaliser=Normaliser(spec),
-            trained=Ledger(),
-            validated=self.arrived,
             metrics=self.metrics,
-            on_static=self._take_static,
         )
 
     def handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
@@ -116,17 +117,9 @@ class RecordEngine:
         self._coordinator = Coordinator(
             plan,
             make_welcome(study, (self._sockets.data_endpoint,)),
-            incarnation=self._incarnation,
-            fields=study.fields,
-            samples=study.samples,
-            seeds=len(study.parameters.seeds),
-            retries=study.solver.retries,
-            client_timeout=study.server.client_timeout,
-            wall_time=study.solver.wall_time,
-            max_message=study.server.max_message,
+            study,
+            ServerRun(self._incarnation, self._events, self._recorder.metrics),
             on_schema=self._sockets.configure,
-            on_refused=self._recorder.metrics.refused,
-            events=self._events,
         )
         self._begun = time.monotonic()
         self._ended = threading.Event()

@@ -2,5 +2,6 @@
 
 from penstock_server.ingest.ingest import Ingest, Message
 from penstock_server.ingest.ledger import Ledger
+from penstock_server.ingest.sinks import SampleSinks, SimulationIds
 
-__all__ = ["Ingest", "Ledger", "Message"]
+__all__ = ["Ingest", "Ledger", "Message", "SampleSinks", "SimulationIds"]

@@ -7,26 +7,22 @@ that message, which is refused and counted.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from penstock_client.errors import Refused, WireError
 from penstock_client.payloads import Begin, Refuse, Streamed
 from penstock_client.reasons import Reason
 from penstock_client.wire import Header, Kind, VersionMismatch, unpack
-from penstock_server.buffer import Buffer, Slot
+from penstock_server.buffer import Slot
 from penstock_server.ingest.assembly import PartialStep, WindowBuilder
-from penstock_server.ingest.ledger import Ledger
 from penstock_server.ingest.partition import Partition
 from penstock_server.ingest.pieces import LARGEST, Pieces, finite
+from penstock_server.ingest.sinks import SampleSinks, SimulationIds
 from penstock_server.ingest.static_fields import StaticFields
 from penstock_server.study import SamplesSection, Schema
 from penstock_server.telemetry import Metrics
-from penstock_server.training import Normaliser
 
 Message = tuple[bytes, list[bytes]]
 NOTHING_STREAMED = Streamed(0, 0, 0)
@@ -35,13 +31,6 @@ MAX_RANKS = 2**16  # solver ranks of one simulation
 UNFINISHED = 16  # time steps that a simulation may always have unfinished; more while their bytes are few
 MAX_REFUSALS = 100  # answered one by one in a stream; STREAMED counts all
 MAX_REFUSAL = 1000  # characters of a refusal's text, which may quote what was sent
-
-
-class TimeSteps(Protocol):
-    """Where held-out time steps go."""
-
-    def add(self, simulation: int, step: int, inputs: NDArray[np.float32], targets: NDArray[np.float32]) -> bool:
-        """Take one time step, inputs (n_inputs,) and targets (width,); False when it is there already."""
 
 
 @dataclass
@@ -79,51 +68,38 @@ class Ingest:
     """Where this rank's share of the stream ends up.
 
     Args:
-        schema: what clients send. samples: what they are made into. simulations: ids run from 0 to this; held_out: those from here
-            on are validation simulations; redraws: so many ids more may come after them, of training simulations.
-        buffer: for training samples (None where all simulations are held out); put: commits a filled slot, however long that takes,
-            False when the study is over.
-        trained, validated: the ledgers of training samples and of held-out time steps.
-        on_static: called with the name and values (points, components) of a whole static field.
+        schema: the fields that clients send.
+        samples: the study's [samples]: what time steps are made into.
+        ids: which simulations there are, and which of them are held out.
+        sinks: where samples, held-out time steps and static fields go.
+        incarnation: of this run of the server; messages of another one are refused.
+        credit: bytes that a client may have under way.
+        metrics: of this process.
     """
 
     def __init__(
         self,
         schema: Schema,
         samples: SamplesSection,
+        ids: SimulationIds,
+        sinks: SampleSinks,
         *,
         incarnation: int,
-        simulations: int,
-        held_out: int,
         credit: int,
-        buffer: Buffer | None,
-        put: Callable[[Slot], bool],
-        validation: TimeSteps,
-        normaliser: Normaliser,
-        trained: Ledger,
-        validated: Ledger,
         metrics: Metrics,
-        on_static: Callable[[str, NDArray[np.float64]], None],
-        redraws: int = 0,
     ) -> None:
         self._schema = schema
         self._samples = samples
+        self._total, self._held_out = ids.total, ids.held_out_ids
+        self._sinks = sinks
         self._incarnation = incarnation
-        self._total = simulations + redraws
-        self._held_out = range(held_out, simulations)
         self._credit = credit
-        self._buffer = buffer
-        self._put = put
-        self._validation = validation
-        self._normaliser = normaliser
-        self._trained = trained
-        self._validated = validated
         self._metrics = metrics
         self._pieces = Pieces(schema)
         self._peers: OrderedDict[bytes, _Peer] = OrderedDict()  # the one that has been silent longest comes first
         self._simulations: dict[int, _Simulation] = {}
         self._ended: dict[int, tuple[int, int]] = {}  # attempt and solver ranks of each simulation that has ended
-        self._static = StaticFields(on_static)
+        self._static = StaticFields(sinks.on_static)
 
     def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0) -> list[Message]:  # noqa: ARG002 - a Handler
         """Deal with one message. Blocks while the buffer has no room."""
@@ -289,7 +265,7 @@ class Ingest:
         if self._samples.window == 1 or held_out:
             if header.step < simulation.again:
                 return True
-            ledger = self._validated if held_out else self._trained
+            ledger = self._sinks.validated if held_out else self._sinks.trained
             if ledger.has(header.simulation, header.step):
                 # The piece with the very first element counts for the time step.
                 first = where.start if isinstance(where, slice) else where.min()
@@ -341,15 +317,15 @@ class Ingest:
     ) -> None:
         """A time step is whole: hand it on as a sample, or as part of one."""
         if held_out:
-            self._validated.mark(header.simulation, header.step)
-            self._validation.add(header.simulation, header.step, partial.inputs, partial.targets)
+            self._sinks.validated.mark(header.simulation, header.step)
+            self._sinks.validation.add(header.simulation, header.step, partial.inputs, partial.targets)
         elif slot is not None:
             self._commit(slot, header, header.step)
         elif simulation.windows is not None:
             for window in simulation.windows.add(header.step, partial.inputs, partial.targets):
                 if header.step < simulation.again:
                     continue
-                if self._trained.has(header.simulation, window.index):
+                if self._sinks.trained.has(header.simulation, window.index):
                     self._count_duplicate()
                     continue
                 slot = self._reserve()
@@ -357,8 +333,8 @@ class Ingest:
                 self._commit(slot, header, window.index)
 
     def _reserve(self) -> Slot:
-        assert self._buffer is not None  # there are training simulations
-        return self._buffer.reserve()
+        assert self._sinks.buffer is not None  # there are training simulations
+        return self._sinks.buffer.reserve()
 
     def _counted(self, header: Header) -> bool:
         """Whether a checkpoint has counted this time step already, though it comes again."""
@@ -368,11 +344,11 @@ class Ingest:
     def _commit(self, slot: Slot, header: Header, sample: int) -> None:
         slot.simulation, slot.sample = header.simulation, sample
         if not self._counted(header):
-            self._normaliser.update(slot.inputs[None], slot.targets[None])
-        if not self._put(slot):
+            self._sinks.normaliser.update(slot.inputs[None], slot.targets[None])
+        if not self._sinks.put(slot):
             raise Refused(Reason.STUDY_OVER, "the study is stopping and wants no more data")
         # Marked only now: what is in the ledger is in the buffer, or has been.
-        self._trained.mark(header.simulation, sample)
+        self._sinks.trained.mark(header.simulation, sample)
         self._metrics.samples_received.inc()
 
     def _count_duplicate(self) -> None:
@@ -386,8 +362,8 @@ class Ingest:
             return
         for _, slot in state.partial.values():
             self._metrics.incomplete_dropped.inc()
-            if slot is not None and self._buffer is not None:
-                self._buffer.discard(slot)
+            if slot is not None and self._sinks.buffer is not None:
+                self._sinks.buffer.discard(slot)
         state.partial.clear()
         state.senders.clear()
 

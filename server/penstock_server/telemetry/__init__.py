@@ -3,5 +3,6 @@
 from penstock_server.telemetry.events import EventLog
 from penstock_server.telemetry.jsonl import LineFile, read_lines
 from penstock_server.telemetry.metrics import Metrics, write_targets
+from penstock_server.telemetry.run import ServerRun
 
-__all__ = ["EventLog", "LineFile", "Metrics", "read_lines", "write_targets"]
+__all__ = ["EventLog", "LineFile", "Metrics", "ServerRun", "read_lines", "write_targets"]

@@ -19,7 +19,7 @@ from penstock_client.reasons import Reason
 from penstock_client.wire import Header, Kind
 from penstock_server.buffer import Buffer, Slot
 from penstock_server.checkpoint import Checkpoint
-from penstock_server.ingest import Ingest, Ledger, Message
+from penstock_server.ingest import Ingest, Ledger, Message, SampleSinks, SimulationIds
 from penstock_server.study import Batch, Schema, Study
 from penstock_server.trainer_rank.loop import TrainingLoop
 from penstock_server.trainer_rank.redistribution import Part
@@ -82,19 +82,19 @@ class TrainerRank(TrainingLoop):
         self.ingest = Ingest(
             schema,
             study.samples,
+            SimulationIds(self._held_out.start, len(self._held_out), study.solver.redraws),
+            SampleSinks(
+                buffer=buffer,
+                put=self._put or buffer.commit,
+                validation=self.validation,
+                normaliser=self.normaliser,
+                trained=self.trained,
+                validated=self.validated,
+                on_static=self._save_static,
+            ),
             incarnation=self._incarnation,
-            simulations=self._held_out.stop,
-            held_out=self._held_out.start,
-            redraws=study.solver.redraws,
             credit=study.buffer.credit,
-            buffer=buffer,
-            put=self._put or buffer.commit,
-            validation=self.validation,
-            normaliser=self.normaliser,
-            trained=self.trained,
-            validated=self.validated,
             metrics=self.metrics,
-            on_static=self._save_static,
         )
         self.buffer = buffer
         if self._production_ended:

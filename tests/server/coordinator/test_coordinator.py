@@ -13,8 +13,8 @@ from penstock_client.payloads import Accept, Alive, Announce, Assign, FieldAnnou
 from penstock_client.reasons import Reason
 from penstock_client.wire import ANY_SIMULATION, Dtype, Header, Kind, unpack
 from penstock_server.coordinator import Coordinator, Point, make_welcome
-from penstock_server.study import FieldSection, SamplesSection, Schema
-from penstock_server.telemetry import EventLog
+from penstock_server.study import Schema
+from penstock_server.telemetry import EventLog, Metrics, ServerRun
 
 T_FIELD = FieldAnnouncement("T", Dtype.FLOAT32, 1, (4, 4))
 
@@ -24,30 +24,33 @@ def events(tmp_path: Path) -> EventLog:
     return EventLog(tmp_path / "events.jsonl")
 
 
+@pytest.fixture
+def make_study(heat_study):
+    """A study of few retries and short time-outs; keyword arguments are tables laid over it."""
+
+    def make(**changes):
+        base = {"solver": {"retries": 1, "wall_time": 100.0}, "server": {"client_timeout": 10.0}}
+        return heat_study(**{name: {**base.get(name, {}), **changes.get(name, {})} for name in base | changes})
+
+    return make
+
+
 class Talk:
     """A coordinator and the peers that speak to it."""
 
-    def __init__(self, events: EventLog, study, **changes) -> None:
+    def __init__(self, events: EventLog, study, spares=()) -> None:
         self.schemas: list[Schema] = []
         self.ready = True
-        self.refused: list[Reason] = []
+        self.metrics = Metrics("coordinator", "test")
         self.numbers: dict[bytes, int] = {}
         self.now = 0.0
         self.coordinator = Coordinator(
             [Point((float(i),) * 5, validation=i >= 3) for i in range(4)],
             make_welcome(study, ("data",)),
-            **{
-                "incarnation": 7,
-                "fields": {"T": FieldSection()},
-                "samples": SamplesSection(),
-                "retries": 1,
-                "client_timeout": 10.0,
-                "wall_time": 100.0,
-                "on_schema": lambda schema: self.schemas.append(schema) or self.ready,
-                "on_refused": self.refused.append,
-                "events": events,
-                **changes,
-            },
+            study,
+            ServerRun(7, events, self.metrics),
+            on_schema=lambda schema: self.schemas.append(schema) or self.ready,
+            spares=spares,
         )
 
     def say(self, peer: bytes, kind: Kind, payload: bytes = b"", simulation: int = 0, attempt: int = 0, **header):
@@ -99,8 +102,8 @@ class Talk:
 
 
 @pytest.fixture
-def talk(events: EventLog, heat_study) -> Talk:
-    return Talk(events, heat_study())
+def talk(events: EventLog, make_study) -> Talk:
+    return Talk(events, make_study())
 
 
 def test_held_out_simulations_come_first_then_the_rest_in_order(talk: Talk) -> None:
@@ -157,8 +160,8 @@ def fail_all(talk: Talk, bad: set[int]) -> list[int]:
     return out
 
 
-def test_a_failed_simulation_is_replaced_by_another_point_under_a_new_id(events, heat_study) -> None:
-    talk = Talk(events, heat_study(), spares=SPARES)
+def test_a_failed_simulation_is_replaced_by_another_point_under_a_new_id(events, make_study) -> None:
+    talk = Talk(events, make_study(), spares=SPARES)
     talk.hello(b"a")
     assert fail_all(talk, {1, 3}) == [3, 0, 1, 2, 3, 1, 4]  # the held-out 3 is not replaced, 1 is
     counts = talk.coordinator.counts()
@@ -169,8 +172,8 @@ def test_a_failed_simulation_is_replaced_by_another_point_under_a_new_id(events,
     assert talk.coordinator.expected({1: 3, 3: 2}.__getitem__) == 5 + 5 + 5 + 3
 
 
-def test_the_replacement_is_at_the_next_spare_point_and_as_many_are_replaced_as_there_are(events, heat_study) -> None:
-    talk = Talk(events, heat_study(), spares=SPARES, retries=0)
+def test_the_replacement_is_at_the_next_spare_point_and_as_many_are_replaced_as_there_are(events, make_study) -> None:
+    talk = Talk(events, make_study(solver={"retries": 0}), spares=SPARES)
     talk.hello(b"a")
     for expected in (3, 0, 1, 2):
         simulation, attempt = talk.assigned(b"a")
@@ -186,8 +189,8 @@ def test_the_replacement_is_at_the_next_spare_point_and_as_many_are_replaced_as_
     assert talk.coordinator.production_over
 
 
-def test_a_later_incarnation_takes_up_failures_replacements_and_the_order_of_the_rest(events, heat_study) -> None:
-    talk = Talk(events, heat_study(), spares=SPARES, retries=0)
+def test_a_later_incarnation_takes_up_failures_replacements_and_the_order_of_the_rest(events, make_study) -> None:
+    talk = Talk(events, make_study(solver={"retries": 0}), spares=SPARES)
     talk.hello(b"a")
     for outcome in (Outcome.FINISHED, Outcome.FAILED):  # the held-out 3, then 0, which 4 replaces
         talk.finish(b"a", *talk.assigned(b"a"), outcome, "boom")
@@ -195,7 +198,7 @@ def test_a_later_incarnation_takes_up_failures_replacements_and_the_order_of_the
     state = talk.coordinator.state_dict()
     arrived = {0: 2, 1: 1, 2: 0, 3: 5, 4: 0}.__getitem__
     for again, attempt, restarted in (((), 2, 1), ((1,), 1, 0)):
-        later = Talk(events, heat_study(), spares=SPARES, retries=0)
+        later = Talk(events, make_study(solver={"retries": 0}), spares=SPARES)
         later.coordinator.load_state_dict(state, arrived, again=again)
         later.hello(b"a")
         for expected in ((1, attempt), (2, 1), (4, 1)):
@@ -294,7 +297,7 @@ def test_another_incarnation_is_refused_and_counted(talk: Talk) -> None:
     refuse = Refuse.unpack(payload)
     assert refuse.reason is Reason.INCARNATION
     assert "incarnation 7" in refuse.text
-    assert talk.refused == [Reason.INCARNATION]
+    assert talk.metrics.refusals() == {"incarnation": 1}
 
 
 def test_late_words_of_an_older_attempt_are_refused_counted_and_change_nothing(talk: Talk) -> None:
@@ -309,7 +312,7 @@ def test_late_words_of_an_older_attempt_are_refused_counted_and_change_nothing(t
         assert Refuse.unpack(payload).reason is Reason.STALE_ATTEMPT
     ((_, header, payload),) = talk.say(b"a", Kind.ANNOUNCE, Announce((T_FIELD,)).pack(), simulation, attempt)
     assert Refuse.unpack(payload).reason is Reason.STALE_ATTEMPT
-    assert talk.refused == [Reason.STALE_ATTEMPT] * 4
+    assert talk.metrics.refusals() == {"stale_attempt": 4}
     counts = talk.coordinator.counts()
     assert (counts.running, counts.finished, counts.failed) == (1, 0, 0)
 
@@ -374,8 +377,8 @@ def test_an_announcement_is_answered_when_the_trainer_ranks_are_ready_and_heartb
     assert (peer, unpack(frame).kind) == (b"a", Kind.ACCEPT)
 
 
-def test_components_come_from_the_study_file_where_a_client_sends_plain_arrays(events: EventLog, heat_study) -> None:
-    talk = Talk(events, heat_study(), fields={"U": FieldSection(components=3)})
+def test_components_come_from_the_study_file_where_a_client_sends_plain_arrays(events: EventLog, make_study) -> None:
+    talk = Talk(events, make_study(fields={"T": None, "U": {"components": 3}}))
     talk.hello(b"a")
     simulation, attempt = talk.assigned(b"a")
     plain = FieldAnnouncement("U", Dtype.FLOAT64, 1, (9, 3))
@@ -395,13 +398,13 @@ def test_a_solver_that_ends_without_streaming_has_failed(talk: Talk) -> None:
 
 
 def test_what_had_finished_is_taken_up_by_a_later_incarnation_only_with_all_its_samples(
-    events: EventLog, heat_study, talk
+    events: EventLog, make_study, talk
 ) -> None:
     talk.hello(b"a")
     for _ in range(3):
         talk.finish(b"a", *talk.assigned(b"a"))
     state = talk.coordinator.state_dict()
-    later = Talk(events, heat_study())
+    later = Talk(events, make_study())
     later.coordinator.load_state_dict(state, {3: 5, 0: 5, 1: 4}.__getitem__)
     later.hello(b"a")
     later.hello(b"b")
@@ -429,7 +432,7 @@ def test_a_repeated_request_is_answered_as_before_and_does_nothing_else(talk: Ta
     assert talk.coordinator.counts().failed == 0  # one of two attempts
     refused = talk.say(b"a", Kind.FINISH, finish, 99, 1)
     assert repeated(talk, b"a", Kind.FINISH, finish, 99, 1) == refused
-    assert len(talk.refused) == 1
+    assert sum(talk.metrics.refusals().values()) == 1
     reason, text = talk.refusal(talk.say(b"a", Kind.NEXT, offset=1))
     assert (reason, "request number 1 after 5" in text) == (Reason.MALFORMED, True)
 
@@ -601,11 +604,11 @@ def test_what_an_attempt_says_that_has_been_given_up_is_refused_and_counted(talk
     assert talk.assigned(b"other", now=11.0) == (simulation, attempt + 1)
     for outcome in (Outcome.FINISHED, Outcome.FAILED, Outcome.RETURNED):
         assert talk.refusal(talk.finish(b"w", simulation, attempt, outcome))[0] is Reason.STALE_ATTEMPT
-    assert talk.refused == [Reason.STALE_ATTEMPT] * 3
+    assert talk.metrics.refusals() == {"stale_attempt": 3}
     assert talk.coordinator.counts().running == 1
 
 
-def test_what_a_message_costs_does_not_grow_with_the_number_of_simulations(events: EventLog, heat_study) -> None:
+def test_what_a_message_costs_does_not_grow_with_the_number_of_simulations(events: EventLog, make_study) -> None:
     class Counting(list):
         """A plan that counts how often anything in it is looked at."""
 
@@ -621,19 +624,13 @@ def test_what_a_message_costs_does_not_grow_with_the_number_of_simulations(event
 
     medians, looks = [], []
     for number in (1_000, 100_000):
-        talk = Talk(events, heat_study())
+        talk = Talk(events, make_study())
         talk.coordinator = Coordinator(
             [Point((0.0,) * 5, validation=False)] * number,
-            make_welcome(heat_study(), ("data",)),
-            incarnation=7,
-            fields={"T": FieldSection()},
-            samples=SamplesSection(),
-            retries=1,
-            client_timeout=10.0,
-            wall_time=100.0,
+            make_welcome(make_study(), ("data",)),
+            make_study(),
+            ServerRun(7, events, talk.metrics),
             on_schema=lambda _: True,
-            on_refused=talk.refused.append,
-            events=events,
         )
         table = talk.coordinator._simulations
         table._all = simulations = Counting(table._all)
@@ -699,7 +696,7 @@ def test_what_repeats_itself_does_not_fill_the_disk(talk: Talk, tmp_path: Path) 
     talk.hello(b"a")
     simulation, attempt = talk.assigned(b"a")
     talk.finish(b"a", simulation, attempt, Outcome.FAILED, "x" * 2**20)
-    assert len(talk.refused) == 3000
+    assert sum(talk.metrics.refusals().values()) == 3000
     assert (tmp_path / "events.jsonl").stat().st_size < 400_000
 
 

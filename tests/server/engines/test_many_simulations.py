@@ -16,9 +16,9 @@ from penstock_client import Client
 from penstock_client.memory_transport import MemoryTransport
 from penstock_server.buffer import Buffer, Slot
 from penstock_server.coordinator import Coordinator, Point, make_plan, make_welcome
-from penstock_server.ingest import Ingest, Ledger
+from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds
 from penstock_server.study import Schema, Study
-from penstock_server.telemetry import EventLog, Metrics
+from penstock_server.telemetry import EventLog, Metrics, ServerRun
 from penstock_server.training import Normaliser
 from penstock_server.validation import ValidationStore
 
@@ -37,15 +37,9 @@ class Server:
         self.coordinator = Coordinator(
             plan,
             make_welcome(study, ("data",), in_process=True),
-            incarnation=1,
-            fields=study.fields,
-            samples=study.samples,
-            retries=0,
-            client_timeout=60.0,
-            wall_time=60.0,
+            study,
+            ServerRun(1, events, self.metrics),
             on_schema=self._configure,
-            on_refused=self.metrics.refused,
-            events=events,
         )
         handlers = {"control": self.coordinator.handle, "data": lambda *message: self.ingest.handle(*message)}
         self.client = Client(transport=MemoryTransport({name: _direct(h) for name, h in handlers.items()}))
@@ -64,18 +58,19 @@ class Server:
         self.ingest = Ingest(
             schema,
             self._study.samples,
+            SimulationIds(training=self._number, held_out=0),
+            SampleSinks(
+                buffer=self._buffer,
+                put=self._put,
+                validation=ValidationStore(schema.spec),
+                normaliser=Normaliser(schema.spec),
+                trained=self.trained,
+                validated=Ledger(),
+                on_static=lambda _name, _values: None,
+            ),
             incarnation=1,
-            simulations=self._number,
-            held_out=self._number,
             credit=self._study.buffer.credit,
-            buffer=self._buffer,
-            put=self._put,
-            validation=ValidationStore(schema.spec),
-            normaliser=Normaliser(schema.spec),
-            trained=self.trained,
-            validated=Ledger(),
             metrics=self.metrics,
-            on_static=lambda _name, _values: None,
         )
         return True
 

@@ -14,7 +14,7 @@ from penstock_client.payloads import Begin, FieldAnnouncement, Refuse, Streamed
 from penstock_client.reasons import Reason
 from penstock_client.wire import STATIC_STEP, Dtype, Header, Kind, unpack
 from penstock_server.buffer import Buffer
-from penstock_server.ingest import Ingest, Ledger
+from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds
 from penstock_server.ingest.assembly import PartialStep
 from penstock_server.ingest.ingest import MAX_REFUSALS, UNFINISHED
 from penstock_server.study import FieldSection, SamplesSection, agree
@@ -52,19 +52,19 @@ class Rig:
         self.ingest = Ingest(
             self.schema,
             SamplesSection(window=window, stride=stride, time=time),
+            SimulationIds(training=3, held_out=1, replacements=redraws),
+            SampleSinks(
+                buffer=self.buffer,
+                put=self.buffer.try_commit,
+                validation=self.validation,
+                normaliser=self.normaliser,
+                trained=self.trained,
+                validated=self.validated,
+                on_static=self.static.__setitem__,
+            ),
             incarnation=7,
-            simulations=4,
-            held_out=3,
             credit=credit,
-            buffer=self.buffer,
-            put=self.buffer.try_commit,
-            validation=self.validation,
-            normaliser=self.normaliser,
-            trained=self.trained,
-            validated=self.validated,
             metrics=self.metrics,
-            on_static=self.static.__setitem__,
-            redraws=redraws,
         )
 
     def say(self, *frames: bytes, peer: bytes = PEER):

@@ -16,7 +16,7 @@ from penstock_server.checkpoint import load_latest_if_any
 from penstock_server.coordinator import Coordinator, SimulationCounts, make_plan, make_spares, make_welcome
 from penstock_server.network import Message, RouterLoop, StudyKeys, own_address, write_connect_file
 from penstock_server.study import Schema, Study
-from penstock_server.telemetry import EventLog, Metrics, write_targets
+from penstock_server.telemetry import EventLog, Metrics, ServerRun, write_targets
 from penstock_server.trainer_rank import CHECKPOINTS, RankStatus, TrainerRank
 from penstock_server.training import MeetingPoint, PeersLost
 
@@ -62,17 +62,9 @@ class CoordinatorActor:
         self._coordinator = Coordinator(
             make_plan(study),
             make_welcome(study, tuple(endpoints)),
-            incarnation=self._incarnation,
-            fields=study.fields,
-            samples=study.samples,
-            seeds=len(study.parameters.seeds),
-            retries=study.solver.retries,
-            client_timeout=study.server.client_timeout,
-            wall_time=study.solver.wall_time,
-            max_message=study.server.max_message,
+            study,
+            ServerRun(self._incarnation, self._events, self._metrics),
             on_schema=self._configure,
-            on_refused=self._metrics.refused,
-            events=self._events,
             schema=None if restored is None else restored["schema"],
             spares=make_spares(study),
         )

@@ -1,0 +1,79 @@
+"""Which simulations ingest takes, and where it puts what it makes of their pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_server.buffer import Buffer, Slot
+from penstock_server.ingest.ledger import Ledger
+from penstock_server.training import Normaliser
+
+
+class TimeSteps(Protocol):
+    """A store of held-out time steps."""
+
+    def add(self, simulation: int, step: int, inputs: NDArray[np.float32], targets: NDArray[np.float32]) -> bool:
+        """Take one time step.
+
+        Args:
+            simulation: its simulation's id.
+            step: index of the time step.
+            inputs: shape (n_inputs,).
+            targets: shape (width,).
+
+        Returns:
+            False when the time step is already there.
+        """
+
+
+@dataclass(frozen=True)
+class SimulationIds:
+    """The ids of a study's simulations: those to train on first, then the held-out ones, then replacements.
+
+    Attributes:
+        training: number of simulations to train on.
+        held_out: number of validation simulations.
+        replacements: number of ids kept for training simulations that replace failed ones.
+    """
+
+    training: int
+    held_out: int
+    replacements: int = 0
+
+    @property
+    def total(self) -> int:
+        """Number of ids; they run from 0 to total - 1."""
+        return self.training + self.held_out + self.replacements
+
+    @property
+    def held_out_ids(self) -> range:
+        """Ids of the held-out simulations."""
+        return range(self.training, self.training + self.held_out)
+
+
+@dataclass(frozen=True)
+class SampleSinks:
+    """Where ingest puts samples, held-out time steps and static fields.
+
+    Attributes:
+        buffer: takes training samples; None where all simulations are held out.
+        put: commits a filled slot, however long that takes; returns False when the study is over.
+        validation: takes held-out time steps.
+        normaliser: takes the statistics of training samples.
+        trained: ledger of training samples.
+        validated: ledger of held-out time steps.
+        on_static: called with the name and the values, shape (points, components), of each complete static field.
+    """
+
+    buffer: Buffer | None
+    put: Callable[[Slot], bool]
+    validation: TimeSteps
+    normaliser: Normaliser
+    trained: Ledger
+    validated: Ledger
+    on_static: Callable[[str, NDArray[np.float64]], None]
