@@ -10,7 +10,7 @@ DEBIAN_PACKAGES := openfoam openfoam-examples openmpi-bin libopenmpi-dev libzmq3
 PROCESSES ?= $(shell expr 2 \* $$(nproc))
 SIDE_BY_SIDE := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: env demo test quick coverage lint bench results chaos fuzz system clean
+.PHONY: env demo test quick coverage lint docs bench results chaos fuzz system clean
 
 env: $(VENV)/.installed  ## create .venv with everything pinned
 
@@ -48,6 +48,9 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: env  ## the documentation as a site in build/site, built without a network; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: env  ## figures that the documentation quotes
 	$(BIN)/python benchmarks/buffer.py
