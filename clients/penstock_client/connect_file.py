@@ -8,8 +8,8 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from penstock_client.atomic_file import write_private
 from penstock_client.errors import ConnectError
-from penstock_client.private_file import write_private
 
 ENVIRONMENT_VARIABLE = "PENSTOCK_CONNECT"
 MAX_BYTES = 65536

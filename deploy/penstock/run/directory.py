@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from penstock.study import STUDY, StudyError, load_study, resolved, write_resolved
+from penstock_client.atomic_file import replacing
 from penstock_server.study import Study
 
 REPORT, LOGS, LOCK = "report.json", "logs", ".lock"
@@ -91,9 +92,8 @@ def expect_changeable(overrides: Sequence[str]) -> None:
 def renew(study: Study, directory: Path) -> None:
     """Let study.toml say what the study goes on with."""
     if resolved(load_study(directory / STUDY)) != resolved(study):
-        temporary = directory / f".{STUDY}.new"
-        write_resolved(study, temporary)
-        temporary.replace(directory / STUDY)
+        with replacing(directory / STUDY) as temporary:
+            write_resolved(study, temporary)
 
 
 def open_run(directory: Path) -> Study:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from penstock_client.atomic_file import write_atomic
 from penstock_client.errors import PenstockError
 from penstock_server.coordinator import SimulationCounts
 from penstock_server.engines.engine import StudyStatus
@@ -154,10 +155,8 @@ def build_report(
 def write_report(directory: Path, report: dict[str, Any]) -> Path:
     """Write report.json atomically; returns its path. Raises ReportError where the disk does not take it."""
     path = directory / "report.json"
-    temporary = directory / ".report.json.new"
     try:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
-        temporary.replace(path)
+        write_atomic(path, json.dumps(report, indent=2) + "\n")
     except OSError as error:
         outcome = f"{report['status']} ({report['message']})"
         raise ReportError(

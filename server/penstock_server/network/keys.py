@@ -19,8 +19,8 @@ from typing import Any
 
 import zmq
 
+from penstock_client.atomic_file import write_private
 from penstock_client.errors import PenstockError
-from penstock_client.private_file import write_private
 
 KEYS_FILE = "keys.json"
 DEFAULT = "default"  # the name of the pair in connect.json

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from penstock_client.atomic_file import replacing, write_atomic
 from penstock_client.errors import PenstockError
 from penstock_server.study import SampleSpec
 from penstock_server.surrogate.predict import CARD, FORMAT, PROGRAM
@@ -87,11 +88,10 @@ def export_model(directory: Path, trainer: Trainer, spec: SampleSpec, card: Mode
             "keep its control flow free of tensor values and of the batch size"
         ) from error
     directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / f"writing.{PROGRAM}"
-    torch.export.save(program, temporary)
-    text = json.dumps(_card(trainer, spec, card), indent=2)
-    temporary.replace(directory / PROGRAM)
-    (directory / CARD).write_text(text + "\n")
+    text = json.dumps(_card(trainer, spec, card), indent=2) + "\n"
+    with replacing(directory / PROGRAM) as temporary:
+        torch.export.save(program, temporary)
+    write_atomic(directory / CARD, text)
     return directory
 
 

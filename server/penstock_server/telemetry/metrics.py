@@ -10,6 +10,7 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
+from penstock_client.atomic_file import write_atomic
 from penstock_client.reasons import Reason
 
 
@@ -133,8 +134,5 @@ def _shut_down(server: WSGIServer) -> None:
 
 def write_targets(path: Path, study: str, endpoints: Sequence[str]) -> None:
     """Write targets.json, which Prometheus reads by file discovery (`file_sd_configs`)."""
-    temporary = path.with_suffix(".new")
-    temporary.write_text(
-        json.dumps([{"targets": list(endpoints), "labels": {"job": "penstock", "study": study}}], indent=1)
-    )
-    temporary.replace(path)
+    groups = [{"targets": list(endpoints), "labels": {"job": "penstock", "study": study}}]
+    write_atomic(path, json.dumps(groups, indent=1))

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_client.atomic_file import replacing
 from penstock_client.payloads import Refuse
 from penstock_client.reasons import Reason
 from penstock_client.wire import Header, Kind
@@ -171,12 +172,10 @@ class TrainerRank(TrainingLoop):
         """Add a static field to mesh.h5, which is replaced as a whole: whoever dies meanwhile leaves the file before."""
         self._static[name] = values
         path = self.directory / "mesh.h5"
-        temporary = path.with_name(".mesh.h5.new")
         try:
-            with h5py.File(temporary, "w") as file:
+            with replacing(path) as temporary, h5py.File(temporary, "w") as file:
                 for field, content in (_read_static(path) | self._static).items():
                     file[field] = content
-            temporary.replace(path)
         except OSError as error:  # pictures will lack it; the study needs it for nothing else
             self.events.write("mesh_lost", field=name, message=str(error))
             self._warnings.append(f"mesh.h5: {name} could not be written ({error})")

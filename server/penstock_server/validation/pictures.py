@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_client.atomic_file import replacing
 from penstock_server.training import Trainer
 from penstock_server.validation.store import ValidationStore
 
@@ -75,8 +76,7 @@ def take_snapshots(
 
 def write_snapshots(path: Path, snapshots: Snapshots) -> None:
     """Write to `path`, replacing what is there in one move."""
-    temporary = path.with_suffix(".writing")
-    with h5py.File(temporary, "w") as file:
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update({"format": 1, "batches": snapshots.batches})
         file.attrs["parameters"] = list(snapshots.items[0].inputs) if snapshots.items else []
         for number, item in enumerate(snapshots.items):
@@ -86,7 +86,6 @@ def write_snapshots(path: Path, snapshots: Snapshots) -> None:
             for kind, fields in (("true", item.true), ("prediction", item.prediction)):
                 for name, values in fields.items():
                     group[f"{name}/{kind}"] = values
-    temporary.replace(path)
 
 
 def read_snapshots(path: Path) -> Snapshots:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import penstock_client
+from penstock_client.atomic_file import replacing
 from penstock_client.errors import PenstockError
 from penstock_solvers.openfoam.debian_sources import SourcesMissing, fetch_source
 from penstock_solvers.openfoam.environment import INSTALL, OpenFOAMMissing, openfoam_environment
@@ -147,10 +148,10 @@ def _install(built: Path, folder: Path) -> Path:
     """Put the library in its place in one step: a solver that is being started sees the old one or the new one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{LIBRARY}.{os.getpid()}"
-        shutil.copyfile(built, temporary)
-        temporary.chmod(0o755)
-        return temporary.replace(folder / LIBRARY)
+        with replacing(folder / LIBRARY) as temporary:
+            shutil.copyfile(built, temporary)
+            temporary.chmod(0o755)
+        return folder / LIBRARY
     except OSError as error:
         raise OpenFOAMBuildError(
             f"cannot write {folder / LIBRARY} ({error.strerror}): give another destination"

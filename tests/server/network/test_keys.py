@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from penstock_client import read_connect_file
-from penstock_client.private_file import write_private
+from penstock_client.atomic_file import write_private
 from penstock_server.network import (
     KEYS_FILE,
     hand_out,
