@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import penstock_client
@@ -25,7 +26,7 @@ from penstock_solvers.openfoam.environment import INSTALL, OpenFOAMMissing, open
 LIBRARY = "libpenstockStream.so"
 _HEADERS = ("OpenFOAM", "OSspecific/POSIX", "finiteVolume", "meshTools", "surfMesh", "fileFormats")
 _TOOLS = "apt-get install g++ pkg-config libzmq3-dev"
-_HERE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parent.parent  # penstock_solvers
 
 
 class OpenFOAMBuildError(PenstockError):
@@ -65,8 +66,8 @@ def sources() -> list[Path]:
     """The C and C++ sources: in a checkout, or inside the installed package."""
     client = Path(penstock_client.__file__).resolve().parent
     for c, openfoam in (
-        (client.parent / "c", _HERE.parent / "openfoam"),
-        (client / "c_source", _HERE / "openfoam_source"),
+        (client.parent / "c", _PACKAGE.parent / "openfoam"),
+        (client / "c_source", _PACKAGE / "openfoam_source"),
     ):
         if (c / "penstock.c").is_file() and (openfoam / "penstockStream.C").is_file():
             return sorted(
@@ -185,13 +186,15 @@ def _build_on_debian(folder: Path, environment: Mapping[str, str], log: Callable
     cpp += ["-DNoRepository", "-ftemplate-depth-100", *(f"-I{include}" for include in includes)]
     log(f"compiling {LIBRARY}")
     with tempfile.TemporaryDirectory(prefix="penstock-build-") as scratch:
-        work = Path(scratch)
-        for source in sources():
-            if source.suffix == ".c":
-                _must_run(["gcc", "-std=c11", "-D_POSIX_C_SOURCE=200809L", *common, "-c", source], environment, work)
-            elif source.suffix == ".C":
-                library = next(s for s in sources() if s.name == "penstock.h").parent
-                _must_run(["g++", *common, *cpp, f"-I{library}", "-c", source], environment, work)
+        work, files = Path(scratch), sources()
+        library = next(file for file in files if file.name == "penstock.h").parent
+        compilers: dict[str, list[str | Path]] = {
+            ".c": ["gcc", "-std=c11", "-D_POSIX_C_SOURCE=200809L", *common],
+            ".C": ["g++", *common, *cpp, f"-I{library}"],
+        }
+        commands = [[*compilers[file.suffix], "-c", file] for file in files if file.suffix in compilers]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda command: _must_run(command, environment, work), commands))
         objects = sorted(work.glob("*.o"))
         _must_run(["g++", "-shared", "-pthread", *objects, *zmq_libraries, "-o", LIBRARY], environment, work)
         return _install(work / LIBRARY, folder)
