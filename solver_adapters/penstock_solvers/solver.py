@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from penstock_client import PenstockError, Solver
+from penstock_client.nearest import did_you_mean
 
 BUILT_IN = {
     "heat2d": "penstock_solvers.problems.heat2d:Heat2D",
@@ -33,9 +33,11 @@ def make_solver(adapter: str, options: Mapping[str, Any]) -> Solver:
     module_name, colon, class_name = path.partition(":")
     if not colon:
         known = [*BUILT_IN, *EXTERNAL]
-        near = difflib.get_close_matches(adapter, known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SolverError(f'adapter = {adapter!r}: expected one of {", ".join(known)} or "package.module:Class"{hint}')
+        hint = did_you_mean(adapter, known)
+        raise SolverError(
+            f'adapter = {adapter!r}: expected one of {", ".join(known)} or "package.module:Class"'
+            + (f"; {hint}" if hint else "")
+        )
     try:
         made_by = getattr(importlib.import_module(module_name), class_name)
     except ImportError as error:

@@ -14,11 +14,12 @@ from typing import Any
 from penstock.study.file import make_importable
 from penstock.study.threads import available_cores
 from penstock_client import PenstockError, Solver
+from penstock_client.nearest import nearest
 from penstock_server.buffer import available_memory, check_sizes
 from penstock_server.coordinator import make_spares
 from penstock_server.network import own_address
 from penstock_server.recording import Recording, check_recording
-from penstock_server.study import FieldSpec, ModelSection, ParameterSpace, SampleSpec, Study, nearest, parse_bytes
+from penstock_server.study import FieldSpec, ModelSection, ParameterSpace, SampleSpec, Study, parse_bytes
 from penstock_server.trainer_rank import share_of
 from penstock_server.training import make_loss, make_optimizer, make_scheduler, resolve_device
 from penstock_server.training.models import make_model

@@ -10,7 +10,8 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from penstock_client import PenstockError
-from penstock_server.study import Study, nearest
+from penstock_client.nearest import nearest
+from penstock_server.study import Study
 
 # What to write where a key has no default that could serve as an example.
 EXAMPLES: dict[tuple[str, ...], str] = {

@@ -3,7 +3,6 @@
 from penstock_server.study.config import Study
 from penstock_server.study.data import FieldSection, SamplesSection
 from penstock_server.study.import_path import ImportPathError, load_import_path
-from penstock_server.study.nearest import nearest
 from penstock_server.study.parameters import ParameterSpace, ParametersSection
 from penstock_server.study.samples import MAX_STEPS, Batch, FieldSpec, SampleSpec, windows_in
 from penstock_server.study.schema import STATIC_FIELDS, Schema, agree
@@ -31,7 +30,6 @@ __all__ = [
     "TrainingSection",
     "agree",
     "load_import_path",
-    "nearest",
     "parse_bytes",
     "windows_in",
 ]

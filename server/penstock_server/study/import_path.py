@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from penstock_client.errors import PenstockError
-from penstock_server.study.nearest import nearest
+from penstock_client.nearest import nearest
 
 
 class ImportPathError(PenstockError):

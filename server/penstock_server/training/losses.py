@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from penstock_client.errors import PenstockError
-from penstock_server.study import load_import_path, nearest
+from penstock_client.nearest import nearest
+from penstock_server.study import load_import_path
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

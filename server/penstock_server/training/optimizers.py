@@ -11,7 +11,8 @@ from torch import nn, optim
 from torch.optim import lr_scheduler
 
 from penstock_client.errors import PenstockError
-from penstock_server.study import NamedOptions, nearest
+from penstock_client.nearest import nearest
+from penstock_server.study import NamedOptions
 
 T = TypeVar("T")
 

@@ -6,7 +6,6 @@ pattern as the dictionary writes it ('"wall.*"'), or be the index of a list's el
 
 from __future__ import annotations
 
-import difflib
 import functools
 import gzip
 import itertools
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from penstock_client.nearest import close_names
 from penstock_solvers.processes import SolverFailed
 
 _TOKEN = re.compile(r"""//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\])*"|[{}()\[\];]|(?:(?!//|/\*)[^\s{}()\[\];"])+""", re.S)
@@ -149,7 +149,7 @@ class FoamDictionary:
                 )
         known = self.entries()
         last = entry.rpartition(".")[2]
-        near = difflib.get_close_matches(entry, known, 3, 0.5) or [k for k in known if k.rpartition(".")[2] == last][:3]
+        near = close_names(entry, known, 3, 0.5) or [k for k in known if k.rpartition(".")[2] == last][:3]
         hint = f"nearest: {', '.join(near)}" if near else f"it has: {', '.join(known[:10]) or 'nothing'}"
         return f"{self.name} has no entry {entry!r}; {hint}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shutil
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from penstock_client.errors import PenstockError
+from penstock_client.nearest import did_you_mean
 
 DEBIAN = Path("/usr/share/openfoam")  # where Debian's and Ubuntu's package "openfoam" has its etc folder
 INSTALL = "on Debian or Ubuntu: apt-get install openfoam; elsewhere install OpenFOAM and source its etc/bashrc first"
@@ -62,9 +62,8 @@ def find_application(name: str, environment: Mapping[str, str]) -> Path:
         raise OpenFOAMMissing(f"{name!r} is not installed, and neither is blockMesh: OpenFOAM is missing; {INSTALL}")
     folders = {Path(mesher).parent, *(Path(environment[k]) for k in ("FOAM_USER_APPBIN",) if environment.get(k))}
     installed = sorted({program.name for folder in folders if folder.is_dir() for program in folder.iterdir()})
-    near = difflib.get_close_matches(name, installed, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, installed)
     raise OpenFOAMMissing(
-        f"{name!r} is not an installed program{hint} (OpenFOAM's programs are in {Path(mesher).parent}; put the folder of your "
-        "own on PATH)"
+        f"{name!r} is not an installed program{'; ' if hint else ''}{hint} (OpenFOAM's programs are in "
+        f"{Path(mesher).parent}; put the folder of your own on PATH)"
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+
+from penstock_client.nearest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,8 @@ class KnownParameters:
         takes = ", ".join([*self.required, *(f"{name} (optional)" for name in self.defaults)])
         for name in names:
             if name not in self.required and name not in self.defaults:
-                near = difflib.get_close_matches(name, [*self.required, *self.defaults], 1)
-                hint = f"; did you mean {near[0]!r}?" if near else "; take it out of [parameters]"
-                raise ValueError(f"parameter {name!r}: {self.solver} does not know it, it takes {takes}{hint}")
+                remedy = did_you_mean(name, [*self.required, *self.defaults], "take it out of [parameters]")
+                raise ValueError(f"parameter {name!r}: {self.solver} does not know it, it takes {takes}; {remedy}")
         for name in self.required:
             if name not in names:
                 raise ValueError(f"parameter {name!r} is missing: {self.solver} takes {takes}; add it to [parameters]")

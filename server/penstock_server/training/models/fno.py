@@ -16,7 +16,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from penstock_server.study import SampleSpec, nearest
+from penstock_client.nearest import nearest
+from penstock_server.study import SampleSpec
 from penstock_server.training.models.layout import GridLayout, check_at_least, persistence
 from penstock_server.training.models.mlp import ACTIVATIONS
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from penstock_client.errors import PenstockError
-from penstock_server.study import ImportPathError, ModelSection, SampleSpec, load_import_path, nearest
+from penstock_client.nearest import nearest
+from penstock_server.study import ImportPathError, ModelSection, SampleSpec, load_import_path
 from penstock_server.training.models.fno import FNO
 from penstock_server.training.models.mlp import MLP
 from penstock_server.training.models.mp_pde import MPPDE

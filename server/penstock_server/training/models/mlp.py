@@ -8,7 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from penstock_server.study import SampleSpec, nearest
+from penstock_client.nearest import nearest
+from penstock_server.study import SampleSpec
 from penstock_server.training.models.layout import persistence
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
