@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SITE = pytest.mark.xdist_group("documentation site")
 LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src"}
 """Attributes by which a page loads something, by tag."""
 
@@ -57,6 +58,7 @@ def pages(site: Path) -> dict[Path, Page]:
     return {path: Page(path) for path in site.rglob("*.html") if path.name != "404.html"}
 
 
+@SITE
 @pytest.mark.slow
 def test_every_link_and_anchor_leads_somewhere(pages: dict[Path, Page]) -> None:
     assert len(pages) > 20
@@ -73,11 +75,13 @@ def test_every_link_and_anchor_leads_somewhere(pages: dict[Path, Page]) -> None:
     assert broken == []
 
 
+@SITE
 @pytest.mark.slow
 def test_it_loads_nothing_from_elsewhere(pages: dict[Path, Page]) -> None:
     assert {link for page in pages.values() for link in page.loaded if urlsplit(link).netloc} == set()
 
 
+@SITE
 @pytest.mark.slow
 def test_the_api_comes_from_the_docstrings(pages: dict[Path, Page], site: Path) -> None:
     assert {"penstock_client.Client", "penstock_client.Simulation.send"} <= pages[site / "api" / "client.html"].anchors
