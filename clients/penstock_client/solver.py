@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
@@ -11,6 +12,8 @@ from penstock_client.errors import Abandoned, Refused, ServerLost
 from penstock_client.piece import Field
 from penstock_client.reasons import Reason
 from penstock_client.simulation import Simulation
+
+_log = logging.getLogger("penstock.solver")
 
 
 class Solver(Protocol):
@@ -54,4 +57,5 @@ def stream_solver(solver: Solver, simulation: Simulation, fields: tuple[str, ...
         else:
             simulation.fail(str(refused))
     except Exception as error:  # whatever a solver may raise costs its simulation and nothing else
+        _log.error("simulation %d failed", simulation.id, exc_info=error)
         simulation.fail(f"{type(error).__name__}: {error}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import logging
 import os
 import signal
 import sys
@@ -45,6 +46,8 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 OUTLIVED = (Reason.INCARNATION, Reason.NO_HELLO, Reason.GIVEN_UP)  # refusals that a client connected anew would not get
 
+_log = logging.getLogger("penstock.worker")
+
 Serve = Callable[[Client, Simulation], None]
 """Runs one simulation and reports how it ended."""
 
@@ -65,7 +68,9 @@ def run_worker(connect: Path) -> int:
     """
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGALRM, _leave)
-    _say(introduction())
+    # The launcher looks for this line, so it has no time before it; all that follows is logged.
+    print(f"penstock worker: {introduction()}", file=sys.stderr, flush=True)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     worker = _Worker(connect.absolute())
     try:
         worker.run()
@@ -74,7 +79,7 @@ def run_worker(connect: Path) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         worker.hand_back()
     except PenstockError as error:
-        _say(error)
+        _log.error("%s", error)
         return 1
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is going
@@ -113,9 +118,8 @@ class _Worker:
                 # A server that gave this client up is still there; any other has been outlived.
                 given_up = isinstance(error, Refused) and error.reason is not Reason.INCARNATION
                 outlived, trouble = None if given_up else client.incarnation, error
-                _say(
-                    f"{error}; {'connecting anew' if given_up else f'waiting up to {patience:.0f} s for another server'}"
-                )
+                what = "connecting again" if given_up else f"waiting up to {patience:.0f} s for another server"
+                _log.warning("%s; %s", error, what)
                 self._client = None
                 client.close()
 
@@ -176,10 +180,6 @@ def _connect_seconds() -> float:
         return float(text or CONNECT_SECONDS)
     except ValueError as error:
         raise ConnectError(f"PENSTOCK_CONNECT_TIMEOUT is {text!r}: expected seconds, such as 30") from error
-
-
-def _say(what: object) -> None:
-    print(f"penstock worker: {what}", file=sys.stderr, flush=True)
 
 
 def _server_of(solver: dict[str, Any], connect: Path, stack: ExitStack) -> Serve:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import atexit
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
-import structlog
 import torch
 from choices import Choices
 from mutations import mutated_bytes
@@ -24,7 +24,7 @@ from penstock_server.checkpoint.part import CheckpointError
 _MEMORY = Path("/dev/shm")
 FOLDER = Path(tempfile.mkdtemp(prefix="penstock-fuzz-", dir=_MEMORY if _MEMORY.is_dir() else None))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
-structlog.configure(logger_factory=structlog.ReturnLoggerFactory())  # each damaged checkpoint is a warning
+logging.getLogger("penstock.checkpoint").setLevel(logging.ERROR)  # each damaged checkpoint is a warning
 
 _KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
 _CONNECT = json.dumps(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -20,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import structlog
 from safetensors import SafetensorError
 
 from penstock_server.checkpoint.part import PART_NAME, CheckpointError, read_part, write_part
@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"[0-9]{8,}")
 _MAX_MANIFEST = 2**20  # bytes; one line a file, of which there are two a part
 # What reading files raises that are not what was written. RecursionError: JSON nested too deep.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError, SafetensorError)
-_log = structlog.get_logger("penstock.checkpoint")
+_log = logging.getLogger("penstock.checkpoint")
 
 
 class Parts(Mapping[str, Any]):
@@ -175,7 +175,7 @@ def load_latest(directory: Path) -> Checkpoint:
             parts = Parts(path, tuple(manifest["parts"]))
             return Checkpoint(int(manifest["number"]), path, int(manifest["ranks"]), parts, tuple(skipped))
         skipped.append(f"checkpoint {path} is damaged ({fault}); using the one before")
-        _log.warning("checkpoint_damaged", path=str(path), fault=fault)
+        _log.warning("%s", skipped[-1])
     why = "; ".join(skipped) if skipped else "it holds none"
     raise CheckpointError(
         f"no whole checkpoint in {directory}: {why}; "

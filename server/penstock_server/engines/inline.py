@@ -29,7 +29,7 @@ from penstock_server.engines.report import build_report, study_outcome, study_st
 from penstock_server.engines.sockets import StudySockets
 from penstock_server.network import next_incarnation, open_keys, own_address, write_connect_file
 from penstock_server.study import Schema, Study
-from penstock_server.telemetry import EventLog, Metrics, ServerRun, write_targets
+from penstock_server.telemetry import EventLog, Metrics, ProcessLog, ServerRun, write_targets
 from penstock_server.trainer_rank import TrainerRank
 
 CONTROL, DATA = "control", "data"
@@ -61,6 +61,7 @@ class InlineEngine:
             study = study.model_copy(update={"buffer": buffer})
         self._study, self._directory, self._threads, self._solver = study, directory, threads, solver
         self._incarnation = next_incarnation(directory)
+        self._log = ProcessLog(directory, "server")
         self._events = EventLog(directory / "events.jsonl")
         self._outages = Outages(directory)
         self._metrics = Metrics("coordinator", study.study.name)
@@ -188,11 +189,12 @@ class InlineEngine:
             control_refused=self._metrics.refusals(),
             blocked_seconds=self._coordinator.blocked_seconds,
             failures=self._coordinator.failures(),
-            warnings=self._events.warnings(),
+            warnings=(*self._events.warnings(), *self._log.warnings()),
             outages=self._outages.ended,
         )
         write_report(self._directory, report)
         self._events.write(status, message=message)
+        self._log.close()
         return report
 
     # One thread does all of what follows ---------------------------------------------------------------------------
@@ -290,6 +292,6 @@ class InlineEngine:
         return True
 
     def _broken(self, error: BaseException) -> None:
-        self._error = self._error or f"{type(error).__name__}: {error}"
+        self._error = self._error or self._log.failure(error)
         self._rank.fail(self._error)
         self._ended.set()

@@ -10,7 +10,6 @@ from typing import Any
 import h5py
 import torch
 
-from penstock_client.errors import PenstockError
 from penstock_client.wire import Dtype
 from penstock_server.checkpoint import Checkpoint
 from penstock_server.coordinator import SimulationCounts
@@ -20,7 +19,7 @@ from penstock_server.engines.report import build_report, study_outcome, study_st
 from penstock_server.network import CONNECT_FILE, own_address
 from penstock_server.recording import FileSource, Recording, RecordingReader
 from penstock_server.study import Schema, Study
-from penstock_server.telemetry import EventLog, read_lines, write_targets
+from penstock_server.telemetry import EventLog, ProcessLog, read_lines, write_targets
 from penstock_server.trainer_rank import TrainingLoop
 
 EVENTS = "events.jsonl"
@@ -46,6 +45,7 @@ class OfflineEngine:
         number = len(self._training) + len(self._held_out)
         self._counts = SimulationCounts(requested=number, finished=finished, failed=number - finished)
         self._incarnation = 1 + _starts(directory / EVENTS)
+        self._log = ProcessLog(directory, "server")
         self._events = EventLog(directory / EVENTS)
         self._outages = Outages(directory)
         self._loop = TrainingLoop(study, directory, restore=restore, exhausted="all epochs done")
@@ -111,11 +111,12 @@ class OfflineEngine:
             control_refused={},
             blocked_seconds=0.0,
             failures={},
-            warnings=self._events.warnings(),
+            warnings=(*self._events.warnings(), *self._log.warnings()),
             outages=self._outages.ended,
         )
         write_report(self._directory, report)
         self._events.write(status, message=message)
+        self._log.close()
         return report
 
     def _run(self) -> None:
@@ -132,8 +133,7 @@ class OfflineEngine:
                 self._loop.begin(source)
                 self._loop.train()
         except BaseException as error:
-            text = str(error) if isinstance(error, PenstockError) else f"{type(error).__name__}: {error}"
-            self._error = self._error or text
+            self._error = self._error or self._log.failure(error)
             self._loop.fail(self._error)
         self._ended.set()
 

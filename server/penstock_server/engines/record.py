@@ -21,7 +21,7 @@ from penstock_server.ingest import Ingest, Ledger, Message, SampleSinks, Simulat
 from penstock_server.network import next_incarnation, open_keys, own_address, write_connect_file
 from penstock_server.recording import RecordingWriter
 from penstock_server.study import Schema, Study
-from penstock_server.telemetry import EventLog, Metrics, ServerRun
+from penstock_server.telemetry import EventLog, Metrics, ProcessLog, ServerRun
 from penstock_server.training import Normaliser
 
 
@@ -95,6 +95,7 @@ class RecordEngine:
     def __init__(self, study: Study, directory: Path, path: Path) -> None:
         self._study, self._directory, self._path = study, directory, path
         self._incarnation = next_incarnation(directory)
+        self._log = ProcessLog(directory, "server")
         self._events = EventLog(directory / "events.jsonl")
         self._keys = open_keys(directory)
         plan = make_plan(study)
@@ -177,6 +178,7 @@ class RecordEngine:
             writer.discard()
         status, message = self._outcome()
         self._events.write(status, message=message)
+        self._log.close()
         return {
             "status": status,
             "message": message,
@@ -207,6 +209,6 @@ class RecordEngine:
         self._ended.set()
 
     def _broken(self, error: BaseException) -> None:
-        self._error = self._error or f"{type(error).__name__}: {error}"
+        self._error = self._error or self._log.failure(error)
         self._recorder.over = self._error
         self._ended.set()

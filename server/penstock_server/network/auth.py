@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
-import structlog
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from penstock_server.network.keys import KeysError, StudyKeys, load_keys
 from penstock_server.telemetry import Metrics
 
-_log = structlog.get_logger("penstock.auth")
+_log = logging.getLogger("penstock.auth")
 
 
 class AllowList:
@@ -45,7 +45,7 @@ class AllowList:
                 keys = load_keys(self._path)
             except KeysError as error:
                 self._metrics.keys_unusable.inc()
-                _log.warning("keys.json cannot be used; the workers known so far stay", problem=str(error))
+                _log.warning("keys.json cannot be used, the workers known so far stay: %s", error)
                 return
             allowed = keys.allowed()
             self.withdrawn = (self.withdrawn | self._allowed.keys()) - allowed.keys()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
-
-import structlog
 
 from penstock_client.connect_file import ConnectInfo, read_connect_file
 from penstock_client.errors import PenstockError
@@ -16,7 +15,7 @@ CONNECT_FILE = "connect.json"
 
 WORKERS = "workers"
 
-_log = structlog.get_logger("penstock.connect_files")
+_log = logging.getLogger("penstock.connect_files")
 
 
 def next_incarnation(directory: Path) -> int:
@@ -37,7 +36,7 @@ def write_connect_file(directory: Path, study: Study, incarnation: int, control:
             try:
                 _write(info, keys, name)
             except OSError as error:
-                _log.warning("a worker's connect file cannot be written anew", worker=name, problem=str(error))
+                _log.warning("the connect file of worker %s cannot be written again: %s", name, error)
     return directory / CONNECT_FILE
 
 

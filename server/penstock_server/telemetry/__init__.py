@@ -2,7 +2,18 @@
 
 from penstock_server.telemetry.events import EventLog
 from penstock_server.telemetry.jsonl import LineFile, read_lines
+from penstock_server.telemetry.log import LOGS, ProcessLog, log_this_process
 from penstock_server.telemetry.metrics import Metrics, write_targets
 from penstock_server.telemetry.run import ServerRun
 
-__all__ = ["EventLog", "LineFile", "Metrics", "ServerRun", "read_lines", "write_targets"]
+__all__ = [
+    "LOGS",
+    "EventLog",
+    "LineFile",
+    "Metrics",
+    "ProcessLog",
+    "ServerRun",
+    "log_this_process",
+    "read_lines",
+    "write_targets",
+]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import structlog
 
 from penstock_server.telemetry.jsonl import LineFile
 
@@ -13,31 +13,28 @@ MAX_TEXT = 4000
 
 
 class EventLog:
-    """Appends events to a file; each line has the time (UTC, ISO 8601) and the event's name. Several processes may write to one file."""
+    """Appends events to a file that several processes may write to.
+
+    Args:
+        path: the file.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = LineFile(path)
-        self._log = structlog.wrap_logger(
-            _Lines(self._file),
-            processors=[structlog.processors.TimeStamper(fmt="iso"), structlog.processors.JSONRenderer()],
-            wrapper_class=structlog.BoundLogger,
-        )
 
     def write(self, event: str, **values: Any) -> None:
-        """Append one event; texts, some of which clients send, are cut at MAX_TEXT characters.
+        """Append one event: its values, its name as `event`, the time (UTC, ISO 8601) as `timestamp`.
 
-        One that the disk does not take is counted, and raises nothing.
+        An event that the disk does not take is counted and raises nothing.
+
+        Args:
+            event: the event's name.
+            values: plain data; texts, some of which clients send, are cut at MAX_TEXT characters.
         """
         cut = {name: value[:MAX_TEXT] if isinstance(value, str) else value for name, value in values.items()}
-        self._log.info(event, **cut)
+        timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        self._file.append(json.dumps({**cut, "event": event, "timestamp": timestamp}, default=repr))
 
     def warnings(self) -> tuple[str, ...]:
         """What could not be written, for the report."""
         return self._file.warnings()
-
-
-class _Lines:
-    """The end of structlog's chain."""
-
-    def __init__(self, file: LineFile) -> None:
-        self.info = file.append

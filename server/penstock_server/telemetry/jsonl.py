@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import structlog
-
-_log = structlog.get_logger("penstock.jsonl")
+_log = logging.getLogger("penstock.jsonl")
 
 
 class LineFile:
@@ -41,7 +40,7 @@ class LineFile:
         except OSError as error:
             self.lost += 1
             if self.lost == 1:
-                _log.warning("line_lost", path=str(self._path), error=str(error))
+                _log.warning("a line of %s is lost: %s", self._path, error)
 
     def warnings(self) -> tuple[str, ...]:
         """What is missing, for the report."""

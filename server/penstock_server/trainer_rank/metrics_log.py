@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import structlog
 from torch.utils.tensorboard import SummaryWriter
 
 from penstock_server.buffer import BufferStats
@@ -15,7 +15,7 @@ from penstock_server.telemetry import LineFile
 from penstock_server.trainer_rank.clock import TrainingClock
 from penstock_server.validation import ValidationResult
 
-_log = structlog.get_logger("penstock.metrics_log")
+_log = logging.getLogger("penstock.metrics_log")
 
 
 class MetricsLog:
@@ -93,4 +93,4 @@ class MetricsLog:
             write()
         except OSError as error:
             self._board, self._board_ended = None, f"tensorboard/ ends at {when}: {error.strerror or error}"
-            _log.warning("tensorboard_ended", when=when, error=str(error))
+            _log.warning("%s", self._board_ended)

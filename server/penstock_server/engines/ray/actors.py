@@ -16,7 +16,7 @@ from penstock_server.checkpoint import load_latest_if_any
 from penstock_server.coordinator import Coordinator, SimulationCounts, make_plan, make_spares, make_welcome
 from penstock_server.network import Message, RouterLoop, StudyKeys, own_address, write_connect_file
 from penstock_server.study import Schema, Study
-from penstock_server.telemetry import EventLog, Metrics, ServerRun, write_targets
+from penstock_server.telemetry import EventLog, Metrics, ServerRun, log_this_process, write_targets
 from penstock_server.trainer_rank import CHECKPOINTS, RankStatus, TrainerRank
 from penstock_server.training import MeetingPoint, PeersLost
 
@@ -40,6 +40,7 @@ class CoordinatorActor:
 
     def __init__(self, study: Study, directory: Path, incarnation: int, keys: StudyKeys) -> None:
         self._study, self._directory, self._incarnation, self._keys = study, directory, incarnation, keys
+        self._log = log_this_process(directory, "coordinator")
         self._events = EventLog(directory / "events.jsonl")
         self._metrics = Metrics("coordinator", study.study.name)
         self._told = False
@@ -122,7 +123,7 @@ class CoordinatorActor:
             "blocked_seconds": self._coordinator.blocked_seconds,
             "failures": self._coordinator.failures(),
             "control_refused": self._metrics.refusals(),
-            "warnings": self._events.warnings(),
+            "warnings": (*self._events.warnings(), *self._log.warnings()),
         }
 
     def close(self) -> None:
@@ -155,10 +156,7 @@ class CoordinatorActor:
         return False
 
     def _broken(self, error: BaseException) -> None:
-        cause = getattr(error, "cause", None) or error  # Ray wraps what a rank raised
-        self._error = (
-            str(cause) if isinstance(cause, PenstockError | ValueError) else f"{type(cause).__name__}: {cause}"
-        )
+        self._error = self._log.failure(error, plain=(PenstockError, ValueError))
         for rank in self._ranks:
             rank.fail.remote(self._error)
 
@@ -181,12 +179,20 @@ class RankActor:
         self._keys, self._coordinator = keys, coordinator
         self._threads, self._own_cores = threads, own_cores
         self._meeting: MeetingPoint | None = None
+        self._log = log_this_process(directory, f"rank-{rank}")
 
     def pid(self) -> int:
         return os.getpid()
 
     def start(self) -> RankStarted:
         """Open the sockets."""
+        try:
+            return self._start()
+        except Exception as error:
+            self._log.failure(error, "starting")
+            raise
+
+    def _start(self) -> RankStarted:
         study, host = self._study, own_address(self._study.server.host)
         restore = load_latest_if_any(self._directory / CHECKPOINTS)
         self._rank = TrainerRank(
@@ -208,7 +214,7 @@ class RankActor:
             self._rank.handle,
             metrics=self._rank.metrics,
             max_message=study.server.max_message,
-            on_error=lambda error: self._rank.fail(f"ingest: {type(error).__name__}: {error}"),
+            on_error=lambda error: self._rank.fail(self._log.failure(error, "ingest")),
         )
         self._loop.start()
         restored: dict[str, Any] | None = None
@@ -231,7 +237,11 @@ class RankActor:
         )
 
     def configure(self, schema: Schema) -> None:
-        self._rank.configure(schema)
+        try:
+            self._rank.configure(schema)
+        except Exception as error:
+            self._log.failure(error, "making buffer and model ready")
+            raise
 
     def train(self, meeting: tuple[str, int] | None) -> None:
         """Train until the study's end. meeting: where the ranks find each other; None where there is one."""
@@ -247,8 +257,7 @@ class RankActor:
         except PeersLost as lost:  # their end is theirs to report
             self._rank.stop(str(lost))
         except BaseException as error:
-            text = str(error) if isinstance(error, PenstockError) else f"{type(error).__name__}: {error}"
-            self._rank.fail(text)
+            self._rank.fail(self._log.failure(error))
         finally:
             group.leave()  # whoever waits for this rank waits no longer
 

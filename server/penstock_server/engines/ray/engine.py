@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -19,10 +20,12 @@ from penstock_server.engines.ray.server import Outcome, Server, ServerDied, Stan
 from penstock_server.engines.report import build_report, study_outcome, study_status, write_report
 from penstock_server.network import CONNECT_FILE, next_incarnation, open_keys
 from penstock_server.study import Study
-from penstock_server.telemetry import EventLog
+from penstock_server.telemetry import EventLog, ProcessLog
 from penstock_server.trainer_rank import RankStatus
 
 STOP_TIMEOUT = 60.0
+
+_log = logging.getLogger("penstock.engine")
 
 
 class RayEngine:
@@ -65,6 +68,7 @@ class RayEngine:
             else JoinedRay(address, study, self._directory, environment, threads=threads, log=log)
         )
         self._keys = open_keys(self._directory)
+        self._process_log = ProcessLog(self._directory, "server")
         self._events = EventLog(self._directory / "events.jsonl")
         self._outages = Outages(self._directory)
         self._restarts = 0
@@ -185,6 +189,7 @@ class RayEngine:
             self._restarts += 1
             self._incarnation = next_incarnation(self._directory)
             self._events.write("restarted", incarnation=self._incarnation, kind=death.kind, message=str(death))
+            _log.warning("%s", why)
             self._log(
                 f"{why}: starting again as incarnation {self._incarnation} (restart {self._restarts} of at most {limit})"
             )
@@ -199,6 +204,7 @@ class RayEngine:
             except RayFailed as error:
                 death = ServerDied("ray", str(error))
             except EngineError as error:
+                _log.error("the server cannot be started again", exc_info=error)
                 self._error = f"{why}, and cannot be started again: {error}"
                 return
             ended = None
@@ -223,6 +229,7 @@ class RayEngine:
         )
         write_report(self._directory, report)
         self._events.write(status, message=message)
+        self._process_log.close()
         if self._server is not None:
             with suppress(ServerDied):  # it has said everything
                 self._server.close()

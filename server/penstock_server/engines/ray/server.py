@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections import Counter
@@ -19,6 +20,8 @@ from penstock_server.engines.ray.cluster import START_TIMEOUT, Cluster, EngineEr
 from penstock_server.network import StudyKeys
 from penstock_server.study import Study
 from penstock_server.trainer_rank import RankStatus
+
+_log = logging.getLogger("penstock.server")
 
 ANSWER_SECONDS = 5.0  # that one look at how the actors stand may take
 COORDINATOR = "coordinator"
@@ -128,6 +131,7 @@ class Server:
             raise self._death(error) from error
         except RayError as error:
             self._check()
+            _log.error("the server did not start", exc_info=error)
             raise EngineError(f"the server did not start: {getattr(error, 'cause', None) or error}") from error
         self._training = [rank.train.remote(started[0].meeting) for rank in self._ranks]
         self._heard = time.monotonic()
