@@ -26,9 +26,15 @@ def arrange(items: list[pytest.Item]) -> None:
         if not item.get_closest_marker("slow") and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
     sizes = Counter(_group(item) for item in items)
-    items.sort(key=lambda item: (not item.get_closest_marker("slow"), -sizes[_group(item)]))
+    items.sort(key=lambda item: (not item.get_closest_marker("slow"), -_limit(item), -sizes[_group(item)]))
 
 
 def _group(item: pytest.Item) -> str:
     mark = item.get_closest_marker("xdist_group")
     return mark.args[0] if mark else item.nodeid
+
+
+def _limit(item: pytest.Item) -> float:
+    """Its time limit in seconds, which the longest tests have of their own; 0 for the default."""
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0]) if mark else 0.0

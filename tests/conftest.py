@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import end_what_was_started
 from slurm_cluster import why_not
 
 from arrangement import arrange
@@ -66,6 +67,13 @@ def last_lines(folder: Path, lines: int = 20) -> str:
         "\n".join([f"{path}:", *(f"    {line}" for line in path.read_text(errors="replace").splitlines()[-lines:])])
         for path in sorted(logs, key=lambda path: path.stat().st_mtime)
     )
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on() -> Iterator[None]:
+    """A study that a failed test has started would take the cores from all others."""
+    yield
+    end_what_was_started()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from penstock_server.engines.inline import InlineEngine
 from penstock_server.engines.record import RecordEngine
 from penstock_server.study import Study
 from penstock_solvers.openfoam.environment import OpenFOAMMissing, openfoam_environment
+from waiting import PATIENCE
 
 
 @dataclass
@@ -66,7 +67,7 @@ class LiveServer:
 
     def report(self) -> dict[str, Any]:
         """Wait for the end of the study and return its report."""
-        assert self.engine.wait(60), self.engine.status()
+        assert self.engine.wait(PATIENCE), self.engine.status()
         self.closed = True
         return self.engine.close()
 

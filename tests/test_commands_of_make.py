@@ -20,7 +20,12 @@ def test_there_are_some() -> None:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_it_says_what_it_does(script: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
+        [sys.executable, ROOT / script, "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: ")

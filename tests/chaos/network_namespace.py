@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
+
 
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
@@ -32,10 +34,17 @@ class Cable:
         return ["ip", "netns", "exec", self.name, *arguments]
 
 
+def _free_network() -> str:
+    """The first three numbers of a network that no interface of this host is in; others may run tests of two hosts meanwhile."""
+    taken = {address.address for addresses in psutil.net_if_addrs().values() for address in addresses}
+    networks = (f"10.213.{(os.getpid() + number) % 250}" for number in range(250))
+    return next(network for network in networks if f"{network}.1" not in taken)
+
+
 @contextmanager
 def other_host() -> Iterator[Cable]:
     """A namespace of its own for the time of the context; what still runs in it then loses its network."""
-    cable = Cable(f"pk{os.getpid()}", f"10.213.{os.getpid() % 250}")
+    cable = Cable(f"pk{os.getpid()}", _free_network())
     far = f"{cable.name}-n"
     _ip("netns", "add", cable.name)
     try:

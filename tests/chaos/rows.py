@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import faults
-from accounting import faults_of, left_over, traces
+from accounting import faults_of
 from network_namespace import other_host
 from world import PENSTOCK, World, world
+
+from traces import left_over, shared_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -222,12 +224,13 @@ ROWS: dict[str, Row] = {
 
 def run(name: str) -> dict[str, Any]:
     """One row, in a folder of its own."""
-    before = traces()
+    before = shared_memory()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         end = ROWS[name](Path(folder), random.Random(f"{SEED} {name}"))
+        left = left_over(folder, Path(folder) / "run", before)
     report = end["report"]
-    wrong = end["wrong"] + [f"left over: {trace}" for trace in left_over(before)]
+    wrong = end["wrong"] + [f"left over: {trace}" for trace in left]
     return {
         "row": name,
         "fault": (ROWS[name].__doc__ or "").strip(),

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import faults
-from accounting import faults_of, left_over, traces
+from accounting import faults_of
 from network_namespace import Cable, other_host
 from rows import RESULTS, provenance, small_disk
 from world import SERVER_TIMEOUT, World, world
@@ -152,7 +152,6 @@ def growth(memory: list[dict[str, Any]]) -> dict[str, float]:
 
 def run(folder: Path, number: int, seconds: float, seed: int, simulations: int) -> dict[str, Any]:
     """The soak; what was done, what came of it, and what is wrong."""
-    before = traces()
     over = threading.Event()
     with (
         other_host() as cable,
@@ -187,7 +186,7 @@ def run(folder: Path, number: int, seconds: float, seed: int, simulations: int) 
                 worker.wait(timeout=WORKER_SECONDS)
             except subprocess.TimeoutExpired:
                 soak.wrong.append(f"worker {worker.pid} still runs {WORKER_SECONDS:.0f} s after the study's end")
-    soak.wrong += [f"left over: {trace}" for trace in left_over(before)]
+    soak.wrong += soak.study.left_over()
     grown = growth(soak.memory)
     soak.wrong += [f"memory of the {kind} grew to {ratio} times" for kind, ratio in grown.items() if ratio > FLAT]
     return {

@@ -9,13 +9,17 @@ import pytest
 import rows
 import soak
 
-pytestmark = pytest.mark.slow
+from traces import left_over, shared_memory
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.mark.parametrize("name", ["network_cut_30s", "disk_full", "stale_worker", "strangers"])
 def test_a_fault_costs_no_sample(name: str, tmp_path: Path, root_and_iproute2: None) -> None:
+    before = shared_memory()
     end = rows.ROWS[name](tmp_path / "row", random.Random(name))
     assert end["wrong"] == []
+    assert left_over(str(tmp_path / "row"), tmp_path / "row" / "run", before) == []
 
 
 def test_a_brief_soak_loses_nothing_and_leaves_nothing_behind(tmp_path: Path, root_and_iproute2: None) -> None:

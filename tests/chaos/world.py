@@ -16,6 +16,8 @@ from typing import Any
 
 import psutil
 
+from traces import MARK, left_over, shared_memory
+
 PENSTOCK = [sys.executable, "-m", "penstock.main"]
 HERE = Path(__file__).parent
 TIRED = 900.0  # seconds after which a study that has not ended never will
@@ -80,10 +82,16 @@ class World:
     settings: dict[str, Any] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     others: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    shared_memory: set[Path] = field(default_factory=shared_memory)
 
     @property
     def out(self) -> Path:
         return self.folder / "run"
+
+    @property
+    def mark(self) -> str:
+        """By which its processes are known: traces.py."""
+        return str(self.folder)
 
     @property
     def steps(self) -> int:
@@ -110,7 +118,7 @@ class World:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, MARK: self.mark, "PYTHONUNBUFFERED": "1"},
             )
 
     def add_worker(self, *, through: Callable[..., list[str]] | None = None, connect: Path | None = None) -> int:
@@ -123,7 +131,7 @@ class World:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, MARK: self.mark, "OMP_NUM_THREADS": "1"},
             )
         self.others.append(worker)
         return worker.pid
@@ -132,6 +140,10 @@ class World:
         """The exit code of `penstock`, once it has ended by itself."""
         assert self.process is not None
         return self.process.wait(timeout=seconds)
+
+    def left_over(self) -> list[str]:
+        """What is still there of it, after its end; a line each."""
+        return [f"left over: {trace}" for trace in left_over(self.mark, self.out, self.shared_memory)]
 
     def close(self) -> None:
         """End whatever still runs."""

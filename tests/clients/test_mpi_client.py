@@ -16,6 +16,7 @@ from mpi import environment, mpirun, recorded, recorder, require
 from penstock_client import Client, Field, FieldError
 from penstock_client.communicator import share
 from penstock_client.errors import ConnectError
+from waiting import PATIENCE
 
 SOLVER = Path(__file__).parent / "mpi" / "pieces.py"
 FIELDS = {"u": {"components": 2}, "k": {}}
@@ -31,7 +32,7 @@ def run(server: LiveServer, ranks: int, *arguments: object, simulation: Any = No
         env=environment(server.environment(simulation)),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from live_server import LiveServer, worker
 from mpi import environment, mpirun, recorded, recorder, require
+from waiting import PATIENCE
 
 SOURCES = Path(__file__).parent / "mpi"
 HEAT_PARAMETERS = ("initial", "left", "right", "bottom", "top")
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("native clients")]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def serve(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=200,
+            timeout=PATIENCE,
             check=False,
         )
         assert (done.returncode == 0) == (code == 0), done.stdout
@@ -271,7 +272,7 @@ def test_threads_stream_with_a_handle_each(tmp_path: Path) -> None:
             env=server.environment(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from network import Proxy
 from penstock_client import Client, ConnectionBroken, Field, Reason, Refused, ServerLost, Simulation
 from penstock_client.errors import PenstockError
 from penstock_client.wire import Header, Kind
+from waiting import PATIENCE, busy, wait_for
 
-PATIENCE = 60.0
 STEPS, POINTS = 20, 50
 
 
@@ -52,13 +52,6 @@ def rig(directory: Path, **options: Any) -> Iterator[Rig]:
         Proxy(live.engine._sockets.data_endpoint) as data,
     ):
         yield Rig(live, control, data)
-
-
-def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
 
 
 def field(step: int) -> np.ndarray:
@@ -105,7 +98,7 @@ def test_an_answer_that_is_lost_is_given_again(kind: Kind, event: str, tmp_path:
             return ask(header, *rest)
 
         def lose() -> None:
-            until(lambda: r.events(event))  # the server has dealt with it; its answer is with the proxy
+            wait_for(lambda: r.events(event))  # the server has dealt with it; its answer is with the proxy
             r.control.cut()
             r.control.thaw()
 
@@ -141,10 +134,10 @@ def test_a_worker_that_waits_for_work_keeps_its_place_over_another_connection(tm
         threads = [threading.Thread(target=work, args=(r.connect,)) for _ in range(2)]
         for thread in threads:
             thread.start()
-        until(lambda: r.events("client") == 3)
+        wait_for(lambda: r.events("client") == 3)
         time.sleep(0.3)  # they have asked
         r.cut()
-        until(lambda: r.control.connections == 8)
+        wait_for(lambda: r.control.connections == 8)
         held.fail("somebody else's turn")
         for thread in threads:
             thread.join(PATIENCE)
@@ -166,7 +159,7 @@ def test_a_client_that_waits_for_a_rank_learns_that_its_connection_has_broken(wa
             begun = time.monotonic()
             with pytest.raises(ConnectionBroken, match="the simulation must be run again"):
                 stream_on(simulation)
-            assert time.monotonic() - begun < 20
+            assert time.monotonic() - begun < 20 * busy()
             cutter.join()
             simulation.fail("broken")
             simulation = client.next_simulation()
@@ -213,7 +206,7 @@ def test_connections_that_are_reset_again_and_again_lose_no_sample_and_count_non
             worker.start()
         for _ in range(6):
             received = r.live.engine.status().received
-            until(lambda: r.live.engine.status().received > received + 10 or r.live.engine.wait(0))  # noqa: B023
+            wait_for(lambda: r.live.engine.status().received > received + 10 or r.live.engine.wait(0))  # noqa: B023
             r.cut()
         for worker in workers:
             worker.join(PATIENCE)
@@ -229,7 +222,7 @@ def test_a_network_that_is_gone_for_three_seconds(tmp_path: Path) -> None:
         workers = [threading.Thread(target=work, args=(r.connect, 0.02)) for _ in range(2)]
         for worker in workers:
             worker.start()
-        until(lambda: r.live.engine.status().received > 5)
+        wait_for(lambda: r.live.engine.status().received > 5)
         r.control.refuse()
         r.data.refuse()
         time.sleep(3)
@@ -247,7 +240,7 @@ def test_a_network_that_is_slow_or_stands_still_for_a_while_costs_nothing(tmp_pa
         r.data.delay(0.05)
         worker = threading.Thread(target=work, args=(r.connect, 0.02))
         worker.start()
-        until(lambda: r.live.engine.status().received > 5)
+        wait_for(lambda: r.live.engine.status().received > 5)
         for proxy in (r.control, r.data):
             proxy.freeze()
         time.sleep(1.5)
@@ -269,7 +262,7 @@ def test_a_network_that_is_cut_for_good_costs_the_client_and_the_simulation_goes
             r.data.freeze()
             with pytest.raises(ServerLost, match="has not answered"):
                 stream(simulation, 0.2, steps=100)
-        until(lambda: r.events("client_lost"))
+        wait_for(lambda: r.events("client_lost"))
         r.data.thaw()  # for the other one
         assert work(r.live.connect) == 0
         whole(r.live.report(), 1)
@@ -282,10 +275,10 @@ def test_a_client_that_comes_back_after_it_was_given_up_is_told_so(tmp_path: Pat
             assert simulation is not None
             simulation.send(0, u=field(0))
             r.control.freeze()
-            until(lambda: r.events("client_lost"))
+            wait_for(lambda: r.events("client_lost"))
             other = threading.Thread(target=work, args=(r.live.connect, 0.05))
             other.start()
-            until(lambda: r.events("assigned") == 2)
+            wait_for(lambda: r.events("assigned") == 2)
             r.control.thaw()
             with pytest.raises(PenstockError) as caught:
                 stream(simulation, 0.3, steps=100)

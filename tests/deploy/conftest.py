@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from command import wait_for
-from slurm_cluster import queue, slurm, slurm_cluster
+from slurm_cluster import nodes_are_idle, queue, slurm, slurm_cluster
 
 from penstock.main import main
+from waiting import wait_for
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,10 @@ def slurm_commands() -> Iterator[None]:
 
 @pytest.fixture
 def nothing_left(slurm_commands: None) -> Iterator[None]:
-    """Whatever a test leaves behind, the next one begins with an empty queue."""
+    """Whatever a test leaves behind, the next one begins with an empty queue and idle nodes."""
     yield
     slurm("scontrol", "update", "NodeName=n2", "State=RESUME")
     if queue():
         slurm("scancel", "--user=root")
         wait_for(lambda: not queue())
+    wait_for(nodes_are_idle)

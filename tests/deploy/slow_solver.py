@@ -14,15 +14,17 @@ from penstock_client import Client, Field
 
 
 class Slow:
-    """`steps` time steps of a field of four points, `pause` seconds apart."""
+    """`steps` time steps of a field of four points, `pause` seconds apart; none begins while the file `closed` exists."""
 
-    def __init__(self, steps: int = 4, pause: float = 0.05) -> None:
-        self.steps, self.pause = steps, pause
+    def __init__(self, steps: int = 4, pause: float = 0.05, closed: str = "") -> None:
+        self.steps, self.pause, self.closed = steps, pause, closed
         self.fields: Mapping[str, Field] = {"u": Field(shape=(4,), dtype="float32")}
 
     def run(self, parameters: Mapping[str, float]) -> Iterator[tuple[float, dict[str, NDArray[np.float32]]]]:
         for step in range(self.steps):
             time.sleep(self.pause)
+            while self.closed and Path(self.closed).exists():
+                time.sleep(0.02)
             yield float(step), {"u": np.full(4, parameters["a"] * step, dtype=np.float32)}
 
 

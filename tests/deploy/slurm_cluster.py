@@ -13,7 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
-from command import wait_for
+
+from waiting import PATIENCE, wait_for
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 SETTINGS = """\
@@ -34,6 +35,9 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/%n.pid
 SchedulerParameters=bf_interval=1,sched_min_interval=100000,batch_sched_delay=0
 KillWait=10
+MessageTimeout=60
+TCPTimeout=30
+BatchStartTimeout=60
 MpiDefault=none
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cpus} RealMemory={memory}
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cpus} RealMemory={memory}
@@ -91,14 +95,18 @@ def slurm_cluster() -> Iterator[None]:
         _start(stack, folder, "slurmctld", "-D", "-c")
         for node in ("n1", "n2"):
             _start(stack, folder, "slurmd", "-D", "-N", node)
-        wait_for(lambda: slurm("sinfo", "--noheader", "--Node", "--format=%T").split() == ["idle", "idle"])
+        wait_for(nodes_are_idle)
         stack.callback(_cancel_all)
         yield
 
 
 def slurm(*words: str) -> str:
     """Run one of Slurm's commands; what it printed. "" where it failed."""
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60).stdout
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE).stdout
+
+
+def nodes_are_idle() -> bool:
+    return slurm("sinfo", "--noheader", "--Node", "--format=%T").split() == ["idle", "idle"]
 
 
 def queue(what: str = "") -> dict[str, str]:

@@ -10,19 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from command import events, report, wait_for
+from command import events, report
 from slurm_cluster import queue
 
+from waiting import PATIENCE, wait_for
+
 HERE = Path(__file__).parent
-QUICK_SIMULATIONS = 20  # of the one without Ray: half a minute
-STEPS, SIMULATIONS = 10, 30  # of the slow study: about fifteen seconds with two workers
+QUICK_SIMULATIONS = 12  # of the one without Ray
+STEPS, PAUSE, SIMULATIONS = 10, 0.05, 20
+CLOSED = "closed"  # a file in the study's folder: while it is there no simulation goes on, so that a test has time
 PROFILE: dict[str, Any] = {
     "slurm": {"poll": "1 s"},
     "server": {"time": "30 min", "signal": "2 min", "memory": "1 GiB", "sbatch": ["--nodelist=n1"]},
     "workers": {"count": 2, "time": "20 min", "memory": "200 MiB", "sbatch": ["--nodelist=n2"]},
 }
 PROGRAM = f"""
+import sys
 import time
+from pathlib import Path
 import numpy
 from penstock_client import Client, Field
 
@@ -30,7 +35,9 @@ with Client() as client:
     simulation = client.simulation()
     simulation.announce(u=Field(shape=(4,), dtype="float32"))
     for step in range({STEPS}):
-        time.sleep(0.1)
+        time.sleep({PAUSE})
+        while Path(sys.argv[1]).exists():
+            time.sleep(0.02)
         simulation.send(step, u=numpy.full(4, simulation.parameters["a"] * step, "float32"))
     simulation.finish()
 """
@@ -49,7 +56,7 @@ def write_study(folder: Path) -> Path:
         "parameters": {"a": [1.0, 2.0]},
         "solver": {
             "adapter": "slow_solver:Slow",
-            "options": {"steps": STEPS, "pause": 0.1},
+            "options": {"steps": STEPS, "pause": PAUSE, "closed": str(folder / CLOSED)},
             "simulations": SIMULATIONS,
             "validation_simulations": 1,
         },
@@ -69,7 +76,11 @@ def write_quick_study(folder: Path) -> Path:
     study = write_study(folder)
     tables = tomllib.loads(study.read_text())
     tables["study"]["engine"] = "inline"
-    tables["solver"] = {"command": [sys.executable, "program.py"], "case": ".", "simulations": QUICK_SIMULATIONS}
+    tables["solver"] = {
+        "command": [sys.executable, "program.py", str(folder / CLOSED)],
+        "case": ".",
+        "simulations": QUICK_SIMULATIONS,
+    }
     tables["fields"] = {"u": {"shape": [4]}}
     study.write_text(tomli_w.dumps(tables))
     (folder / "program.py").write_text(PROGRAM)
@@ -77,7 +88,7 @@ def write_quick_study(folder: Path) -> Path:
 
 
 def in_mid_study(out: Path, finished: int = 3, incarnation: int = 1) -> None:
-    """Wait until simulations have finished, in the server's present life, and some are being run."""
+    """Wait until simulations have finished, in the server's present life, and some are being run; these wait from then on."""
 
     def there() -> bool:
         connect = out / "connect.json"
@@ -85,14 +96,22 @@ def in_mid_study(out: Path, finished: int = 3, incarnation: int = 1) -> None:
             return False
         return len(events(out, "finished")) >= finished and "RUNNING" in queue("-workers").values()
 
-    wait_for(there, 120)
+    go_on(out)
+    wait_for(there)
+    (out.parent / CLOSED).touch()
+
+
+def go_on(out: Path) -> None:
+    """Let simulations go on that wait since `in_mid_study`."""
+    (out.parent / CLOSED).unlink(missing_ok=True)
 
 
 def ends_well(
     following: subprocess.Popen[str], out: Path, incarnations: int = 1, simulations: int = SIMULATIONS
 ) -> str:
     """The submitting command ends, with everything accounted for and the queue empty; returns what it printed."""
-    said, _ = following.communicate(timeout=240)
+    go_on(out)
+    said, _ = following.communicate(timeout=PATIENCE)
     servers = "\n".join(path.read_text() for path in sorted((out / "slurm").glob("server-*.log")))
     assert following.returncode == 0, said + servers
     assert queue() == {}

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +21,8 @@ import pytest
 from live_server import LiveServer, live_server
 from network import Proxy
 from penstock_client import read_connect_file
+from waiting import PATIENCE, wait_for
 
-PATIENCE = 60.0
 SOLVERS = Path(__file__).parents[1] / "deploy"  # slow_solver.py
 SIMULATIONS, STEPS = 3, 10
 SLOW: dict[str, Any] = {"adapter": "slow_solver:Slow", "options": {"steps": STEPS, "pause": 0.05}}
@@ -52,13 +52,6 @@ def worker(connect: Path, **environment: str) -> Iterator[subprocess.Popen[str]]
         process.communicate()
 
 
-def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
-
-
 def ended(process: subprocess.Popen[str], code: int) -> str:
     """What it had to say."""
     _, said = process.communicate(timeout=PATIENCE)
@@ -78,7 +71,7 @@ def whole(live: LiveServer) -> None:
 def test_a_worker_goes_on_with_the_server_that_comes_after(solver: dict[str, Any], tmp_path: Path) -> None:
     environment = {"SOLVER_PIDS": str(tmp_path / "pids"), "SOLVER_STEPS": str(STEPS)}
     with server(tmp_path / "run", solver) as first, worker(first.connect, **environment) as process:
-        until(lambda: first.engine.status().received)
+        wait_for(lambda: first.engine.status().received)
         first.vanish()
         time.sleep(1)  # longer than it takes to miss heartbeats
         assert process.poll() is None
@@ -93,7 +86,7 @@ def test_a_worker_goes_on_with_the_server_that_comes_after(solver: dict[str, Any
 
 def test_a_worker_waits_for_a_server_as_long_as_it_was_told_to(tmp_path: Path) -> None:
     with server(tmp_path / "run", SLOW, server_timeout=1.5) as live, worker(live.connect) as process:
-        until(lambda: live.engine.status().received)
+        wait_for(lambda: live.engine.status().received)
         live.vanish()
         begun = time.monotonic()
         said = ended(process, 1)
@@ -120,7 +113,7 @@ def test_a_worker_that_is_started_with_an_old_connect_file_takes_the_new_one_whe
         current = read_connect_file(live.connect)
         replace(current, incarnation=7).write(live.connect)
         with worker(live.connect) as process:
-            until(lambda: '"reason": "incarnation"' in (tmp_path / "run" / "events.jsonl").read_text())
+            wait_for(lambda: '"reason": "incarnation"' in (tmp_path / "run" / "events.jsonl").read_text())
             current.write(live.connect)
             ended(process, 0)
             whole(live)
@@ -131,9 +124,9 @@ def test_a_worker_that_was_given_up_comes_back_as_another_client(tmp_path: Path)
         server(tmp_path / "run", SLOW, client_timeout=1.5) as live,
         worker(live.connect) as process,
     ):
-        until(lambda: live.engine.status().received)
+        wait_for(lambda: live.engine.status().received)
         process.send_signal(signal.SIGSTOP)
-        until(lambda: live.engine.status().given_up == ((socket.gethostname(), process.pid),))
+        wait_for(lambda: live.engine.status().given_up == ((socket.gethostname(), process.pid),))
         process.send_signal(signal.SIGCONT)
         said = ended(process, 0)
         assert live.engine.status().given_up == ()
@@ -148,7 +141,7 @@ def test_a_worker_over_a_network_that_is_cut_while_it_simulates(tmp_path: Path) 
         Proxy(live.engine._sockets.data_endpoint) as data,
         worker(live.behind(control.endpoint, data.endpoint)) as process,
     ):
-        until(lambda: live.engine.status().received)
+        wait_for(lambda: live.engine.status().received)
         for proxy in (control, data):
             proxy.refuse()
         time.sleep(1)
@@ -169,14 +162,14 @@ def test_a_worker_that_is_asked_to_go_takes_no_simulation_with_it(solver: dict[s
     environment = {"SOLVER_PIDS": str(tmp_path / "pids"), "SOLVER_STEPS": str(STEPS), "SOLVER_PAUSE": "0.4"}
     with server(tmp_path / "run", solver, retries=0) as live, ExitStack() as stack:
         working = [stack.enter_context(worker(live.connect, **environment)) for _ in range(SIMULATIONS)]
-        until(lambda: len(assignments(live)) == SIMULATIONS)
+        wait_for(lambda: len(assignments(live)) == SIMULATIONS)
         idle = stack.enter_context(worker(live.connect, **environment))
-        until(lambda: f'"pid": {idle.pid}' in (live.directory / "events.jsonl").read_text())
+        wait_for(lambda: f'"pid": {idle.pid}' in (live.directory / "events.jsonl").read_text())
         for process in (idle, working[0]):
             process.send_signal(signal.SIGTERM)
             ended(process, 0)
         after = stack.enter_context(worker(live.connect, **environment))
-        until(lambda: len(assignments(live)) > SIMULATIONS)
+        wait_for(lambda: len(assignments(live)) > SIMULATIONS)
         (again,) = assignments(live)[SIMULATIONS:]
         assert (again["pid"], again["attempt"]) == (after.pid, 2)
         for process in (*working[1:], after):

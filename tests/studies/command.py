@@ -6,13 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
+_started: list[subprocess.Popen[str]] = []
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -30,8 +29,11 @@ def penstock(*arguments: str | Path, code: int = 0, timeout: float = 400.0) -> s
 
 
 def started(*arguments: str | Path) -> subprocess.Popen[str]:
-    """Start and return the process; it leads a process group of its own, as one started from a shell does."""
-    return subprocess.Popen(
+    """Start and return the process; it leads a process group of its own, as one started from a shell does.
+
+    `end_what_was_started` ends it after the test, whatever the outcome.
+    """
+    process = subprocess.Popen(
         [*PENSTOCK, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -40,19 +42,29 @@ def started(*arguments: str | Path) -> subprocess.Popen[str]:
         process_group=0,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
+    _started.append(process)
+    return process
+
+
+def end_what_was_started() -> None:
+    """Kill the commands that `started` has started and that still run; what these have started ends with them."""
+    while _started:
+        process = _started.pop()
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 @contextmanager
 def running(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """A command, as `started`; nothing of it stays where the test fails."""
+    """A command, as `started`, that is killed at the end of the context if it still runs."""
     process = started(*arguments)
     try:
         yield process
     finally:
         process.kill()
         process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 def report(out: Path) -> dict[str, Any]:
@@ -65,18 +77,3 @@ def events(out: Path, name: str) -> list[dict[str, Any]]:
     path = out / "events.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [event for event in map(json.loads, lines) if event["event"] == name]
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """Wait until `what()` is true, and return it."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := what():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"waited {seconds:.0f} s in vain")
-
-
-def left_over(process: psutil.Process, before: set[int]) -> list[str]:
-    """Command lines of what still runs of a process that has ended: its known descendants."""
-    return [" ".join(psutil.Process(pid).cmdline()) for pid in before if psutil.pid_exists(pid) and pid != process.pid]

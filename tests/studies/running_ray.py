@@ -18,8 +18,9 @@ from typing import Any
 
 import psutil
 import pytest
-from command import wait_for
 from network_namespace import Cable
+
+from waiting import PATIENCE, wait_for
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 OBJECT_STORE = f"--object-store-memory={80 * 2**20}"
@@ -93,7 +94,7 @@ class RunningRay:
             [sys.executable, "-c", LOOK, self.address],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             check=False,
             env=self._environment,
         )
@@ -115,8 +116,8 @@ class RunningRay:
         return str(self.look()["nodes"][0])
 
     def as_before(self) -> None:
-        wait_for(lambda: {"free": self.cores, "groups": []}.items() <= self.look().items(), 60)
-        wait_for(lambda: self.actors() == [], 30)
+        wait_for(lambda: {"free": self.cores, "groups": []}.items() <= self.look().items())
+        wait_for(lambda: self.actors() == [])
 
     def end(self) -> None:
         for node in self._nodes:
@@ -146,8 +147,8 @@ def kill_node(node: subprocess.Popen[bytes]) -> None:
             member.kill()
         except psutil.NoSuchProcess:
             continue
-    psutil.wait_procs(members, timeout=20)
-    node.wait(20)
+    psutil.wait_procs(members, timeout=PATIENCE)
+    node.wait(PATIENCE)
 
 
 @contextmanager

@@ -12,10 +12,13 @@ from typing import Any
 
 import psutil
 import pytest
-from command import events, penstock, report, running, wait_for
+from command import events, penstock, report, running
 from paced_study import accounted, write_study
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(550)]
+from traces import MARK, left_over, processes_with, shared_memory
+from waiting import PATIENCE, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def server_pid(out: Path, what: str) -> int:
@@ -29,15 +32,11 @@ def daemon_pid(process: subprocess.Popen[str], name: str) -> int:
     return next(child.pid for child in psutil.Process(process.pid).children() if child.name() == name)
 
 
-def ray_folder(out: Path) -> Path:
-    return Path((out / ".ray").read_text())
-
-
-def nothing_left(family: list[psutil.Process], folders: list[Path], shared_memory: set[Path]) -> None:
-    _, alive = psutil.wait_procs(family, timeout=20)
-    assert [process.cmdline() for process in alive] == []
-    assert [folder for folder in folders if folder.exists()] == []
-    assert set(Path("/dev/shm").iterdir()) <= shared_memory
+@pytest.fixture
+def shared_memory_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """Files of shared memory before the study, whose processes are marked as those of `tmp_path / "run"`."""
+    monkeypatch.setenv(MARK, str(tmp_path / "run"))
+    return shared_memory()
 
 
 def ended_well(out: Path, incarnations: int) -> None:
@@ -47,21 +46,18 @@ def ended_well(out: Path, incarnations: int) -> None:
     assert done["validation"]["relative_l2"] < 0.5
 
 
-def test_whatever_dies_of_the_server_is_started_again(tmp_path: Path) -> None:
+def test_whatever_dies_of_the_server_is_started_again(tmp_path: Path, shared_memory_before: set[Path]) -> None:
     """One study in which a trainer rank, the coordinator, and both of Ray's daemons are killed, one after the other."""
-    out, shared_memory = tmp_path / "run", set(Path("/dev/shm").iterdir())
-    family: dict[int, psutil.Process] = {}
-    folders = set()
+    out = tmp_path / "run"
     with running("run", write_study(tmp_path, concurrency=2), "--out", out) as process:
         for number, what in enumerate(("rank", "coordinator", "gcs_server", "raylet"), start=1):
-            wait_for(lambda n=number: len(events(out, "started")) == n, 90)
+            wait_for(lambda n=number: len(events(out, "started")) == n)
             since = len(events(out, "checkpoint"))
-            wait_for(lambda n=since: len(events(out, "checkpoint")) > n, 90)
-            family |= {p.pid: p for p in psutil.Process(process.pid).children(recursive=True)}
-            folders.add(ray_folder(out))
+            wait_for(lambda n=since: len(events(out, "checkpoint")) > n)
+            assert len(processes_with(MARK, str(out))) > 5
             victim = server_pid(out, what) if what in ("rank", "coordinator") else daemon_pid(process, what)
             os.kill(victim, signal.SIGKILL)
-        printed, _ = process.communicate(timeout=300)
+        printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed
     ended_well(out, incarnations=5)
     assert [event["kind"] for event in events(out, "restarted")] == ["rank", "coordinator", "ray", "ray"]
@@ -72,7 +68,7 @@ def test_whatever_dies_of_the_server_is_started_again(tmp_path: Path) -> None:
     assert all(0 < outage["seconds"] < 120 for outage in outages)
     assert [event["seconds"] for event in events(out, "outage")] == [outage["seconds"] for outage in outages]
     assert "restart 4 of at most 5" in printed
-    nothing_left(list(family.values()), list(folders), shared_memory)
+    assert left_over(str(out), out, shared_memory_before) == []
 
 
 def test_a_server_that_dies_while_it_starts_is_started_again(tmp_path: Path) -> None:
@@ -83,17 +79,17 @@ def test_a_server_that_dies_while_it_starts_is_started_again(tmp_path: Path) -> 
             children = psutil.Process(process.pid).children(recursive=True)
             return [child for child in children if child.name().startswith("ray::RankActor")]
 
-        wait_for(ranks, 60)[0].kill()
-        printed, _ = process.communicate(timeout=300)
+        wait_for(ranks)[0].kill()
+        printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed
     assert len(events(out, "restarted")) == 1  # it may have died before anybody knew which process it was
     assert "restart 1 of at most 5" in printed
     assert report(out)["samples"]["unique"] == report(out)["samples"]["expected"]
 
 
-def test_a_server_killed_at_any_moment_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_server_killed_at_any_moment_goes_on_where_it_was(tmp_path: Path, shared_memory_before: set[Path]) -> None:
     """kill -9 of `penstock run` before its first checkpoint, while one is written, and between the last batch and the report."""
-    out, shared_memory = tmp_path / "run", set(Path("/dev/shm").iterdir())
+    out = tmp_path / "run"
     checkpoints = out / "checkpoints"
     moments: list[Callable[[], Any]] = [
         lambda: (out / "metrics.jsonl").exists() and events(out, "finished"),
@@ -108,12 +104,10 @@ def test_a_server_killed_at_any_moment_goes_on_where_it_was(tmp_path: Path) -> N
     ]
     for number, moment in enumerate(moments, start=1):
         with running(*command) as process:
-            wait_for(lambda n=number: len(events(out, "started")) == n, 90)
-            wait_for(moment, 120)
-            family = psutil.Process(process.pid).children(recursive=True)
-            folder = ray_folder(out)
+            wait_for(lambda n=number: len(events(out, "started")) == n)
+            wait_for(moment)
             process.kill()
-        nothing_left(family, [folder], shared_memory)
+        assert left_over(str(out), out, shared_memory_before) == []
         assert not (out / "report.json").exists()
         resolved = out / "study.toml"  # from now on it writes one checkpoint after the other
         resolved.write_text(re.sub(r"checkpoint_every = .*", "checkpoint_every = 0.05", resolved.read_text()))

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import events, report, started, wait_for
+from command import events, report, started
 from paced_study import STEPS, write_study
+
+from waiting import PATIENCE, wait_for
 
 pytestmark = [pytest.mark.slow]
 
@@ -59,13 +61,13 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(small_disk: Path, tmp_pa
     study = write_study(tmp_path, concurrency=2, training={"checkpoint_every": "300 ms"})
     process = started("run", study, "--out", out, *INLINE)
     try:
-        wait_for(lambda: events(out, "checkpoint"), 60)
+        wait_for(lambda: events(out, "checkpoint"))
         ballast = fill(small_disk)
-        wait_for(lambda: failed_checkpoints(out) >= 2, 60)
+        wait_for(lambda: failed_checkpoints(out) >= 2)
         written = len(events(out, "checkpoint"))
         ballast.unlink()
-        wait_for(lambda: len(events(out, "checkpoint")) > written, 60)
-        printed, _ = process.communicate(timeout=120)
+        wait_for(lambda: len(events(out, "checkpoint")) > written)
+        printed, _ = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 0, printed
@@ -83,9 +85,9 @@ def test_a_report_that_cannot_be_written_is_said_and_the_study_can_be_resumed(sm
         "run", write_study(tmp_path, concurrency=2, training={"checkpoint_every": "300 ms"}), "--out", out, *INLINE
     )
     try:
-        wait_for(lambda: events(out, "checkpoint"), 60)
+        wait_for(lambda: events(out, "checkpoint"))
         ballast = fill(small_disk)
-        printed, _ = process.communicate(timeout=120)
+        printed, _ = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 1
@@ -93,6 +95,6 @@ def test_a_report_that_cannot_be_written_is_said_and_the_study_can_be_resumed(sm
     assert last.startswith(f"penstock: {out}/report.json cannot be written (No space left on device)")
     ballast.unlink()
     process = started("resume", out)
-    printed, _ = process.communicate(timeout=120)
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed
     assert report(out)["samples"]["trained_unique"] == 10 * STEPS

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command import PENSTOCK, ROOT, events, penstock, report, running, wait_for
+from command import PENSTOCK, ROOT, events, penstock, report, running
 from paced_study import accounted, write_study
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(550)]
+from waiting import PATIENCE, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 SERVER_TIMEOUT = 20.0  # seconds; a worker that does not hear of the study's end waits as long
@@ -67,11 +69,11 @@ def test_workers_come_and_go_beside_the_studys_own(tmp_path: Path) -> None:
         hands = Hands(out, stack)
         written = write_study(tmp_path, 0.08, server_timeout=SERVER_TIMEOUT, retries=2)
         with running("run", written, "--out", out) as study:
-            wait_for(lambda: events(out, "finished"), 120)
+            wait_for(lambda: events(out, "finished"))
             asked, killed, stays = (hands.add(name) for name in ("asked", "killed", "stays"))
             hands.busy(asked)
             asked.send_signal(signal.SIGTERM)
-            assert asked.wait(10) == 0
+            assert asked.wait(PATIENCE) == 0
             hands.busy(killed)
             killed.kill()
             hands.busy(stays)
@@ -83,18 +85,18 @@ def test_workers_come_and_go_beside_the_studys_own(tmp_path: Path) -> None:
             os.kill(second, signal.SIGKILL)
             early = hands.let_in("early")
             study.send_signal(signal.SIGINT)
-            printed, _ = study.communicate(timeout=60)
+            printed, _ = study.communicate(timeout=PATIENCE)
             assert report(out)["status"] == "stopped", printed
             # 1: it did not hear of the end, and waited in vain for another server.
             assert stays.wait(2 * SERVER_TIMEOUT + 30) in (0, 1)
         # Before there is a server again: it finds the one that comes in the file that is written anew.
         waiting = hands.start(early)
         with running("resume", out) as study:
-            wait_for(lambda: holds(out, waiting.pid), 200)
+            wait_for(lambda: holds(out, waiting.pid))
             late = hands.add("late")
-            printed, _ = study.communicate(timeout=300)
+            printed, _ = study.communicate(timeout=PATIENCE)
             assert study.returncode == 0, printed
-            assert (waiting.wait(30), late.wait(30)) == (0, 0)
+            assert (waiting.wait(PATIENCE), late.wait(PATIENCE)) == (0, 0)
     done = accounted(out)
     assert done["incarnations"] == 2
     assert {e["pid"] for e in events(out, "client_lost")} >= {killed.pid}
@@ -116,7 +118,7 @@ def test_a_study_without_workers_of_its_own_wastes_nothing_on_those_that_are_ask
         running("run", write_study(tmp_path, 0.07, concurrency=0, retries=0), "--out", out) as study,
     ):
         hands = Hands(out, stack)
-        wait_for((out / "connect.json").exists, 120)
+        wait_for((out / "connect.json").exists)
         assert [
             c for c in psutil.Process(study.pid).children() if "penstock_solvers.worker" in " ".join(c.cmdline())
         ] == []
@@ -125,11 +127,11 @@ def test_a_study_without_workers_of_its_own_wastes_nothing_on_those_that_are_ask
             leaving = workers.pop(0)
             hands.busy(leaving)
             leaving.send_signal(signal.SIGTERM)
-            assert leaving.wait(10) == 0
+            assert leaving.wait(PATIENCE) == 0
             workers.append(hands.add(f"w{number}"))
-        printed, _ = study.communicate(timeout=300)
+        printed, _ = study.communicate(timeout=PATIENCE)
         assert study.returncode == 0, printed
-        assert [worker.wait(30) for worker in workers] == [0, 0]
+        assert [worker.wait(PATIENCE) for worker in workers] == [0, 0]
     assert f"start them with `penstock worker --connect {out / 'connect.json'}`" in printed
     done = accounted(out)
     assert events(out, "failed") == events(out, "client_lost") == []

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command import EXAMPLES, events, penstock, report, started, wait_for
+from command import EXAMPLES, events, penstock, report, started
 from paced_study import write_study
+from running_ray import free_port
+
+from waiting import PATIENCE, busy, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -74,12 +77,12 @@ def test_the_demo_study_learns_and_its_commands_show_it(tmp_path: Path) -> None:
 
 def test_a_worker_killed_in_mid_study_costs_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = started("run", HEAT, "--out", out, *SMALL, "--set", "server.client_timeout=5")
+    process = started("run", HEAT, "--out", out, *SMALL, "--set", "server.client_timeout=PATIENCE")
     for killed in range(2):
         held = wait_for(lambda k=killed: len(events(out, "assigned")) > 3 + 5 * k and events(out, "assigned")[-1])
         os.kill(held["pid"], signal.SIGKILL)
         wait_for(lambda k=killed: len(events(out, "client_lost")) > k)
-    printed, _ = process.communicate(timeout=200)
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed
     accounted(out)
     assert report(out)["simulations"]["failed"] == 0
@@ -92,7 +95,7 @@ def test_a_frozen_worker_is_given_up_and_its_simulation_run_again(tmp_path: Path
     )
     held = wait_for(lambda: len(events(out, "assigned")) > 3 and events(out, "assigned")[-1])
     os.kill(held["pid"], signal.SIGSTOP)
-    printed, _ = process.communicate(timeout=200)
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed
     accounted(out)
     assert not psutil.pid_exists(held["pid"])
@@ -113,7 +116,7 @@ def test_training_on_cores_of_its_own_is_alone_there_and_nobody_comes_before_ano
     assert allowed["worker"]
     assert all(own not in cores for cores in allowed["worker"])
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -130,11 +133,11 @@ def test_an_interrupted_study_stops_with_a_checkpoint_and_can_be_resumed(
         os.killpg(process.pid, number)  # the whole group, as Ctrl-C on a terminal does
     else:
         process.send_signal(number)
-    printed, _ = process.communicate(timeout=30)
-    assert time.monotonic() - begun < 10
+    printed, _ = process.communicate(timeout=PATIENCE)
+    assert time.monotonic() - begun < 10 * busy()
     assert process.returncode == 1, printed
     assert f"penstock resume {out}" in printed
-    gone, alive = psutil.wait_procs(family, timeout=5)
+    gone, alive = psutil.wait_procs(family, timeout=PATIENCE)
     assert alive == []
     assert len(gone) == len(family)
     done = report(out)
@@ -153,9 +156,9 @@ def test_a_worker_from_elsewhere_takes_its_share(tmp_path: Path) -> None:
     process = started("run", HEAT, "--out", out, *SMALL, "--set", "solver.simulations=40")
     wait_for(lambda: events(out, "assigned"))
     helper = started("worker", "--connect", out / "connect.json")
-    printed, _ = process.communicate(timeout=200)
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed
-    helper.communicate(timeout=20)
+    helper.communicate(timeout=PATIENCE)
     assert report(out)["simulations"]["finished"] == 43
     assert helper.pid in {event["pid"] for event in events(out, "assigned")}
 
@@ -181,7 +184,7 @@ def test_a_second_server_on_the_same_run_directory_is_refused(tmp_path: Path) ->
         assert "running" in penstock("status", out)
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE)
 
 
 def test_a_users_own_solver_and_model(tmp_path: Path) -> None:
@@ -198,6 +201,7 @@ def test_a_real_prometheus_scrapes_every_process(tmp_path: Path) -> None:
     prometheus = None
     try:
         wait_for(lambda: (out / "targets.json").exists() and events(out, "finished"))
+        address = f"127.0.0.1:{free_port()}"
         config = tmp_path / "prometheus.yml"
         config.write_text(
             "global: {scrape_interval: 500ms}\n"
@@ -208,14 +212,14 @@ def test_a_real_prometheus_scrapes_every_process(tmp_path: Path) -> None:
                 "prometheus",
                 f"--config.file={config}",
                 f"--storage.tsdb.path={tmp_path}/tsdb",
-                "--web.listen-address=127.0.0.1:19099",
+                f"--web.listen-address={address}",
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
 
         def value(query: str) -> float:
-            url = "http://127.0.0.1:19099/api/v1/query?" + urllib.parse.urlencode({"query": query})
+            url = f"http://{address}/api/v1/query?" + urllib.parse.urlencode({"query": query})
             try:
                 with urllib.request.urlopen(url, timeout=2) as answer:
                     result = json.load(answer)["data"]["result"]
@@ -223,16 +227,16 @@ def test_a_real_prometheus_scrapes_every_process(tmp_path: Path) -> None:
                 return 0.0
             return float(result[0]["value"][1]) if result else 0.0
 
-        assert wait_for(lambda: value('sum(up{study="heat"})') == 2, 30)
-        assert wait_for(lambda: value("sum(penstock_samples_received_total)") == 600, 60)
-        assert wait_for(lambda: value('penstock_simulations{state="finished"}') == 23, 30)
-        assert wait_for(lambda: value("sum(rate(penstock_batches_total[10s]))") > 0, 30)
+        assert wait_for(lambda: value('sum(up{study="heat"})') == 2)
+        assert wait_for(lambda: value("sum(penstock_samples_received_total)") == 600)
+        assert wait_for(lambda: value('penstock_simulations{state="finished"}') == 23)
+        assert wait_for(lambda: value("sum(rate(penstock_batches_total[10s]))") > 0)
     finally:
         if prometheus is not None:
             prometheus.terminate()
             prometheus.wait()
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE)
 
 
 def test_when_training_ends_before_production_nothing_more_is_given_out(tmp_path: Path) -> None:

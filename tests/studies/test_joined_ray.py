@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import events, penstock, report, running, wait_for
+from command import events, penstock, report, running
 from paced_study import accounted, write_study
 from running_ray import RunningRay, be_user, free_port, give_token, running_ray
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(550)]
+from waiting import PATIENCE, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("running Ray")]
 
 CORES = 4
 
@@ -46,10 +48,10 @@ def server_pids(out: Path) -> list[int]:
 def test_a_study_on_a_running_ray_whose_coordinator_dies(cluster: RunningRay, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with running("run", write_study(tmp_path, concurrency=2), "--out", out, "--ray-address", cluster.address) as study:
-        wait_for(lambda: len(events(out, "checkpoint")) > 1, 120)
+        wait_for(lambda: len(events(out, "checkpoint")) > 1)
         assert len(cluster.actors()) == 2
         os.kill(server_pids(out)[0], signal.SIGKILL)
-        printed, _ = study.communicate(timeout=300)
+        printed, _ = study.communicate(timeout=PATIENCE)
     assert study.returncode == 0, printed
     assert accounted(out)["incarnations"] == 2
     assert [event["kind"] for event in events(out, "restarted")] == ["coordinator"]
@@ -61,7 +63,7 @@ def test_a_killed_study_leaves_its_place_and_goes_on_in_another(cluster: Running
     """Through a Ray Client server, and then without."""
     out = tmp_path / "run"
     with running("run", write_study(tmp_path, concurrency=2), "--out", out, "--ray-address", cluster.client()) as study:
-        wait_for(lambda: len(events(out, "checkpoint")) > 1, 120)
+        wait_for(lambda: len(events(out, "checkpoint")) > 1)
         study.kill()
     penstock("resume", out, "--ray-address", cluster.address)
     assert accounted(out)["incarnations"] == 2
@@ -71,9 +73,9 @@ def test_a_killed_study_leaves_its_place_and_goes_on_in_another(cluster: Running
 def test_ctrl_c_says_how_to_go_on(cluster: RunningRay, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with running("run", write_study(tmp_path), "--out", out, "--ray-address", cluster.address) as study:
-        wait_for(lambda: events(out, "finished"), 120)
+        wait_for(lambda: events(out, "finished"))
         study.send_signal(signal.SIGINT)
-        printed, _ = study.communicate(timeout=60)
+        printed, _ = study.communicate(timeout=PATIENCE)
     assert f"continue it with: penstock resume {out} --ray-address {cluster.address}" in printed
     assert report(out)["status"] == "stopped"
     cluster.as_before()
@@ -91,7 +93,7 @@ def test_what_a_cluster_cannot_give_is_named(cluster: RunningRay, tmp_path: Path
         [sys.executable, "-c", ask, cluster.address, write_study(tmp_path), tmp_path],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
         env={**os.environ, "RAY_AUTH_MODE": "token"},
     )

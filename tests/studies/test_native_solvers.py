@@ -9,9 +9,7 @@ import pytest
 from command import penstock, report
 from native import Installed
 
-from mpi import require
-
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("native studies")]
 
 MELISSA = """
 [study]
@@ -34,12 +32,6 @@ name = "mlp"
 [training]
 batch_size = 5
 """
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    require("mpirun", "mpicc", "mpifort", "gfortran")
-    return Installed(tmp_path_factory.mktemp("libpenstock"))
 
 
 @pytest.fixture(autouse=True)

@@ -12,15 +12,17 @@ import h5py
 import numpy as np
 import psutil
 import pytest
-from command import EXAMPLES, events, penstock, report, started, wait_for
+from command import EXAMPLES, events, penstock, report, started
 
 from penstock.study import load_study
 from penstock_server.checkpoint import load_latest
 from penstock_server.coordinator import make_plan
 from penstock_server.recording import Recording, RecordingReader
 from penstock_solvers.problems.heat2d import Heat2D
+from waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.slow
+on_the_recording = pytest.mark.xdist_group("recording")
 
 HEAT = EXAMPLES / "heat" / "study.toml"
 SMALL = [
@@ -75,10 +77,12 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@on_the_recording
 def test_a_recording_holds_what_the_solver_gives(file: Path) -> None:
     hold_against_the_solver(file, 23, 30)
 
 
+@on_the_recording
 def test_a_study_trains_on_a_recording(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert "nothing wrong found" in penstock("check", HEAT, *offline(file))
@@ -106,6 +110,7 @@ def test_a_study_trains_on_a_recording(file: Path, tmp_path: Path) -> None:
     assert "T at 20" in penstock("predict", out, *values, "--step", "20")
 
 
+@on_the_recording
 def test_a_part_of_the_recording_and_a_seed_give_the_same_weights_twice(file: Path, tmp_path: Path) -> None:
     weights = []
     for run, readers in (("one", 0), ("two", 2)):
@@ -121,6 +126,7 @@ def test_a_part_of_the_recording_and_a_seed_give_the_same_weights_twice(file: Pa
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
 
 
+@on_the_recording
 def test_statistics_are_of_the_whole_training_part_before_the_first_batch(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     penstock("run", HEAT, "--out", out, *offline(file, max_batches=1))
@@ -133,6 +139,7 @@ def test_statistics_are_of_the_whole_training_part_before_the_first_batch(file: 
     assert m2 / count == pytest.approx(values.var())
 
 
+@on_the_recording
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_offline_study_goes_on_where_it_was(number: signal.Signals, file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
@@ -144,10 +151,10 @@ def test_an_interrupted_offline_study_goes_on_where_it_was(number: signal.Signal
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, printed
     assert "Traceback" not in printed
-    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert psutil.wait_procs(family, timeout=PATIENCE)[1] == []
     stopped = report(out)
     assert stopped["status"] == "stopped"
     batches = stopped["training"]["batches"]
@@ -164,6 +171,7 @@ def test_an_interrupted_offline_study_goes_on_where_it_was(number: signal.Signal
     assert done["buffer"]["times_seen"] == {str(epochs): 600}
 
 
+@on_the_recording
 def test_what_check_says_of_a_recording(file: Path, tmp_path: Path) -> None:
     assert "no such file" in penstock("check", HEAT, *offline(tmp_path / "nothing.h5"), code=2)
     assert "is no recording" in penstock("check", HEAT, *offline(HEAT), code=2)
@@ -172,6 +180,7 @@ def test_what_check_says_of_a_recording(file: Path, tmp_path: Path) -> None:
     assert "[training] source" in penstock("check", HEAT, *offline(file), "--set=fields.U={}", code=2)
 
 
+@on_the_recording
 def test_a_solver_that_is_not_there_does_not_matter_to_a_recording(file: Path, tmp_path: Path) -> None:
     text = HEAT.read_text().replace('adapter = "heat2d"', 'command = ["./not_there"]')
     lines = [line for line in text.splitlines() if not line.startswith("options")]
@@ -193,7 +202,7 @@ def test_workers_killed_while_recording_lose_and_double_nothing(tmp_path: Path) 
         )
         os.kill(held["pid"], signal.SIGKILL)
         wait_for(lambda k=killed: len(events(directory, "client_lost")) > k)
-    printed, _ = process.communicate(timeout=200)
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed
     assert f"63 of 63 simulations, {63 * 200} time steps" in printed
     hold_against_the_solver(path, 63, 200)
@@ -206,7 +215,7 @@ def test_an_interrupted_recording_leaves_no_file(tmp_path: Path) -> None:
     wait_for(lambda: len(events(directory, "finished")) > 5)
     assert "a study is running there" in penstock("record", HEAT, "--out", path, *SMALL, code=2)
     os.killpg(process.pid, signal.SIGINT)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, printed
     assert "Traceback" not in printed
     assert f"recording stopped (interrupted by SIGINT): there is no {path}" in printed

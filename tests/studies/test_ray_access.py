@@ -10,7 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command import EXAMPLES, events, started, wait_for
+from command import EXAMPLES, events, started
+
+from waiting import PATIENCE, wait_for
 
 STRANGER = """
 import logging, sys, ray
@@ -38,7 +40,7 @@ def ask(port: int, **variables: str) -> str:
         env=environment | {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_USAGE_STATS_ENABLED": "0"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert "let in" not in asked.stdout
@@ -51,11 +53,11 @@ def test_a_stranger_cannot_use_the_ray_of_a_study(tmp_path: Path) -> None:
     out = tmp_path / "run"
     study = started("run", EXAMPLES / "heat" / "study.toml", "--out", out, "--set", "solver.simulations=100000")
     try:
-        wait_for(lambda: events(out, "started") or study.poll() is not None, 240)
+        wait_for(lambda: events(out, "started") or study.poll() is not None)
         port = wait_for(lambda: port_of(psutil.Process(study.pid)))
         assert "token" in ask(port)
         assert "token" in ask(port, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
-        assert wait_for(lambda: events(out, "finished"), 120)  # a simulation: the study goes on
+        assert wait_for(lambda: events(out, "finished"))  # a simulation: the study goes on
     finally:
         study.send_signal(signal.SIGINT)
-        print(study.communicate(timeout=60)[0])
+        print(study.communicate(timeout=PATIENCE)[0])

@@ -7,9 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from command import EXAMPLES, penstock, report, started, wait_for
+from command import EXAMPLES, penstock, report, started
 
 from resumed import accounting, assert_same
+from waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -47,10 +48,10 @@ def test_interrupted_killed_and_resumed(tmp_path: Path) -> None:
         wait_for(lambda seen=before: len([name for name in checkpoints(out) if name > max(seen, default="")]) > 1)
         assert process.poll() is None, "the study has ended before it could be disturbed"
         os.killpg(process.pid, number)
-        printed, _ = process.communicate(timeout=60)
+        printed, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == (1 if number is signal.SIGINT else -number), printed
         process = started("resume", out)
-    printed, _ = process.communicate(timeout=300)
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed
     assert (report(left_alone)["incarnations"], report(out)["incarnations"]) == (1, 4)
     assert_same(out, left_alone)

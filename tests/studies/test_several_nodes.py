@@ -7,12 +7,14 @@ import signal
 from pathlib import Path
 
 import pytest
-from command import events, running, wait_for
+from command import events, running
 from network_namespace import other_host
 from paced_study import accounted, write_study
 from running_ray import be_user, kill_node, running_ray
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(550)]
+from waiting import PATIENCE, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def network(pid: int) -> int:
@@ -29,7 +31,7 @@ def far_rank(out: Path) -> int:
 def goes_on(out: Path) -> None:
     """Wait until the life of the server that is the latest has written a checkpoint."""
     before = len(events(out, "checkpoint"))
-    wait_for(lambda: len(events(out, "checkpoint")) > before, 120)
+    wait_for(lambda: len(events(out, "checkpoint")) > before)
 
 
 def test_a_rank_and_then_its_whole_node_die(
@@ -40,21 +42,21 @@ def test_a_rank_and_then_its_whole_node_die(
     be_user(tmp_path, monkeypatch)
     with other_host() as cable, running_ray(2, tmp_path, cable.here) as cluster:
         node = cluster.add_node(cable, 1)
-        wait_for(lambda: len(cluster.look()["nodes"]) == 2, 60)
+        wait_for(lambda: len(cluster.look()["nodes"]) == 2)
         changes = [f'server.host="{cable.network}"', "training.ranks=2"]
         arguments = [word for change in changes for word in ("--set", change)]
         study = write_study(tmp_path, concurrency=2)
         with running("run", study, "--out", out, "--ray-address", cluster.address, *arguments) as process:
-            wait_for(lambda: events(out, "checkpoint"), 120)
+            wait_for(lambda: events(out, "checkpoint"))
             os.kill(far_rank(out), signal.SIGKILL)
-            wait_for(lambda: len(events(out, "started")) == 2, 120)
+            wait_for(lambda: len(events(out, "started")) == 2)
             goes_on(out)
             kill_node(node)
-            wait_for(lambda: len(events(out, "restarted")) == 2, 120)
+            wait_for(lambda: len(events(out, "restarted")) == 2)
             cluster.add_node(cable, 1)
-            wait_for(lambda: len(events(out, "started")) == 3, 120)
+            wait_for(lambda: len(events(out, "started")) == 3)
             assert far_rank(out)
-            printed, _ = process.communicate(timeout=300)
+            printed, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, printed
         assert accounted(out)["incarnations"] == 3
         cluster.cores = 3

@@ -11,16 +11,16 @@ import psutil
 import pytest
 import tomli_w
 import torch
-from command import events, penstock, report, started, wait_for
+from command import events, penstock, report, started
 from native import Installed
 
-from mpi import require
 from penstock_server.checkpoint import load_latest
 from penstock_server.study import Schema
 from penstock_server.trainer_rank.redistribution import parts_of
 from penstock_server.validation import ValidationStore
+from waiting import PATIENCE, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow]
 
 HERE = Path(__file__).parent
 STEPS = 20
@@ -86,11 +86,11 @@ def test_a_stopped_study_goes_on_with_another_number_of_ranks(tmp_path: Path) ->
     command = ["run", write_study(tmp_path, simulations=40, pause=0.03), "--out", out, "--set", "training.ranks=2"]
     for incarnation, ranks in enumerate((3, 1), start=1):
         process = started(*command)
-        wait_for(lambda n=incarnation: len(events(out, "started")) == n, 60)
+        wait_for(lambda n=incarnation: len(events(out, "started")) == n)
         since = len(events(out, "checkpoint"))
-        wait_for(lambda n=since: len(events(out, "checkpoint")) >= n + 2, 60)
+        wait_for(lambda n=since: len(events(out, "checkpoint")) >= n + 2)
         process.send_signal(signal.SIGINT)
-        printed, _ = process.communicate(timeout=100)
+        printed, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 1, printed
         assert report(out)["status"] == "stopped"
         command = ["resume", out, "--set", f"training.ranks={ranks}"]
@@ -104,18 +104,18 @@ def test_a_killed_solver_hangs_no_rank_and_a_killed_rank_is_started_again(tmp_pa
     out = tmp_path / "run"
     study = write_study(tmp_path, simulations=40, pause=0.04, training={"ranks": 2})
     process = started("run", study, "--out", out)
-    wait_for(lambda: len(events(out, "checkpoint")) >= 2, 60)
+    wait_for(lambda: len(events(out, "checkpoint")) >= 2)
     worker = next(
         child
         for child in psutil.Process(process.pid).children(recursive=True)
         if "penstock_solvers.worker" in " ".join(child.cmdline())
     )
     worker.kill()
-    wait_for(lambda: events(out, "client_lost"), 30)
+    wait_for(lambda: events(out, "client_lost"))
     since = len(events(out, "checkpoint"))
-    wait_for(lambda: len(events(out, "checkpoint")) >= since + 2, 30)  # steps go on
+    wait_for(lambda: len(events(out, "checkpoint")) >= since + 2)  # steps go on
     os.kill(events(out, "started")[-1]["ranks"][1], signal.SIGKILL)
-    printed, _ = process.communicate(timeout=200)
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed
     accounted(out, 40 * STEPS, ranks=2)
     assert [event["kind"] for event in events(out, "restarted")] == ["rank"]
@@ -137,6 +137,7 @@ def test_a_rank_whose_only_solver_waits_for_another_rank_does_not_stop_the_study
     accounted(tmp_path / "run", 8 * (STEPS - 1), ranks=2)
 
 
+@pytest.mark.xdist_group("native studies")
 @pytest.mark.parametrize(("language", "solver_ranks"), [("c", 4), ("fortran", 3)])
 def test_solver_ranks_into_trainer_ranks_give_the_serial_fields_exactly(
     installed: Installed, tmp_path: Path, language: str, solver_ranks: int, monkeypatch: pytest.MonkeyPatch
@@ -164,12 +165,6 @@ def test_solver_ranks_into_trainer_ranks_give_the_serial_fields_exactly(
     assert len(serial) == 2 * 8
     for key in serial:
         assert torch.equal(serial[key], parallel[key]), key
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    require("mpirun", "mpicc", "mpifort", "gfortran")
-    return Installed(tmp_path_factory.mktemp("libpenstock"))
 
 
 def held_out(out: Path) -> dict[tuple[int, int], torch.Tensor]:

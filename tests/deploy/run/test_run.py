@@ -20,6 +20,7 @@ import tomli_w
 from penstock.run import default_directory, prepare
 from penstock.run.display import duration
 from penstock.study import StudyError, load_study
+from waiting import PATIENCE, busy, wait_for
 
 HERE = Path(__file__).parents[1]
 PENSTOCK = [sys.executable, "-m", "penstock.main"]
@@ -45,13 +46,6 @@ def write_study(folder: Path, **solver: Any) -> Path:
 
 
 Penstock = Callable[..., Any]
-
-
-def until(true: Callable[[], object], patience: float = 60.0) -> None:
-    deadline = time.monotonic() + patience
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
 
 
 def assigned(directory: Path) -> bool:
@@ -94,11 +88,11 @@ def test_a_frozen_worker_costs_an_attempt_and_leaves_nothing_behind(tmp_path: Pa
     running = subprocess.Popen(
         [*PENSTOCK, "run", study, "--out", out, *settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    until(lambda: assigned(out))
+    wait_for(lambda: assigned(out))
     (frozen,) = workers_of(running.pid)
     time.sleep(0.5)
     os.kill(frozen, signal.SIGSTOP)
-    stdout, _ = running.communicate(timeout=120)
+    stdout, _ = running.communicate(timeout=PATIENCE)
     assert running.returncode == 0, stdout
     assert f"a worker (pid {frozen}) has been silent or stuck for too long and is replaced" in stdout
     report = json.loads((out / "report.json").read_text())
@@ -121,17 +115,17 @@ def test_a_worker_from_elsewhere_goes_on_with_the_server_that_comes_after_a_cras
     monkeypatch.setenv("SOLVER_STEPS", "20")
     out = tmp_path / "out"
     running = subprocess.Popen([*PENSTOCK, "run", study, "--out", out, "--set", "server.heartbeat=0.2"])
-    until(lambda: assigned(out))
+    wait_for(lambda: assigned(out))
     helper = subprocess.Popen(
         [*PENSTOCK, "worker", "--connect", out / "connect.json"], stderr=subprocess.PIPE, text=True
     )
     try:
-        until(lambda: f'"pid": {helper.pid}' in (out / "events.jsonl").read_text())
-        until(lambda: list((out / "checkpoints").glob("[!.]*")))
+        wait_for(lambda: f'"pid": {helper.pid}' in (out / "events.jsonl").read_text())
+        wait_for(lambda: list((out / "checkpoints").glob("[!.]*")))
         running.kill()
         running.wait()
-        subprocess.run([*PENSTOCK, "resume", out], check=True, timeout=120)
-        _, said = helper.communicate(timeout=60)
+        subprocess.run([*PENSTOCK, "resume", out], check=True, timeout=PATIENCE)
+        _, said = helper.communicate(timeout=PATIENCE)
         assert helper.returncode == 0
         assert "the server has been restarted (as incarnation 2)" in said
     finally:
@@ -149,15 +143,15 @@ def test_ctrl_c_stops_within_ten_seconds_and_resume_finishes(tmp_path: Path, pen
     study = write_study(tmp_path, adapter="slow_solver:Slow", options={"steps": 400, "pause": 0.1})
     out = tmp_path / "out"
     running = subprocess.Popen([*PENSTOCK, "run", study, "--out", out], stdout=subprocess.PIPE, text=True)
-    until(lambda: (out / "metrics.jsonl").is_file() and assigned(out))
+    wait_for(lambda: (out / "metrics.jsonl").is_file() and assigned(out))
     assert f"running (pid {running.pid})" in penstock("status", out).out
     held = penstock("resume", out)
     assert (held.code, f"{out}: a study is running there (pid {running.pid})" in held.err) == (2, True)
     time.sleep(1)
     begun = time.monotonic()
     running.send_signal(signal.SIGINT)
-    stdout, _ = running.communicate(timeout=30)
-    assert time.monotonic() - begun < 10
+    stdout, _ = running.communicate(timeout=PATIENCE)
+    assert time.monotonic() - begun < 10 * busy()
     assert running.returncode == 1
     assert f"continue it with: penstock resume {out}" in stdout
     assert json.loads((out / "report.json").read_text())["status"] == "stopped"
@@ -180,7 +174,7 @@ def start_with_workers(tmp_path: Path) -> tuple[subprocess.Popen[str], list[int]
         text=True,
         env={**os.environ, "SOLVER_PIDS": str(pids)},
     )
-    until(lambda: pids.is_file() and pids.read_text().endswith("\n"))
+    wait_for(lambda: pids.is_file() and pids.read_text().endswith("\n"))
     below = [process.pid for process in psutil.Process(running.pid).children(recursive=True)]
     assert int(pids.read_text().split()[0]) in below
     return running, below
@@ -190,8 +184,8 @@ def test_sigterm_leaves_no_process_behind(tmp_path: Path) -> None:
     running, below = start_with_workers(tmp_path)
     begun = time.monotonic()
     running.send_signal(signal.SIGTERM)
-    running.communicate(timeout=30)
-    assert time.monotonic() - begun < 10
+    running.communicate(timeout=PATIENCE)
+    assert time.monotonic() - begun < 10 * busy()
     assert running.returncode == 1
     assert [pid for pid in below if psutil.pid_exists(pid)] == []
 
@@ -199,8 +193,8 @@ def test_sigterm_leaves_no_process_behind(tmp_path: Path) -> None:
 def test_no_worker_survives_a_killed_launcher(tmp_path: Path, penstock: Penstock) -> None:
     running, below = start_with_workers(tmp_path)
     running.kill()
-    running.communicate(timeout=30)
-    until(lambda: not any(psutil.pid_exists(pid) for pid in below), patience=15)
+    running.communicate(timeout=PATIENCE)
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in below))
     out = tmp_path / "out"
     assert "not running, and it left no report" in penstock("status", out).out
     report = penstock("report", out)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from command import EXAMPLES, PENSTOCK, events, penstock, report, started, wait_for
+from command import EXAMPLES, PENSTOCK, events, penstock, report, started
 from slurm_cluster import queue, slurm
 from slurm_studies import (
     QUICK_SIMULATIONS,
@@ -25,10 +24,16 @@ from slurm_studies import (
 from penstock.slurm.commands import Slurm
 from penstock.slurm.launcher import SlurmLauncher
 from penstock.slurm.profile import WorkerJobs
+from waiting import wait_for
 
 FEW_SIMULATIONS = 8
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("slurm_commands", "nothing_left")]
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("Slurm"),
+    pytest.mark.usefixtures("slurm_commands", "nothing_left"),
+]
 
 
 def test_the_example_ends_finished_and_no_job_is_left(tmp_path: Path) -> None:
@@ -94,10 +99,10 @@ def test_a_cancelled_server_goes_on_in_the_job_in_waiting(tmp_path: Path) -> Non
     out = tmp_path / "run"
     following = started("submit", write_study(tmp_path), "--profile", write_profile(tmp_path), "--out", out)
     in_mid_study(out)
-    time.sleep(2)  # a checkpoint or two
+    wait_for(lambda: events(out, "checkpoint"))
     server, waiting = sorted(queue("-server"), key=int)
     slurm("scancel", server)
-    wait_for(lambda: queue("-server").get(waiting) == "RUNNING", 90)
+    wait_for(lambda: queue("-server").get(waiting) == "RUNNING")
     said = ends_well(following, out, incarnations=2)
     assert f"job {waiting} is in waiting" in said
     assert f"job {waiting} on n1" in said
@@ -111,7 +116,7 @@ def test_when_its_time_is_up_it_goes_back_to_the_queue_and_a_cancelled_study_con
     in_mid_study(out)
     (server,) = (id_ for id_, state in queue("-server").items() if state == "RUNNING")
     slurm("scancel", "--batch", "--signal=USR1", server)  # the signal that Slurm sends before the limit
-    wait_for(lambda: queue("-server").get(server) == "PENDING", 60)
+    wait_for(lambda: queue("-server").get(server) == "PENDING")
     assert f"slow: waiting for its job {server} to start" in penstock("status", out)
     assert report(out)["status"] == "stopped"
     assert any((out / "checkpoints").iterdir())

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import psutil
 import pytest
-from command import events, penstock, started, wait_for
+from command import events, penstock, started
 from slurm_cluster import queue, slurm
 from slurm_studies import ends_well, in_mid_study, write_profile, write_study
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("slurm_commands", "nothing_left")]
+from traces import processes_with
+from waiting import wait_for
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("Slurm, several nodes"),
+    pytest.mark.usefixtures("slurm_commands", "nothing_left"),
+]
 
 RANKS = ("--set", "training.ranks=2")
 
@@ -21,8 +30,10 @@ def profile_of(folder: Path, nodes: int = 2) -> Path:
 
 
 def rays() -> list[psutil.Process]:
+    """The processes of Ray that jobs of this Slurm have started."""
     names = ("raylet", "gcs_server")
-    return [p for p in psutil.process_iter(["name"]) if p.info["name"] in names or p.info["name"].startswith("ray::")]
+    jobs = processes_with("SLURM_CONF", os.environ["SLURM_CONF"])
+    return [p for p in jobs if p.name() in names or p.name().startswith("ray::")]
 
 
 def nodes_of(ranks: list[int]) -> list[str | None]:
@@ -31,10 +42,10 @@ def nodes_of(ranks: list[int]) -> list[str | None]:
 
 
 def test_ranks_on_two_nodes_one_of_which_dies_and_then_its_node(tmp_path: Path) -> None:
-    before = {process.pid for process in rays()}
     out = tmp_path / "run"
     following = started("submit", write_study(tmp_path), "--profile", profile_of(tmp_path), "--out", out, *RANKS)
     in_mid_study(out)
+    assert len(rays()) > 4
     ranks = events(out, "started")[-1]["ranks"]
     assert sorted(map(str, nodes_of(ranks))) == ["None", "n2"]
     far = ranks[nodes_of(ranks).index("n2")]
@@ -42,10 +53,10 @@ def test_ranks_on_two_nodes_one_of_which_dies_and_then_its_node(tmp_path: Path) 
     in_mid_study(out, len(events(out, "finished")) + 1, incarnation=2)
     (server,) = (id_ for id_, state in queue("-server").items() if state == "RUNNING")
     slurm("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
-    wait_for(lambda: server not in queue("-server"), 90)
+    wait_for(lambda: server not in queue("-server"))
     slurm("scontrol", "update", "NodeName=n2", "State=RESUME")
     ends_well(following, out, incarnations=3)
-    wait_for(lambda: {process.pid for process in rays()} <= before, 60)
+    wait_for(lambda: not rays())
 
 
 def test_ranks_that_cannot_be_dealt_out_are_named(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import tomli_w
-from command import wait_for
 
 from penstock.slurm.address import node_address
 from penstock.slurm.commands import Job, Slurm, SlurmError, parse_job, parse_states
@@ -22,6 +21,7 @@ from penstock.slurm.state import StudyJobs
 from penstock.slurm.steps import step_command
 from penstock.study import StudyError
 from penstock_solvers.introduction import introduced, introduction
+from waiting import PATIENCE, wait_for
 
 PAGE = (Path(__file__).parents[3] / "docs" / "slurm.md").read_text()
 SMALLEST = {"server": {"time": "1 h"}, "workers": {"time": "30 min"}}
@@ -257,7 +257,7 @@ def test_a_job_whose_time_is_up_ends_each_of_its_workers(tmp_path: Path) -> None
     job = subprocess.Popen(["bash", script])
     wait_for(lambda: log.is_file() and log.read_text().count("started") == 2)
     job.send_signal(signal.SIGUSR1)
-    assert job.wait(20) == 0
+    assert job.wait(PATIENCE) == 0
     assert log.read_text().count("handed back") == 2
 
 

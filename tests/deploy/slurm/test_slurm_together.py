@@ -8,15 +8,21 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command import events, penstock, report, started, wait_for
+from command import events, penstock, report, started
 from slurm_cluster import queue, slurm
 from slurm_studies import QUICK_SIMULATIONS, ends_well, in_mid_study, write_profile, write_quick_study, write_study
 
 from penstock.run.directory import holder
+from waiting import wait_for
 
 SIMULATIONS = 12
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("slurm_commands", "nothing_left")]
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("Slurm, several nodes"),
+    pytest.mark.usefixtures("slurm_commands", "nothing_left"),
+]
 
 
 def profile_of(folder: Path) -> Path:
@@ -68,6 +74,6 @@ def test_a_lost_node_of_the_workers_costs_the_job_and_the_one_in_waiting_goes_on
     in_mid_study(out)
     first = {id_ for id_, state in queue().items() if state == "RUNNING"}
     slurm("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
-    wait_for(lambda: not first & queue().keys(), 90)
+    wait_for(lambda: not first & queue().keys())
     slurm("scontrol", "update", "NodeName=n2", "State=RESUME")
     ends_well(following, out, incarnations=2, simulations=QUICK_SIMULATIONS)

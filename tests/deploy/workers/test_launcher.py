@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from penstock.study import SOLVER_ENVIRONMENT
 from penstock.workers import QUICK_DEATHS, LocalLauncher, worker_command
 from penstock_server.engines.inline import InlineEngine
 from penstock_server.study import Study
+from waiting import PATIENCE, busy, wait_for
 
 HERE = str(Path(__file__).parents[1])
-PATIENCE = 60.0
 
 
 class Rig:
@@ -79,17 +79,10 @@ def rig(directory: Path, adapter: str, **solver: Any) -> Iterator[Rig]:
         made.close()
 
 
-def until(true: Callable[[], object], patience: float = PATIENCE) -> None:
-    deadline = time.monotonic() + patience
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
-
-
 def test_a_killed_worker_is_replaced_and_its_simulation_is_run_again(tmp_path: Path) -> None:
     with rig(tmp_path, "slow_solver:Slow", options={"steps": 12, "pause": 0.1}) as r:
         r.launcher.start()
-        until(lambda: r.engine.status().received >= 3)
+        wait_for(lambda: r.engine.status().received >= 3)
         (victim,) = r.launcher.pids()
         os.kill(victim, signal.SIGKILL)
         assert r.engine.wait(PATIENCE)
@@ -110,11 +103,11 @@ def test_a_frozen_worker_is_killed_and_replaced_however_often(tmp_path: Path) ->
         frozen: list[int] = []
         for _ in range(QUICK_DEATHS + 1):
             received = r.engine.status().received
-            until(lambda: r.engine.status().received > received)  # noqa: B023
+            wait_for(lambda: r.engine.status().received > received)  # noqa: B023
             (victim,) = r.launcher.pids()
             os.kill(victim, signal.SIGSTOP)
             frozen.append(victim)
-            until(lambda: r.launcher.kill(r.engine.status().given_up) == [victim])  # noqa: B023
+            wait_for(lambda: r.launcher.kill(r.engine.status().given_up) == [victim])  # noqa: B023
         assert r.engine.wait(PATIENCE)
         assert [(pid, code) for pid, code, _ in r.exits] == [(pid, -signal.SIGKILL) for pid in frozen]
         report = r.close()
@@ -129,10 +122,10 @@ def test_workers_that_are_killed_again_and_again_are_replaced_while_simulations_
         r.launcher.start()
         for _ in range(2 * QUICK_DEATHS):
             finished = r.engine.status().simulations.finished
-            until(lambda: r.engine.status().simulations.finished > finished)  # noqa: B023
+            wait_for(lambda: r.engine.status().simulations.finished > finished)  # noqa: B023
             (victim,) = r.launcher.pids()
             os.kill(victim, signal.SIGKILL)
-            until(lambda: not psutil.pid_exists(victim))  # noqa: B023
+            wait_for(lambda: not psutil.pid_exists(victim))  # noqa: B023
         assert r.engine.wait(PATIENCE)
         assert len(r.exits) == 2 * QUICK_DEATHS
         report = r.close()
@@ -144,7 +137,7 @@ def test_workers_that_are_killed_again_and_again_are_replaced_while_simulations_
 def test_only_its_own_workers_are_killed(tmp_path: Path) -> None:
     with rig(tmp_path, "slow_solver:Slow", options={"steps": 1000, "pause": 0.1}) as r:
         r.launcher.start()
-        until(lambda: r.engine.status().received >= 1)
+        wait_for(lambda: r.engine.status().received >= 1)
         here, (pid,) = socket.gethostname(), r.launcher.pids()
         assert r.launcher.kill([(here, os.getpid()), (here, 2**22 + 1), (f"not-{here}", pid)]) == []
         assert r.launcher.pids() == [pid]
@@ -165,11 +158,11 @@ def test_workers_that_die_at_once_fail_the_study_with_their_last_words(tmp_path:
 def test_stopping_leaves_no_process_behind(tmp_path: Path) -> None:
     with rig(tmp_path, "slow_solver:Slow", options={"steps": 1000, "pause": 0.1}) as r:
         r.launcher.start()
-        until(lambda: r.engine.status().received >= 1)
+        wait_for(lambda: r.engine.status().received >= 1)
         pids = r.launcher.pids()
         begun = time.monotonic()
         r.launcher.stop()
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 5 * busy()
         assert pids
         assert not any(psutil.pid_exists(pid) for pid in pids)
         assert r.exits == []  # asked to go, it went without an error
@@ -178,7 +171,7 @@ def test_stopping_leaves_no_process_behind(tmp_path: Path) -> None:
 def test_a_worker_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     with rig(tmp_path, "slow_solver:Slow", options={"steps": 1000, "pause": 0.1}) as r:
         r.launcher.start()
-        until(lambda: r.engine.status().received >= 1)
+        wait_for(lambda: r.engine.status().received >= 1)
         (pid,) = r.launcher.pids()
         os.kill(pid, signal.SIGSTOP)
         r.launcher.stop()
@@ -202,7 +195,7 @@ def test_what_is_not_wanted_yet_is_started_once_it_is(tmp_path: Path) -> None:
         assert asked.wait(PATIENCE)
         assert r.launcher.pids() == []
         assert r.engine.wait(PATIENCE)
-        until(lambda: not r.launcher.pids())
+        wait_for(lambda: not r.launcher.pids())
         assert r.exits == []
         report = r.close()
         assert not any(t.name.startswith("penstock-worker") for t in threading.enumerate())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from buffers import in_memory
 from penstock_server.buffer import Buffer
 from penstock_server.study import FieldSpec, SampleSpec
+from waiting import PATIENCE, wait_for
 
 SPEC = SampleSpec(parameters=(), fields=(FieldSpec("u", 1, (50,)),))
 
@@ -38,13 +38,6 @@ def consume(buffer: Buffer, batch_size: int) -> list[int]:
         assert bool((batch.targets == batch.inputs).all()), "a sample was overwritten while it was gathered"
         drawn += batch.inputs[:, 0, 0].int().tolist()
     return drawn
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.001)
 
 
 def start(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
@@ -75,7 +68,7 @@ def test_everything_put_is_trained_on(policy: Any, ratio: float) -> None:
     )
     producer = start(produce, buffer, 500)
     drawn = consume(buffer, 8)
-    producer.result(timeout=10)
+    producer.result(timeout=PATIENCE)
     stats = buffer.stats()
     assert set(drawn) == set(range(500))
     assert stats.trained_unique == stats.received == 500
@@ -94,7 +87,7 @@ def test_the_limiter_holds_the_ratio_and_never_deadlocks(ratio: float) -> None:
     )
     producer = start(produce, buffer, 400)
     drawn = consume(buffer, 4)
-    producer.result(timeout=10)
+    producer.result(timeout=PATIENCE)
     assert set(drawn) == set(range(400))
     # Of 400 samples all but the 11 that training waits for count, and it may lag by one batch.
     assert len(drawn) >= ratio * (400 - 11) - 4
@@ -106,11 +99,11 @@ def test_a_full_unseen_buffer_blocks_its_producer_until_training_draws(policy: A
     for identifier in range(6):
         assert put(buffer, identifier)
     extra = start(put, buffer, 6)
-    wait_until(lambda: is_waiting(buffer, "put_blocked_seconds"))
+    wait_for(lambda: is_waiting(buffer, "put_blocked_seconds"))
     assert not extra.done()
     assert buffer.stats().unseen == buffer.stats().population == 6
     assert buffer.get(3) is not None
-    assert extra.result(timeout=10) is True
+    assert extra.result(timeout=PATIENCE) is True
     stats = buffer.stats()
     assert stats.received == 7
     assert stats.evicted == (1 if policy == "reservoir" else 0)
@@ -124,10 +117,10 @@ def test_training_waits_for_the_watermark(policy: Any, needed: int) -> None:
     batch = start(buffer.get, 3)
     for identifier in range(needed - 1):
         put(buffer, identifier)
-    wait_until(lambda: is_waiting(buffer, "stall_seconds"))
+    wait_for(lambda: is_waiting(buffer, "stall_seconds"))
     assert not batch.done()
     put(buffer, needed - 1)
-    assert len(batch.result(timeout=10)) == 3
+    assert len(batch.result(timeout=PATIENCE)) == 3
     assert buffer.stats().stall_seconds > 0
 
 
@@ -136,10 +129,10 @@ def test_the_limiter_releases_a_waiting_producer_when_production_ends() -> None:
     for identifier in range(3):
         put(buffer, identifier)
     held = start(put, buffer, 3)
-    wait_until(lambda: is_waiting(buffer, "put_blocked_seconds"))
+    wait_for(lambda: is_waiting(buffer, "put_blocked_seconds"))
     assert not held.done()
     buffer.end_production()
-    assert held.result(timeout=10) is True
+    assert held.result(timeout=PATIENCE) is True
     assert sorted(consume(buffer, 2)) == [0, 1, 2, 3]
 
 
@@ -148,17 +141,17 @@ def test_the_end_of_production_lifts_the_watermark_for_waiting_training() -> Non
     for identifier in range(6):
         put(buffer, identifier)
     drawn = start(consume, buffer, 4)
-    wait_until(lambda: is_waiting(buffer, "stall_seconds"))
+    wait_for(lambda: is_waiting(buffer, "stall_seconds"))
     buffer.end_production()
-    assert sorted(drawn.result(timeout=10)) == list(range(6))
+    assert sorted(drawn.result(timeout=PATIENCE)) == list(range(6))
 
 
 def test_the_end_of_an_empty_production_releases_waiting_training() -> None:
     buffer = Buffer(SPEC, policy="reservoir", capacity=5, batch_size=4)
     drawn = start(consume, buffer, 4)
-    wait_until(lambda: is_waiting(buffer, "stall_seconds"))
+    wait_for(lambda: is_waiting(buffer, "stall_seconds"))
     buffer.end_production(drain=False)
-    assert drawn.result(timeout=10) == []
+    assert drawn.result(timeout=PATIENCE) == []
     assert buffer.drained
 
 
@@ -168,11 +161,11 @@ def test_a_sample_still_waiting_for_room_at_the_end_is_trained_on() -> None:
         for identifier in range(2):
             put(buffer, identifier)
         extra = start(put, buffer, 2)
-        wait_until(lambda buffer=buffer: is_waiting(buffer, "put_blocked_seconds"))
+        wait_for(lambda buffer=buffer: is_waiting(buffer, "put_blocked_seconds"))
         buffer.end_production()
         assert not buffer.drained
         assert consume(buffer, 2) == [0, 1, 2]
-        assert extra.result(timeout=10) is True
+        assert extra.result(timeout=PATIENCE) is True
 
 
 def test_closing_wakes_everybody() -> None:
@@ -181,11 +174,11 @@ def test_closing_wakes_everybody() -> None:
     producer = start(put, full, 1)
     empty = Buffer(SPEC, policy="fifo", capacity=1, batch_size=1)
     training = start(empty.get, 1)
-    wait_until(lambda: is_waiting(full, "put_blocked_seconds") and is_waiting(empty, "stall_seconds"))
+    wait_for(lambda: is_waiting(full, "put_blocked_seconds") and is_waiting(empty, "stall_seconds"))
     full.close()
     empty.close()
-    assert producer.result(timeout=10) is False
-    assert training.result(timeout=10) is None
+    assert producer.result(timeout=PATIENCE) is False
+    assert training.result(timeout=PATIENCE) is None
     assert full.closed
     assert put(full, 2) is False
     assert full.get(1) is None
@@ -200,7 +193,7 @@ def test_a_checkpoint_taken_while_samples_arrive_is_whole() -> None:
     training = start(consume, buffer, 4)
     while not training.done():
         states.append(in_memory(buffer.state_dict()))
-    producer.result(timeout=10)
+    producer.result(timeout=PATIENCE)
     assert len(states) > 5
     for state in states:
         arrays, counters = state["arrays"], state["meta"]["counters"]

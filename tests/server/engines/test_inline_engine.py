@@ -13,13 +13,14 @@ from penstock_server.engines.inline import InlineEngine
 from penstock_server.study import Study
 from penstock_solvers.problems.heat2d import Heat2D
 from resumed import accounting
+from waiting import PATIENCE
 
 
 def run(study: Study, directory: Path, solver: type[Heat2D] = Heat2D) -> dict[str, Any]:
     directory.mkdir()
     engine = InlineEngine(study, directory, threads=1, solver=solver(**study.solver.options))
     engine.start()
-    assert engine.wait(120)
+    assert engine.wait(PATIENCE)
     return engine.close()
 
 
@@ -85,14 +86,14 @@ def test_stopping_leaves_a_checkpoint_and_a_report_and_resuming_finishes(heat_st
     engine.start()
     assert not engine.wait(3)
     engine.stop("interrupted")
-    assert engine.wait(10)
+    assert engine.wait(PATIENCE)
     report = engine.close()
     assert (report["status"], report["message"]) == ("stopped", "interrupted")
     study = heat_study(solver={"simulations": 40})
     restore = load_latest(directory / "checkpoints")
     engine = InlineEngine(study, directory, threads=1, solver=Heat2D(**study.solver.options), restore=restore)
     engine.start()
-    assert engine.wait(60)
+    assert engine.wait(PATIENCE)
     report = engine.close()
     assert report["status"] == "finished"
     assert report["incarnations"] == 2

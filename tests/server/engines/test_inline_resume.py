@@ -17,6 +17,7 @@ from penstock_server.study import Study
 from penstock_server.trainer_rank import TrainerRank
 from penstock_solvers.problems.heat2d import Heat2D
 from resumed import accounting, assert_same, parts, with_training
+from waiting import PATIENCE
 
 Make = Callable[..., Study]
 LENGTH = 15  # time steps of a simulation
@@ -87,7 +88,7 @@ def run(study: Study, directory: Path, stop_at: int | None = None) -> dict[str, 
     directory.mkdir(exist_ok=True)
     engine = InlineEngine(study, directory, threads=1, solver=Plate(at_step), restore=restore)
     engine.start()
-    assert engine.wait(120)
+    assert engine.wait(PATIENCE)
     return engine.close()
 
 

@@ -15,6 +15,7 @@ from penstock_server.engines.offline import OfflineEngine
 from penstock_server.study import Study
 from recordings import recorded
 from resumed import accounting, assert_same, with_training
+from waiting import PATIENCE
 
 BATCHES = 3 * 55 // 5  # three epochs of six simulations in batches of 5
 
@@ -28,7 +29,7 @@ def run(study: Study, directory: Path, stop_after: float | None = None) -> dict[
     if stop_after is not None:
         time.sleep(stop_after)
         engine.stop("told to")
-    assert engine.wait(120)
+    assert engine.wait(PATIENCE)
     return engine.close()
 
 

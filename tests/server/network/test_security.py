@@ -27,6 +27,7 @@ from penstock_server.network import RouterLoop, hand_out, open_keys, revoke_work
 from penstock_server.network.keys import DEFAULT, add_worker
 from penstock_server.network.router import MAX_CONTROL_MESSAGE, MAX_WAITING
 from penstock_server.telemetry import Metrics
+from waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.usefixtures("quick_linger")
 
@@ -39,13 +40,6 @@ MIB = 2**20
 def quick_linger(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is sent to a server that lets nobody in need not be waited for."""
     monkeypatch.setattr("penstock_client.zmq_transport.LINGER_MS", 100)
-
-
-def eventually(what: Callable[[], Any], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def metrics_of(server: LiveServer) -> list[Metrics]:
@@ -111,7 +105,7 @@ def test_a_stranger_is_turned_away_and_counted_while_others_go_on(name: str, tmp
                 connection.send_multipart(hello)
             worker.start()
             for metrics in metrics_of(server):
-                eventually(lambda metrics=metrics: reason in metrics.handshakes_refused())
+                wait_for(lambda metrics=metrics: reason in metrics.handshakes_refused())
                 assert set(metrics.handshakes_refused()) == {reason}
             worker.join(60)
             assert not control.poll(200)
@@ -153,7 +147,7 @@ def test_a_worker_revoked_while_it_streams_is_heard_no_more_and_its_simulation_g
             simulation = client.next_simulation()
             assert simulation is not None
             simulation.send(0, u=np.zeros(8, np.float32))
-            eventually(lambda: server.engine.status().received == 1)
+            wait_for(lambda: server.engine.status().received == 1)
             revoke_worker(server.directory, "shut-out")
             begun = time.monotonic()
             with pytest.raises(ServerLost):
@@ -214,7 +208,7 @@ class Gate:
         self.loop.start()
 
     def __call__(self, peer: bytes, frames: Any, now: float) -> list[tuple[bytes, list[bytes]]]:
-        self.open.wait(60)
+        self.open.wait(PATIENCE)
         self.taken += 1
         return []
 
@@ -264,7 +258,7 @@ def test_a_client_that_ignores_credit_is_stopped_by_tcp_and_not_by_memory(gate: 
             seen = now
         assert resident() - before < (MAX_WAITING + 40) * MIB
         blocked.open.set()
-        eventually(lambda: blocked.taken == 400, 60)
+        wait_for(lambda: blocked.taken == 400, 60)
 
 
 def test_a_message_above_the_bound_ends_its_connection_and_takes_no_memory(gate: Callable[..., Gate]) -> None:
@@ -281,7 +275,7 @@ def test_a_message_above_the_bound_ends_its_connection_and_takes_no_memory(gate:
     assert most - before < 40 * MIB
     assert open_gate.taken == 0
     with open_gate.flooded(3, MIB):
-        eventually(lambda: open_gate.taken == 3)
+        wait_for(lambda: open_gate.taken == 3)
 
 
 def test_a_control_message_above_the_bound_disturbs_nobody(tmp_path: Path) -> None:
@@ -308,7 +302,7 @@ def test_a_field_that_does_not_fit_into_a_message_is_refused_when_it_is_announce
 def test_answers_to_a_client_that_has_gone_are_dropped_and_counted(gate: Callable[..., Gate]) -> None:
     loop = gate().loop
     loop.post(lambda: [(b"nobody", [b"hello"])])
-    eventually(lambda: loop._metrics.total("replies_dropped") == 1)
+    wait_for(lambda: loop._metrics.total("replies_dropped") == 1)
 
 
 def test_the_sender_of_a_message_is_known_by_its_key(tmp_path: Path) -> None:
@@ -330,6 +324,6 @@ def test_the_sender_of_a_message_is_known_by_its_key(tmp_path: Path) -> None:
     info = ConnectInfo("test", 1, loop.endpoint, keys.server_public, key.public, key.secret)
     with dealer(info, loop.endpoint) as connection:
         connection.send(b"hello")
-        eventually(lambda: seen)
+        wait_for(lambda: seen)
     loop.close()
     assert (seen, errors) == ([key.public], [])

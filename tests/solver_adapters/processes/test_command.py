@@ -14,6 +14,10 @@ import pytest
 from penstock_client.errors import Abandoned
 from penstock_solvers.processes import CommandRunner, Scratch, SolverFailed, Task, check_command, run_program
 from penstock_solvers.processes.command import format_command
+from waiting import busy, wait_for
+
+# Words by which this process finds what its tests started, and not what others run: how long these sleep, in seconds.
+SLEEPS = [f"987{number}.{os.getpid()}" for number in range(7)]
 
 
 def never() -> bool:
@@ -55,15 +59,6 @@ def running(word: str) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
     return found
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def test_parameters_are_filled_in_so_that_they_read_back_exactly(tmp_path: Path) -> None:
@@ -148,20 +143,22 @@ def test_a_crash_names_the_signal(tmp_path: Path, run: Callable[..., object]) ->
 
 
 def test_it_is_stopped_with_all_its_children_after_the_wall_time(tmp_path: Path, run: Callable[..., object]) -> None:
-    program(tmp_path, "sleep 9871 & echo started; sleep 9871")
+    program(tmp_path, f"sleep {SLEEPS[1]} & echo started; sleep {SLEEPS[1]}")
     with pytest.raises(SolverFailed, match=r"longer than wall_time = 0.5 s") as caught:
         run(["./solver.sh"], wall_time=0.5)
     assert caught.value.tail == ("started",)
-    assert running("9871") == []
+    assert running(SLEEPS[1]) == []
 
 
 def test_it_is_stopped_when_abandoned_even_if_it_will_not_listen(tmp_path: Path, run: Callable[..., object]) -> None:
-    program(tmp_path, "trap '' TERM; setsid sleep 9872 & sleep 9872 & while :; do sleep 9872; done")
+    program(
+        tmp_path, f"trap '' TERM; setsid sleep {SLEEPS[2]} & sleep {SLEEPS[2]} & while :; do sleep {SLEEPS[2]}; done"
+    )
     started = time.monotonic()
     with pytest.raises(Abandoned):
-        run(["./solver.sh"], abandoned=lambda: len(running("9872")) >= 2)
-    assert time.monotonic() - started < 15
-    left = running("9872")
+        run(["./solver.sh"], abandoned=lambda: len(running(SLEEPS[2])) >= 2)
+    assert time.monotonic() - started < 15 * busy()
+    left = running(SLEEPS[2])
     for process in left:
         process.kill()  # what made itself a session of its own is beyond reach
     assert len(left) <= 1
@@ -170,36 +167,36 @@ def test_it_is_stopped_when_abandoned_even_if_it_will_not_listen(tmp_path: Path,
 def test_a_child_left_behind_by_a_program_that_ended_well_is_ended_too(
     tmp_path: Path, run: Callable[..., object]
 ) -> None:
-    program(tmp_path, "sleep 9873 & exit 0")
+    program(tmp_path, f"sleep {SLEEPS[3]} & exit 0")
     run(["./solver.sh"])
-    assert running("9873") == []
+    assert running(SLEEPS[3]) == []
 
 
 def test_nothing_outlives_a_worker_that_is_killed(tmp_path: Path) -> None:
-    program(tmp_path, "sleep 9874 & sleep 9874")
+    program(tmp_path, f"sleep {SLEEPS[4]} & sleep {SLEEPS[4]}")
     code = (
         "from penstock_solvers.processes.command import CommandRunner; from penstock_solvers.processes.program import Task;"
         f"CommandRunner({{'command': ['./solver.sh'], 'directory': {str(tmp_path)!r}}}).run(Task(1, 1, {{}}), lambda: False)"
     )
     worker = subprocess.Popen([sys.executable, "-c", code])
-    assert wait_for(lambda: len(running("9874")) == 2)
+    wait_for(lambda: len(running(SLEEPS[4])) == 2)
     worker.kill()
     worker.wait()
-    assert wait_for(lambda: running("9874") == [])
+    wait_for(lambda: running(SLEEPS[4]) == [])
 
 
 def test_nothing_outlives_a_guard_that_is_killed(tmp_path: Path, run: Callable[..., object]) -> None:
-    program(tmp_path, "sleep 9875 & sleep 9875")
+    program(tmp_path, f"sleep {SLEEPS[5]} & sleep {SLEEPS[5]}")
 
     def kill_the_guard() -> bool:
-        sleeping = running("9875")
+        sleeping = running(SLEEPS[5])
         if len(sleeping) == 2:
             os.kill(os.getsid(sleeping[0].pid), signal.SIGKILL)
         return False
 
     with pytest.raises(SolverFailed, match="was ended by SIGKILL"):
         run(["./solver.sh"], abandoned=kill_the_guard)
-    assert running("9875") == []
+    assert running(SLEEPS[5]) == []
 
 
 def test_ranks_run_under_mpirun_and_end_with_it(tmp_path: Path, run: Callable[..., object]) -> None:
@@ -207,8 +204,8 @@ def test_ranks_run_under_mpirun_and_end_with_it(tmp_path: Path, run: Callable[..
     run(["./solver.sh"], task(tmp_path / "log"), ranks=3)
     assert sorted((tmp_path / "log").read_text().splitlines()) == [f"rank {i} of 3" for i in range(3)]
     with pytest.raises(Abandoned):
-        run(["sleep", "9876"], ranks=2, abandoned=lambda: len(running("9876")) >= 3)
-    assert running("9876") == []
+        run(["sleep", SLEEPS[6]], ranks=2, abandoned=lambda: len(running(SLEEPS[6])) >= 3)
+    assert running(SLEEPS[6]) == []
 
 
 def test_a_program_that_closes_its_output_is_still_watched(tmp_path: Path) -> None:
