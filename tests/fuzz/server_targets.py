@@ -139,7 +139,7 @@ class IngestRig:
         schema = _SCHEMAS[window]
         self.buffer = Buffer(schema.spec, policy="fifo", capacity=40, batch_size=1, spare=8)
         # What is not written is NaN, and `put` looks for it: a sample with a hole does not pass unseen.
-        for rows in (self.buffer._storage.inputs, self.buffer._storage.targets):
+        for rows in (self.buffer._contents.storage.inputs, self.buffer._contents.storage.targets):
             rows.fill(np.nan)
         self.validation, self.normaliser = ValidationStore(schema.spec), Normaliser(schema.spec)
         self.trained, self.validated = Ledger(), Ledger()

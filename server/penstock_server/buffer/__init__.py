@@ -1,6 +1,7 @@
-"""A trainer rank's buffer: what arrives in the order of the simulations leaves as batches fit for training."""
+"""A trainer rank's buffer: samples arrive in the order of the simulations and leave as batches for training."""
 
-from penstock_server.buffer.buffer import Buffer, Slot
+from penstock_server.buffer.buffer import Buffer
+from penstock_server.buffer.contents import Slot
 from penstock_server.buffer.memory import available_memory, capacity_in_samples
 from penstock_server.buffer.policies import PolicyName, check_sizes
 from penstock_server.buffer.state import BufferState

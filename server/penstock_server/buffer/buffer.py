@@ -1,62 +1,51 @@
-"""The buffer between ingest, which puts, and training, which draws.
+"""The buffer between ingest, which puts samples, and training, which draws batches.
 
-One lock guards everything but the writing of slots. Two conditions hang on it: `_may_put` is notified when room may have come
-up, `_may_get` when a batch may have become possible. Nothing polls. Drawing and gathering happen under one hold of
-the lock, so that no eviction can overwrite a sample while it is copied.
+One lock guards everything except the writing of slots. It has two conditions: `_may_put` is notified when there may be
+room, `_may_get` when a batch may have become possible. Nothing polls. A batch is drawn and copied under one hold of the
+lock, so that no eviction can overwrite a sample while it is copied.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from dataclasses import asdict, dataclass, field
-from weakref import WeakSet
 
 import numpy as np
 
+from penstock_server.buffer.contents import Contents, Slot
 from penstock_server.buffer.limiter import Limiter
 from penstock_server.buffer.policies import POLICIES, PolicyName, check_sizes
-from penstock_server.buffer.population import Population
-from penstock_server.buffer.snapshot import Snapshot
-from penstock_server.buffer.state import BufferState, check_state
-from penstock_server.buffer.stats import BufferStats, Counters, TimesSeen, WaitClock
-from penstock_server.buffer.storage import Floats, Storage
+from penstock_server.buffer.state import BufferState, check_state, load_state, take_state
+from penstock_server.buffer.stats import BufferStats, WaitClock
 from penstock_server.study import Batch, SampleSpec
 
 
-@dataclass(eq=False)
-class Slot:
-    """Room for one sample, to be written by whoever reserved it.
-
-    inputs: (window, n_inputs). targets: (window, width). Both float32, not initialised. simulation, sample: identifiers, set
-    by the caller before `commit`. index: where it lies in the storage; None where it has memory of its own.
-    """
-
-    inputs: Floats
-    targets: Floats
-    index: int | None
-    simulation: int = -1
-    sample: int = -1
-    open: bool = field(default=True, repr=False)
-
-
 class Buffer:
-    """Holds up to `capacity` samples and hands out batches of at most `batch_size`; see `policies` for what each policy does.
+    """A buffer of at most `capacity` samples that gives batches of at most `batch_size`.
+
+    Thread-safe. `reserve` and the writing of slots never wait for room; `commit` does. See `policies` for the policies.
 
     Args:
-        spec: what a sample holds.
+        spec: layout of a sample.
         policy: "fifo", "firo" or "reservoir".
-        capacity: samples held at most.
+        capacity: largest number of samples held.
         watermark: while production runs, a batch is drawn only above this population (FIRO, reservoir).
-        presentations_per_sample: producers wait for training to draw this often per sample received; see `limiter`.
-        batch_size: samples in a batch; the limiter lets training lag by one such batch.
-        seed: of all random draws and evictions: the same calls in the same order give the same samples.
-        spare: slots beyond the capacity for samples that are still being filled.
+        presentations_per_sample: producers wait until training has drawn this many samples for each sample received;
+            see `limiter`.
+        batch_size: largest number of samples in a batch; the limiter lets training lag by one such batch.
+        seed: seed of all random draws and evictions: the same calls in the same order give the same samples.
+        spare: slots beyond the capacity for samples that are being filled.
         pin: gather batches into page-locked memory (needs a GPU).
 
-    Raises ValueError for sizes with which no batch could ever be drawn.
+    Attributes:
+        spec: layout of a sample.
+        policy: rules for draws and evictions.
+        capacity: largest number of samples held.
+        watermark: population above which training may draw.
+        batch_size: largest number of samples in a batch.
 
-    Any thread may call anything. `reserve` and the writing of slots never wait for room; `commit` does.
+    Raises:
+        ValueError: no batch could ever be drawn with these sizes.
     """
 
     def __init__(
@@ -84,14 +73,7 @@ class Buffer:
         self._limiter = Limiter(
             presentations_per_sample, needed=self.policy.needed(batch_size, watermark), allowed=batch_size
         )
-        slots = capacity + spare
-        self._storage = Storage(spec, slots, pin=pin)
-        self._population = Population(slots)
-        self._times_seen = TimesSeen(slots)
-        self._simulation = np.full(slots, -1, dtype=np.int64)
-        self._sample = np.full(slots, -1, dtype=np.int64)
-        self._rng = np.random.default_rng(seed)
-        self._counters = Counters()
+        self._contents = Contents(spec, capacity + spare, seed=seed, pin=pin)
         self._ended = False
         self._draining = False
         self._closed = False
@@ -101,62 +83,95 @@ class Buffer:
         self._may_get = threading.Condition(lock)
         self._putting = WaitClock()
         self._stalled = WaitClock()
-        self._snapshots: WeakSet[Snapshot] = WeakSet()  # those that somebody may still read
         self._snapshot_seconds = 0.0
 
     # Putting
 
     def reserve(self) -> Slot:
-        """Room for a sample to be filled. Never blocks: without a spare slot, the sample gets memory of its own."""
+        """Reserve memory for a sample. Never blocks: where no spare slot is free, the sample gets memory of its own."""
         with self._lock:
-            # At most `spare` slots fill in the storage, so that a commit below capacity always finds one free.
-            if self._population.filling < self._spare:
-                index = self._population.take_free()
-                return Slot(self._storage.inputs[index], self._storage.targets[index], index)
+            # At most `spare` slots of the storage are being filled, so that a commit below capacity finds a free one.
+            population, storage = self._contents.population, self._contents.storage
+            if population.filling < self._spare:
+                index = population.take_free()
+                return Slot(storage.inputs[index], storage.targets[index], index)
         window = self.spec.window
         inputs = np.empty((window, self.spec.n_inputs), dtype=np.float32)
         return Slot(inputs, np.empty((window, self.spec.width), dtype=np.float32), None)
 
     def commit(self, slot: Slot) -> bool:
-        """Make a filled slot a sample that may be drawn.
+        """Turn a filled slot into a sample that may be drawn.
 
-        Blocks while the buffer is full and holds nothing that may be evicted, or while the limiter holds producers back.
-        False when the buffer was closed meanwhile: the sample is lost. Call it before `end_production`.
+        Blocks while the buffer is full and holds nothing that may be evicted, and while the limiter makes producers
+        wait. To be called before `end_production`.
+
+        Args:
+            slot: the filled slot, with its identifiers set.
+
+        Returns:
+            False if the buffer was closed: the sample is lost.
+
+        Raises:
+            ValueError: the slot has been committed or discarded before.
         """
         with self._lock:
-            self._check_open(slot)
+            slot.check_open()
             if self._put_waits():
                 with self._putting:
                     self._may_put.wait_for(lambda: self._closed or not self._put_waits())
             if self._closed:
-                self._release(slot)
+                self._contents.release(slot)
                 return False
             self._insert(slot)
             return True
 
     def try_commit(self, slot: Slot) -> bool:
-        """As `commit`, without waiting. False where it would wait or the buffer is closed: the slot can be tried again."""
+        """Commit a slot without waiting.
+
+        Args:
+            slot: the filled slot, with its identifiers set.
+
+        Returns:
+            False if it would have to wait or the buffer is closed; the slot may then be tried again.
+
+        Raises:
+            ValueError: the slot has been committed or discarded before.
+        """
         with self._lock:
-            self._check_open(slot)
+            slot.check_open()
             if self._closed or self._put_waits():
                 return False
             self._insert(slot)
             return True
 
     def discard(self, slot: Slot) -> None:
-        """Give a reserved slot back unused."""
+        """Give back a reserved slot without committing it.
+
+        Args:
+            slot: the slot.
+
+        Raises:
+            ValueError: the slot has been committed or discarded before.
+        """
         with self._lock:
-            self._check_open(slot)
-            self._release(slot)
+            slot.check_open()
+            self._contents.release(slot)
 
     # Drawing
 
     def get(self, batch_size: int, timeout: float | None = None) -> Batch | None:
-        """Draw a batch; blocks until the policy allows it, or for so many seconds.
+        """Draw a batch; blocks until the policy allows it.
 
-        None when production has ended and every sample has been drained, or when the buffer is closed; `drained` and `closed` tell
-        these from a time that is up. While the buffer drains the last batch may be smaller than `batch_size`. ValueError for a size
-        beyond the buffer's own.
+        Args:
+            batch_size: number of samples; while the buffer drains, the last batch may be smaller.
+            timeout: longest wait in seconds; None for no limit.
+
+        Returns:
+            The batch; None if the buffer has been drained or closed, or after the timeout. `drained` and `closed`
+            distinguish these cases.
+
+        Raises:
+            ValueError: `batch_size` is above that of the buffer.
         """
         with self._lock:
             self._check_batch(batch_size)
@@ -166,18 +181,30 @@ class Buffer:
             return self._draw(batch_size) if self._ready(batch_size) else None
 
     def try_get(self, batch_size: int) -> Batch | None:
-        """As `get`, without waiting: None also where it would wait; `drained` tells the two apart."""
+        """Draw a batch without waiting.
+
+        Args:
+            batch_size: number of samples.
+
+        Returns:
+            The batch; None where `get` would wait or return None.
+
+        Raises:
+            ValueError: `batch_size` is above that of the buffer.
+        """
         with self._lock:
             self._check_batch(batch_size)
             return self._draw(batch_size) if self._ready(batch_size) else None
 
-    # The end
+    # End of production
 
     def end_production(self, drain: bool = True) -> None:
-        """No more samples will come: watermark and limiter are lifted, and what is held is drained, each sample used once more.
+        """Tell the buffer that no more samples will come: this lifts the watermark and the limiter.
 
-        drain = False: a reservoir goes on drawing with replacement until `drain` is called, so that a minimum number
-        of batches can be reached. FIFO and FIRO, whose draws remove anyway, drain in either case.
+        Args:
+            drain: whether draws remove from now on, so that each sample is used once more. With False a reservoir goes
+                on drawing with replacement until `drain` is called, so that a minimum number of batches can be reached;
+                FIFO and FIRO drain in either case.
         """
         with self._lock:
             self._ended = True
@@ -185,51 +212,40 @@ class Buffer:
             self._wake_all()
 
     def drain(self) -> None:
-        """From now on draws remove; production has ended."""
+        """End production, and remove every sample that is drawn from now on."""
         self.end_production(drain=True)
 
     def close(self) -> None:
-        """Give up: waiting and later calls of `commit` return False, those of `get` None."""
+        """End all waiting: pending and later calls of `commit` return False, those of `get` None."""
         with self._lock:
             self._closed = True
             self._wake_all()
 
-    # Looking
+    # Figures
 
     @property
     def drained(self) -> bool:
-        """Production has ended and no sample is left, nor one waiting to be put."""
+        """True once production has ended, no sample is left, and no commit is waiting."""
         with self._lock:
             return self._exhausted()
 
     @property
-    def pressed(self) -> bool:
-        """Somebody waits to put a sample, and only a draw makes room for it."""
+    def producer_blocked(self) -> bool:
+        """True while a commit is waiting for room."""
         with self._lock:
             return self._putting.waiting > 0
 
     @property
     def closed(self) -> bool:
+        """True after `close`."""
         with self._lock:
             return self._closed
 
     def stats(self) -> BufferStats:
-        """All figures, of one moment."""
+        """Return all figures, taken at one moment."""
         with self._lock:
-            population, counters = self._population, self._counters
-            return BufferStats(
-                population=len(population),
-                unseen=population.unseen,
+            return self._contents.stats(
                 capacity=self.capacity,
-                received=counters.received,
-                presentations=counters.presentations,
-                trained_unique=counters.trained_unique,
-                evicted=counters.evicted,
-                spilled=counters.spilled,
-                batches=counters.batches,
-                mean_population=counters.population_sum / max(1, counters.batches),
-                times_seen=self._times_seen.histogram(population.held()),
-                mean_times_seen=counters.presentations / max(1, counters.received),
                 put_blocked_seconds=self._putting.seconds,
                 stall_seconds=self._stalled.seconds,
                 production_ended=self._ended,
@@ -238,92 +254,68 @@ class Buffer:
             )
 
     def identifiers(self) -> list[tuple[int, int]]:
-        """(simulation, sample) of every sample held."""
+        """Return (simulation, sample) of every sample held."""
         with self._lock:
-            held = self._population.held()
-            return list(zip(self._simulation[held].tolist(), self._sample[held].tolist(), strict=True))
+            return self._contents.identifiers()
 
     # Checkpoints
 
     def state_dict(self) -> BufferState:
-        """All committed samples, their identifiers and seen counts, the counters and the generator's state, as of now.
+        """Return the state at this moment: samples with identifiers and seen counts, counters, and the generator.
 
-        Slots still being filled are left out. Samples stand in the order that random draws refer to. Inputs and targets are
-        read later, once, while the buffer is used further: see `snapshot`. Whether production has ended is not part of it: whoever
-        resumes a study knows.
+        Slots that are being filled are left out. Inputs and targets are read later, once, while the buffer is used
+        further (`BufferSnapshot`). Whether production has ended is not part of the state: the resumed study knows.
         """
         with self._lock:
             since = time.monotonic()
-            held = self._population.held()
-            position = np.empty(self._storage.slots, dtype=np.int64)
-            position[held] = np.arange(len(held))
-            snapshot = Snapshot(self._lock, self._storage, held, self._count_locked)
-            self._snapshots.add(snapshot)
-            state: BufferState = {
-                "arrays": {
-                    "inputs": snapshot.inputs,
-                    "targets": snapshot.targets,
-                    "simulation": self._simulation[held],
-                    "sample": self._sample[held],
-                    "times_seen": self._times_seen.held[held],
-                    "times_seen_left": self._times_seen.left.copy(),
-                    "arrival": position[self._population.arrivals()],
-                },
-                "meta": {
-                    "policy": self.policy.name,
-                    "unseen": self._population.unseen,
-                    "counters": asdict(self._counters),
-                    "put_blocked_seconds": self._putting.seconds,
-                    "stall_seconds": self._stalled.seconds,
-                    "rng": self._rng.bit_generator.state,
-                },
-            }
-            self._count_locked(time.monotonic() - since)
+            state = take_state(
+                self._contents,
+                self._contents.snapshot(self._lock, self._count_lock_time),
+                self.policy.name,
+                put_blocked_seconds=self._putting.seconds,
+                stall_seconds=self._stalled.seconds,
+            )
+            self._count_lock_time(time.monotonic() - since)
             return state
 
     def load_state_dict(self, state: BufferState) -> None:
-        """Take over the contents that `state_dict` returned; it then continues as the buffer there would have.
+        """Load a state into an unused buffer, which then continues as the other buffer would have.
 
-        Raises ValueError for a state of another policy or sample shape or with more samples than `capacity`, and
-        RuntimeError in a buffer that has been used. Nothing is changed where it raises.
+        Args:
+            state: what `state_dict` returned, with arrays.
+
+        Raises:
+            ValueError: the state has another policy or sample shape, or more samples than `capacity`.
+            RuntimeError: the buffer has been used. Nothing is changed where an error is raised.
         """
-        arrays, meta = state["arrays"], state["meta"]
-        number = len(arrays["inputs"])
-        population = check_state(state, self.policy.name, self._storage, self.capacity)
+        population = check_state(state, self.policy.name, self._contents.storage, self.capacity)
         with self._lock:
-            if self._counters != Counters() or self._population.filling:
+            if not self._contents.unused:
                 raise RuntimeError("a state can be loaded only into a buffer that has not been used; make a new one")
-            self._storage.inputs[:number] = arrays["inputs"]
-            self._storage.targets[:number] = arrays["targets"]
-            self._simulation[:number] = arrays["simulation"]
-            self._sample[:number] = arrays["sample"]
-            self._times_seen.held[:number] = arrays["times_seen"]
-            self._times_seen.left = np.array(arrays["times_seen_left"], dtype=np.int64)
-            self._population = population
-            self._counters = Counters(**meta["counters"])
-            self._putting = WaitClock(meta["put_blocked_seconds"])
-            self._stalled = WaitClock(meta["stall_seconds"])
-            self._rng.bit_generator.state = meta["rng"]
+            load_state(self._contents, state, population)
+            self._putting = WaitClock(state["meta"]["put_blocked_seconds"])
+            self._stalled = WaitClock(state["meta"]["stall_seconds"])
             self._wake_all()
 
-    # All below is called with the lock held.
+    # The caller of all methods below holds the lock.
 
     def _put_waits(self) -> bool:
-        if self.policy.must_wait(self._population, self.capacity):
+        contents = self._contents
+        if self.policy.must_wait(contents.population, self.capacity):
             return True
-        held = not self._ended and self._limiter.holds(self._counters.received, self._counters.presentations)
-        return held and self._ready(self.batch_size)
+        limited = not self._ended and self._limiter.holds(contents.counters.received, contents.counters.presentations)
+        return limited and self._ready(self.batch_size)
 
     def _ready(self, batch_size: int) -> bool:
         if self._closed:
             return False
         if self._ended:
-            return len(self._population) > 0
-        return len(self._population) >= self.policy.needed(batch_size, self.watermark)
+            return len(self._contents.population) > 0
+        return len(self._contents.population) >= self.policy.needed(batch_size, self.watermark)
 
     def _exhausted(self) -> bool:
-        # A producer that waits for room at the end of production still has a sample to bring.
-        return self._ended and len(self._population) == 0 and self._putting.waiting == 0
+        # A producer that is blocked at the end of production still has a sample to put.
+        return self._ended and len(self._contents.population) == 0 and self._putting.waiting == 0
 
     def _settled(self, batch_size: int) -> bool:
         return self._closed or self._ready(batch_size) or self._exhausted()
@@ -333,60 +325,22 @@ class Buffer:
         self._may_get.notify_all()
 
     def _insert(self, slot: Slot) -> None:
-        if len(self._population) >= self.capacity:
-            assert self.policy.evict is not None  # else `_put_waits`
-            self._remove(self.policy.evict(self._population, self._rng))
-            self._counters.evicted += 1
-        index = slot.index
-        if index is None:
-            index = self._population.take_free()
-            self._counters.spilled += 1
-            self._storage.inputs[index] = slot.inputs
-            self._storage.targets[index] = slot.targets
-        slot.open = False
-        self._simulation[index] = slot.simulation
-        self._sample[index] = slot.sample
-        self._times_seen.held[index] = 0
-        self._population.insert(index)
-        self._counters.received += 1
+        if len(self._contents.population) >= self.capacity:
+            assert self.policy.evict is not None  # otherwise `_put_waits` is true
+            self._contents.evict(self.policy.evict)
+        self._contents.insert(slot)
         self._may_get.notify_all()
 
     def _draw(self, batch_size: int) -> Batch:
-        population, counters = self._population, self._counters
-        removes = self._draining or not self.policy.keeps
+        remove = self._draining or not self.policy.keeps
         select = self.policy.drain if self._draining else self.policy.select
-        slots = select(population, min(batch_size, len(population)) if removes else batch_size, self._rng)
-        batch = self._storage.gather(slots)
-        counters.batches += 1
-        counters.population_sum += len(population)
-        counters.presentations += len(slots)
-        np.add.at(self._times_seen.held, slots, 1)
-        for slot in slots.tolist():
-            counters.trained_unique += population.mark_seen(slot)
-            if removes:
-                self._remove(slot)
+        number = min(batch_size, len(self._contents.population)) if remove else batch_size
+        batch = self._contents.draw(select, number, remove=remove)
         self._may_put.notify_all()
         return batch
 
-    def _remove(self, slot: int) -> None:
-        for snapshot in self._snapshots:
-            snapshot.leave(slot)
-        self._times_seen.leave(slot)
-        self._population.remove(slot)
-
-    def _count_locked(self, seconds: float) -> None:
+    def _count_lock_time(self, seconds: float) -> None:
         self._snapshot_seconds += seconds
-
-    def _release(self, slot: Slot) -> None:
-        slot.open = False
-        if slot.index is not None:
-            self._population.give_back(slot.index)
-
-    def _check_open(self, slot: Slot) -> None:
-        if not slot.open:
-            raise ValueError(
-                f"the slot of simulation {slot.simulation}, sample {slot.sample} has been committed or discarded before"
-            )
 
     def _check_batch(self, batch_size: int) -> None:
         if not 1 <= batch_size <= self.batch_size:

@@ -1,8 +1,10 @@
-"""How many samples a capacity means, and whether this machine can hold them."""
+"""The capacity of a buffer in samples, and whether the memory of this machine suffices for it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import psutil
 
 from penstock_server.study import SampleSpec, parse_bytes
 
@@ -10,10 +12,19 @@ _GIB = 2**30
 
 
 def capacity_in_samples(capacity: int | str, spec: SampleSpec, *, spare: int = 64, ranks: int = 1) -> int:
-    """The study file's capacity, in samples (2000) or as a size ("8 GiB"), in samples of all trainer ranks together.
+    """Convert the study file's capacity to a number of samples.
 
-    spare: slots that a buffer has beyond its capacity. ranks: buffers on this machine.
-    Raises ValueError where a sample does not fit in the size, or the buffers do not fit in the memory available.
+    Args:
+        capacity: number of samples, or a size such as "8 GiB", of all trainer ranks together.
+        spec: layout of a sample.
+        spare: slots that each buffer has beyond its capacity.
+        ranks: number of buffers on this machine.
+
+    Returns:
+        Samples of all trainer ranks together.
+
+    Raises:
+        ValueError: the size holds no sample, or the buffers need more memory than is available.
     """
     number = parse_bytes(capacity)
     if isinstance(number, bool) or not isinstance(number, int) or number <= 0:
@@ -27,28 +38,27 @@ def capacity_in_samples(capacity: int | str, spec: SampleSpec, *, spare: int = 6
         fits = max(0, available // spec.bytes - ranks * spare)
         buffers = f"{ranks} buffers of together" if ranks > 1 else "a buffer of"
         raise ValueError(
-            f"capacity = {capacity!r}: {buffers} {samples} + {ranks * spare} samples of {spec.bytes:,} bytes each takes {needed:,} bytes "
-            f"({needed / _GIB:.1f} GiB), but {available:,} ({available / _GIB:.1f} GiB) are available; "
-            f"lower the capacity to {fits} samples or less, or use a machine with more memory"
+            f"capacity = {capacity!r}: {buffers} {samples} + {ranks * spare} samples of {spec.bytes:,} bytes each "
+            f"takes {needed:,} bytes ({needed / _GIB:.1f} GiB), but {available:,} ({available / _GIB:.1f} GiB) are "
+            f"available; lower the capacity to {fits} samples or less, or use a machine with more memory"
         )
     return samples
 
 
 def available_memory(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that this process may still use: the machine's free memory, or what its control groups leave of their limits."""
-    return min([_machine(proc), *_control_groups(proc, cgroups)])
+    """Return the bytes that this process may still allocate.
 
+    This is the machine's available memory, or what the limits of this process's control groups leave of it.
 
-def _machine(proc: Path) -> int:
-    for line in (proc / "meminfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) * 1024
-    raise OSError(f"{proc / 'meminfo'} has no line MemAvailable: expected a Linux kernel since 3.14")
+    Args:
+        proc: mount point of procfs.
+        cgroups: mount point of the control groups.
+    """
+    return min([int(psutil.virtual_memory().available), *_control_groups(proc, cgroups)])
 
 
 def _control_groups(proc: Path, root: Path) -> list[int]:
-    """What is left in each control group above this process that has a memory limit (cgroup v2, and v1's memory controller)."""
+    """Return the bytes left in each control group of this process with a memory limit (cgroup v2, and v1's memory)."""
     left = []
     for line in (proc / "self" / "cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -63,7 +73,7 @@ def _control_groups(proc: Path, root: Path) -> list[int]:
             )
         else:
             continue
-        # In a container the path may name groups outside its view; the limit then stands at the top.
+        # In a container the path may name groups that are not visible; the limit then is in the top folder.
         group = top / path.lstrip("/")
         for folder in (group, *group.parents):
             if not folder.is_relative_to(top):
@@ -76,7 +86,7 @@ def _control_groups(proc: Path, root: Path) -> list[int]:
 
 
 def _file_cache(folder: Path, key: str) -> int:
-    """Bytes that count as used but that the kernel gives up first: files read long ago."""
+    """Return the bytes of file cache, which count as used although the kernel frees them first."""
     for line in (folder / "memory.stat").read_text().splitlines():
         name, _, value = line.partition(" ")
         if name == key:

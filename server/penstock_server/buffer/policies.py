@@ -1,10 +1,11 @@
-"""FIFO, FIRO and reservoir (SC 2023, section 3), each composed of how samples are drawn and what may be evicted.
+"""FIFO, FIRO and reservoir (SC 2023, section 3), each composed of a rule for draws and a rule for evictions.
 
 | policy    | draw                             | after the draw | put into a full buffer         | a batch of n needs  |
 |-----------|----------------------------------|----------------|--------------------------------|---------------------|
 | fifo      | the n oldest                     | removed        | waits                          | n samples           |
 | firo      | n uniformly, all different       | removed        | waits                          | watermark + n       |
-| reservoir | n uniformly, with replacement    | kept, seen     | evicts a random seen sample, or waits | watermark + 1 |
+| reservoir | n uniformly, with replacement    | kept, seen     | evicts a random seen sample, or waits | watermark + 1
+|
 
 The paper draws one sample at a time, each draw waiting until population > watermark; n such draws need watermark + n
 samples where a draw removes (FIRO), and watermark + 1 where it does not (reservoir).
@@ -25,54 +26,63 @@ Indices = NDArray[np.int64]
 PolicyName = Literal["fifo", "firo", "reservoir"]
 
 Selector = Callable[[Population, int, np.random.Generator], Indices]
-"""Which slots make a batch of n; the caller has made sure that enough samples are there."""
+"""Chooses the slots of a batch of n samples; the caller has checked that there are enough samples."""
 
-Remover = Callable[[Population, np.random.Generator], int]
-"""Which slot a put into a full buffer takes over; the caller has made sure that a seen sample is there."""
+Evictor = Callable[[Population, np.random.Generator], int]
+"""Chooses the slot that a put into a full buffer overwrites; the caller has checked that there is a seen sample."""
 
 
 def oldest(population: Population, number: int, _rng: np.random.Generator) -> Indices:
-    """The samples that arrived first, in order."""
+    """Choose the samples that arrived first, in order."""
     return population.oldest(number)
 
 
 def uniform_distinct(population: Population, number: int, rng: np.random.Generator) -> Indices:
-    """Uniform without replacement."""
-    return population.at(rng.choice(len(population), number, replace=False))
+    """Choose different samples uniformly (without replacement)."""
+    return population.slots_at(rng.choice(len(population), number, replace=False))
 
 
 def uniform_with_replacement(population: Population, number: int, rng: np.random.Generator) -> Indices:
-    """Independent uniform draws: a sample may be twice in a batch."""
-    return population.at(rng.integers(0, len(population), number))
+    """Choose samples uniformly and independently: a sample may be in a batch twice."""
+    return population.slots_at(rng.integers(0, len(population), number))
 
 
 def random_seen(population: Population, rng: np.random.Generator) -> int:
-    """A uniformly chosen sample among those that have been trained on."""
-    return int(population.at(rng.integers(population.unseen, len(population), 1))[0])
+    """Choose one of the seen samples uniformly."""
+    return int(population.slots_at(rng.integers(population.unseen, len(population), 1))[0])
 
 
 @dataclass(frozen=True)
 class Policy:
     """How a buffer draws and evicts.
 
-    select: while production runs. drain: after it has ended; these draws always remove. evict: what a put into a full
-    buffer overwrites; None: such a put waits. keeps: whether a draw leaves the samples in place while production runs.
-    watermarked: whether the watermark applies.
+    Attributes:
+        name: name in the study file.
+        select: rule for draws while production runs.
+        drain: rule for draws after production has ended; these draws always remove.
+        evict: rule for the sample that a put into a full buffer overwrites; None where such a put waits.
+        keeps: whether a draw leaves the samples in place while production runs.
+        watermarked: whether the watermark applies.
     """
 
     name: PolicyName
     select: Selector
     drain: Selector
-    evict: Remover | None
+    evict: Evictor | None
     keeps: bool
     watermarked: bool
 
     def needed(self, batch_size: int, watermark: int) -> int:
-        """Samples that must be there before a batch may be drawn while production runs."""
+        """Return the number of samples that must be held before a batch may be drawn while production runs.
+
+        Args:
+            batch_size: samples of the batch.
+            watermark: watermark of the buffer.
+        """
         return (watermark if self.watermarked else 0) + (1 if self.keeps else batch_size)
 
     def must_wait(self, population: Population, capacity: int) -> bool:
-        """Whether a put finds the buffer full and nothing in it that may be evicted."""
+        """Return whether the buffer is full and holds nothing that may be evicted."""
         return len(population) >= capacity and (self.evict is None or population.seen == 0)
 
 
@@ -93,7 +103,18 @@ POLICIES: dict[PolicyName, Policy] = {
 def check_sizes(
     policy: PolicyName, capacity: int, watermark: int, batch_size: int, presentations_per_sample: float = 0.0
 ) -> None:
-    """Raise ValueError where a buffer of these sizes could never hand out a batch, or never meet the limiter's ratio."""
+    """Check the sizes of a buffer.
+
+    Args:
+        policy: "fifo", "firo" or "reservoir".
+        capacity: largest number of samples held.
+        watermark: population above which training may draw.
+        batch_size: samples of a batch.
+        presentations_per_sample: ratio of the limiter; 0 for none.
+
+    Raises:
+        ValueError: a buffer of these sizes could never give a batch, or never reach the limiter's ratio.
+    """
     if policy not in POLICIES:
         raise ValueError(f"policy = {policy!r}: expected one of {', '.join(POLICIES)}")
     for name, value, least in (("capacity", capacity, 1), ("watermark", watermark, 0), ("batch_size", batch_size, 1)):
@@ -111,6 +132,6 @@ def check_sizes(
         )
     if not chosen.keeps and presentations_per_sample > 1:
         raise ValueError(
-            f"presentations_per_sample = {presentations_per_sample:g} with policy = {policy!r}, which presents each sample "
-            'once: expected at most 1; use policy = "reservoir" to present samples more often'
+            f"presentations_per_sample = {presentations_per_sample:g} with policy = {policy!r}, which presents each "
+            'sample once: expected at most 1; use policy = "reservoir" to present samples more often'
         )

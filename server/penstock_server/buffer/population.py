@@ -1,11 +1,11 @@
-"""Which slots hold what: unseen samples, seen samples, nothing, or a sample that is still being written.
+"""The state of each slot: unseen sample, seen sample, free, or filling (a sample is being written).
 
 All slots stand in one array, ordered by state:
 
     [ unseen | seen | free | filling ]
 
 so a state is a range of positions, a uniform draw is a random position, and a slot moves to the neighbouring state by
-changing places with the slot at the border. Every move is O(1) and nothing is allocated.
+changing places with the slot at the border. Every move is O(1) and allocates nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ Indices = NDArray[np.int64]
 
 
 class Population:
-    """The states of `slots` slots, all free at first. Slots are named by their index in the storage."""
+    """The states of all slots, which are free at first. A slot is identified by its index in the storage.
+
+    Args:
+        slots: number of slots.
+    """
 
     def __init__(self, slots: int) -> None:
         self._order: Indices = np.arange(slots, dtype=np.int64)
@@ -32,10 +36,16 @@ class Population:
         self._arrival: OrderedDict[int, None] = OrderedDict()
 
     @classmethod
-    def of(cls, slots: int, unseen: int, arrival: Iterable[int]) -> Population:
-        """A population that holds samples in the first slots: `unseen` unseen ones, then seen ones, and nothing filling.
+    def restored(cls, slots: int, unseen: int, arrival: Iterable[int]) -> Population:
+        """Return a population that holds samples in the first slots: unseen ones, then seen ones, and none filling.
 
-        arrival: these slots in order of arrival. Raises ValueError where the numbers do not agree.
+        Args:
+            slots: number of slots.
+            unseen: number of unseen samples.
+            arrival: slots that hold samples, in order of arrival.
+
+        Raises:
+            ValueError: the numbers do not agree.
         """
         population = cls(slots)
         population._arrival = OrderedDict.fromkeys(arrival)
@@ -53,41 +63,53 @@ class Population:
 
     @property
     def unseen(self) -> int:
+        """Number of unseen samples."""
         return self._unseen_end
 
     @property
     def seen(self) -> int:
+        """Number of seen samples."""
         return self._seen_end - self._unseen_end
 
     @property
     def free(self) -> int:
+        """Number of free slots."""
         return self._free_end - self._seen_end
 
     @property
     def filling(self) -> int:
+        """Number of slots that are being filled."""
         return len(self._order) - self._free_end
 
     def is_unseen(self, slot: int) -> bool:
+        """Return whether a slot holds an unseen sample."""
         return self._place[slot] < self._unseen_end
 
     def held(self) -> Indices:
-        """Slots that hold a sample, unseen ones first; the order that random draws refer to. A copy."""
+        """Return the slots that hold a sample, unseen ones first; the order that random draws refer to. A copy."""
         return self._order[: self._seen_end].copy()
 
-    def at(self, positions: Indices) -> Indices:
-        """The slots at these positions among those held: 0 <= position < len(self), unseen first."""
+    def slots_at(self, positions: Indices) -> Indices:
+        """Return the slots at these positions of `held`, 0 <= position < len(self)."""
         return self._order[positions]
 
     def oldest(self, number: int) -> Indices:
-        """The `number` slots whose samples arrived first, in order of arrival."""
+        """Return the `number` slots whose samples arrived first, in order of arrival."""
         return np.fromiter(islice(self._arrival, number), dtype=np.int64, count=number)
 
     def arrivals(self) -> Indices:
-        """All slots that hold a sample, in order of arrival."""
+        """Return all slots that hold a sample, in order of arrival."""
         return self.oldest(len(self))
 
     def take_free(self) -> int:
-        """Turn a free slot into a filling one. IndexError when there is none."""
+        """Turn a free slot into a filling one.
+
+        Returns:
+            The slot.
+
+        Raises:
+            IndexError: no slot is free.
+        """
         if self.free == 0:
             raise IndexError("no slot is free")
         self._free_end -= 1
@@ -99,7 +121,7 @@ class Population:
         self._free_end += 1
 
     def insert(self, slot: int) -> None:
-        """Turn a filling slot into one with an unseen sample, the newest."""
+        """Turn a filling slot into one with an unseen sample, the newest sample."""
         self.give_back(slot)
         self._swap(slot, self._seen_end)
         self._seen_end += 1
@@ -108,7 +130,7 @@ class Population:
         self._arrival[slot] = None
 
     def mark_seen(self, slot: int) -> bool:
-        """Count a held sample among the seen. True when it was unseen until now."""
+        """Mark a held sample as seen; returns whether it was unseen before."""
         if not self.is_unseen(slot):
             return False
         self._unseen_end -= 1
@@ -116,7 +138,11 @@ class Population:
         return True
 
     def remove(self, slot: int) -> None:
-        """Free a slot that holds a *seen* sample. Unseen ones cannot be removed: that is the buffer's promise."""
+        """Free a slot that holds a seen sample.
+
+        Raises:
+            ValueError: the slot holds no seen sample; unseen samples are never removed.
+        """
         if not self._unseen_end <= self._place[slot] < self._seen_end:
             raise ValueError(f"slot {slot} holds no sample that has been seen; only such a sample may be removed")
         self._seen_end -= 1
@@ -124,7 +150,7 @@ class Population:
         del self._arrival[slot]
 
     def _swap(self, slot: int, position: int) -> None:
-        """Exchange `slot` with whatever stands at `position`."""
+        """Exchange `slot` with the slot at `position`."""
         here = self._place[slot]
         other = int(self._order[position])
         self._order[position], self._order[here] = slot, other

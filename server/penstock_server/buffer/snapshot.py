@@ -1,4 +1,4 @@
-"""A buffer's samples as they were at one moment, to be written in pieces while puts go on."""
+"""The samples of a buffer as they were at one moment, read in chunks while the buffer is used further."""
 
 from __future__ import annotations
 
@@ -12,50 +12,66 @@ from numpy.typing import NDArray
 
 from penstock_server.buffer.storage import Floats, Indices, Storage
 
-CHUNK_BYTES = 8 * 2**20  # copied at a time, with the buffer locked: a few milliseconds
+CHUNK_BYTES = 8 * 2**20
+"""Bytes copied at a time, with the buffer locked: a few milliseconds."""
 
 
-class Snapshot:
-    """Copy on eviction: a sample that leaves before it has been read is copied first, all others are read where they lie.
+class BufferSnapshot:
+    """Copy on eviction: samples evicted before they have been read are copied; others are read from the storage.
 
-    So it takes a piece of CHUNK_BYTES, and what is evicted meanwhile, rather than a second buffer. Rows stand in the order of `slots`.
+    This takes memory for one chunk and for the samples evicted meanwhile, instead of a second buffer.
 
     Args:
-        lock: the buffer's. slots: of the samples, (n,); the caller holds the lock. locked: told, with the lock held, for how many seconds
-            a piece has held it.
+        lock: lock of the buffer; the caller of the constructor holds it.
+        storage: storage of the buffer.
+        slots: slots of the samples, (n,); rows of the snapshot are in this order.
+        on_lock_held: called, with the lock held, with the seconds for which each chunk held the lock.
     """
 
-    def __init__(self, lock: threading.Lock, storage: Storage, slots: Indices, locked: Callable[[float], None]) -> None:
-        self._lock, self._locked = lock, locked
+    def __init__(
+        self, lock: threading.Lock, storage: Storage, slots: Indices, on_lock_held: Callable[[float], None]
+    ) -> None:
+        self._lock, self._on_lock_held = lock, on_lock_held
         self._slots = slots
-        self._row: Indices = np.full(
-            storage.slots, -1, dtype=np.int64
-        )  # slot -> its row, as long as it holds that sample
+        self._row: Indices = np.full(storage.slots, -1, dtype=np.int64)  # slot -> row; -1 once the sample is evicted
         self._row[slots] = np.arange(len(slots))
-        self._left: dict[int, tuple[Floats, Floats]] = {}  # row -> inputs, targets of samples that have left
+        self._evicted: dict[int, tuple[Floats, Floats]] = {}  # row -> inputs, targets of evicted samples
         self._arrays = (storage.inputs, storage.targets)
-        self._read = [0, 0]  # rows of each that have been read
+        self._read = [0, 0]  # number of rows of inputs and of targets that have been read
 
     @property
     def inputs(self) -> SnapshotRows:
+        """Inputs (n, window, n_inputs)."""
         return SnapshotRows(self, 0)
 
     @property
     def targets(self) -> SnapshotRows:
+        """Targets (n, window, width)."""
         return SnapshotRows(self, 1)
 
-    def leave(self, slot: int) -> None:
-        """The slot is about to be given to another sample; the caller holds the lock."""
+    def preserve(self, slot: int) -> None:
+        """Copy the sample of a slot that is about to be overwritten, if still needed; the caller holds the lock."""
         row = int(self._row[slot])
         if row >= min(self._read):
-            self._left[row] = (self._arrays[0][slot].copy(), self._arrays[1][slot].copy())
+            self._evicted[row] = (self._arrays[0][slot].copy(), self._arrays[1][slot].copy())
         self._row[slot] = -1
 
     def shape(self, which: int) -> tuple[int, ...]:
+        """Return the shape of inputs (0) or targets (1)."""
         return (len(self._slots), *self._arrays[which].shape[1:])
 
     def chunks(self, which: int) -> Iterator[Floats]:
-        """The rows of inputs (0) or targets (1), once. RuntimeError the second time: what has left is not kept that long."""
+        """Read the rows of inputs (0) or targets (1), once.
+
+        Args:
+            which: 0 for inputs, 1 for targets.
+
+        Yields:
+            Chunks along the first axis, in order.
+
+        Raises:
+            RuntimeError: they have been read before; copies of evicted samples are freed once read.
+        """
         if self._read[which]:
             raise RuntimeError("a snapshot can be read once; take another one")
         array = self._arrays[which]
@@ -65,30 +81,38 @@ class Snapshot:
             with self._lock:
                 since = time.monotonic()
                 chunk = array[self._slots[begin:end]]
-                for row in [row for row in self._left if begin <= row < end]:
-                    chunk[row - begin] = self._left[row][which]
+                for row in [row for row in self._evicted if begin <= row < end]:
+                    chunk[row - begin] = self._evicted[row][which]
                 self._read[which] = end
-                for row in [row for row in self._left if row < min(self._read)]:
-                    del self._left[row]
-                self._locked(time.monotonic() - since)
+                for row in [row for row in self._evicted if row < min(self._read)]:
+                    del self._evicted[row]
+                self._on_lock_held(time.monotonic() - since)
             yield chunk
 
 
 class SnapshotRows:
-    """One of the two arrays; a `checkpoint.Rows`. `np.asarray` of it gives all rows in memory."""
+    """Inputs or targets of a snapshot; `checkpoint.Rows`. `np.asarray` of it reads all rows into memory.
 
-    def __init__(self, snapshot: Snapshot, which: int) -> None:
+    Args:
+        snapshot: the snapshot.
+        which: 0 for inputs, 1 for targets.
+    """
+
+    def __init__(self, snapshot: BufferSnapshot, which: int) -> None:
         self._snapshot, self._which = snapshot, which
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of all rows together."""
         return self._snapshot.shape(self._which)
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """float32."""
         return np.dtype(np.float32)
 
     def chunks(self) -> Iterator[Floats]:
+        """Read the rows once, in chunks along the first axis."""
         return self._snapshot.chunks(self._which)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""What a buffer can tell about itself, and how its figures are gathered."""
+"""Figures of a buffer, and the counters that they are made from."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class BufferStats:
-    """A buffer at one moment; counts go back to the study's start, across checkpoints.
+    """A buffer at one moment; counts go back to the start of the study, across checkpoints.
 
-    population: samples held, seen and unseen.
-    unseen: of these, samples that no batch has held yet.
-    capacity: samples that the buffer may hold.
-    received: samples committed.
-    presentations: samples drawn, each draw counted.
-    trained_unique: different samples drawn at least once.
-    evicted: seen samples overwritten by new ones (reservoir).
-    spilled: samples that had no spare slot while they were filled and were copied in on commit; raise `spare` if many.
-    batches: batches drawn.
-    mean_population: population just before a draw, averaged over all batches drawn; 0.0 before the first.
-    times_seen: times seen -> number of samples, of all samples received, whether still held or not.
-    mean_times_seen: presentations / received; 0.0 before the first.
-    put_blocked_seconds: time that producers have spent in `commit`, waiting; of several at once, each counts.
-    stall_seconds: time that training has spent in `get`, waiting.
-    production_ended: whether `end_production` has been called.
-    drained: production has ended and no sample is left.
-    snapshot_seconds: time that checkpoints have had the buffer locked, since it was made: for so long at most did puts wait for them.
+    Attributes:
+        population: samples held, seen and unseen.
+        unseen: of these, samples that no batch has held yet.
+        capacity: samples that the buffer may hold.
+        received: samples committed.
+        presentations: samples drawn, each draw counted.
+        trained_unique: different samples drawn at least once.
+        evicted: seen samples overwritten by new ones (reservoir).
+        spilled: samples that had no spare slot while they were filled and were copied in on commit; raise `spare` if
+            many.
+        batches: batches drawn.
+        mean_population: population just before a draw, averaged over all batches drawn; 0.0 before the first.
+        times_seen: times seen -> number of samples, of all samples received, whether still held or not.
+        mean_times_seen: presentations / received; 0.0 before the first.
+        put_blocked_seconds: time that producers have spent in `commit`, waiting; of several at once, each counts.
+        stall_seconds: time that training has spent in `get`, waiting.
+        production_ended: whether `end_production` has been called.
+        drained: production has ended and no sample is left.
+        snapshot_seconds: time that checkpoints have held the buffer's lock since the buffer was made: an upper bound of
+            the time that puts waited for checkpoints.
     """
 
     population: int
@@ -53,7 +56,17 @@ class BufferStats:
 
 @dataclass
 class Counters:
-    """Running counts of a buffer, kept in its checkpoint; meanings as in `BufferStats`."""
+    """Running counts of a buffer, kept in its checkpoint.
+
+    Attributes:
+        received: samples committed.
+        presentations: samples drawn, each draw counted.
+        trained_unique: different samples drawn at least once.
+        evicted: seen samples overwritten by new ones.
+        spilled: samples without a spare slot, copied in on commit.
+        batches: batches drawn.
+        population_sum: sum over all batches of the population just before the draw.
+    """
 
     received: int = 0
     presentations: int = 0
@@ -65,7 +78,14 @@ class Counters:
 
 
 class WaitClock:
-    """Adds up the time that threads spend waiting, those included that wait right now. Its user holds a lock."""
+    """Sum of the time that threads spend waiting, including those that wait now. The caller holds a lock.
+
+    Args:
+        seconds: time waited before, from a checkpoint.
+
+    Attributes:
+        waiting: number of threads that wait now.
+    """
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.waiting = 0
@@ -74,6 +94,7 @@ class WaitClock:
 
     @property
     def seconds(self) -> float:
+        """Time waited so far, in seconds; of several threads at once, each counts."""
         return self._total + self.waiting * (time.monotonic() - self._since)
 
     def __enter__(self) -> None:
@@ -90,22 +111,31 @@ class WaitClock:
 
 
 class TimesSeen:
-    """How often each sample in a slot has been drawn, and a histogram of those that have left."""
+    """Number of draws of each sample held, and a histogram of those of removed samples.
+
+    Args:
+        slots: number of slots.
+
+    Attributes:
+        held: number of draws of each slot's sample, (slots,).
+        removed: number of removed samples by number of draws.
+    """
 
     def __init__(self, slots: int) -> None:
         self.held: NDArray[np.int64] = np.zeros(slots, dtype=np.int64)
-        self.left: NDArray[np.int64] = np.zeros(8, dtype=np.int64)  # left[k]: samples that left after k draws
+        self.removed: NDArray[np.int64] = np.zeros(8, dtype=np.int64)
 
-    def leave(self, slot: int) -> None:
+    def remove(self, slot: int) -> None:
+        """Count the sample of a slot among the removed."""
         times = int(self.held[slot])
-        if times >= len(self.left):
+        if times >= len(self.removed):
             longer = np.zeros(2 * times, dtype=np.int64)
-            longer[: len(self.left)] = self.left
-            self.left = longer
-        self.left[times] += 1
+            longer[: len(self.removed)] = self.removed
+            self.removed = longer
+        self.removed[times] += 1
 
     def histogram(self, slots: NDArray[np.int64]) -> dict[int, int]:
-        """Over the samples that have left and those in `slots`."""
-        counts = np.bincount(self.held[slots], minlength=len(self.left))
-        counts[: len(self.left)] += self.left
+        """Return times seen -> number of samples, over removed samples and those in `slots` (n,)."""
+        counts = np.bincount(self.held[slots], minlength=len(self.removed))
+        counts[: len(self.removed)] += self.removed
         return {int(times): int(counts[times]) for times in np.flatnonzero(counts)}

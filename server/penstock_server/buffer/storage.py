@@ -1,7 +1,4 @@
-"""Where samples lie: two contiguous float32 arrays, allocated once.
-
-Nothing here knows which slots are in use; `population` does.
-"""
+"""The storage of samples: two contiguous float32 arrays, allocated once. `population` knows which slots are in use."""
 
 from __future__ import annotations
 
@@ -17,13 +14,21 @@ Indices = NDArray[np.int64]
 
 
 class Storage:
-    """Room for `slots` samples.
+    """Memory for samples, on the host, not initialised: the system provides pages as they are first written.
 
-    inputs: (slots, window, n_inputs). targets: (slots, window, width). Both float32, on the host, not initialised: the
-    operating system hands out the memory as it is first written.
+    Args:
+        spec: layout of a sample.
+        slots: number of samples.
+        pin: gather batches into page-locked memory, from which a GPU copies asynchronously. The storage itself stays
+            pageable: no device reads it, and torch rounds page-locked blocks up to a power of two, which would waste
+            gigabytes here.
 
-    pin: batches are gathered into page-locked memory, from which a GPU copies without waiting. The storage itself stays
-    pageable: no device reads it, and torch rounds page-locked blocks up to a power of two, which here would be gigabytes.
+    Attributes:
+        inputs: (slots, window, n_inputs) float32.
+        targets: (slots, window, width) float32.
+
+    Raises:
+        ValueError: `pin` without a GPU.
     """
 
     def __init__(self, spec: SampleSpec, slots: int, *, pin: bool = False) -> None:
@@ -36,12 +41,17 @@ class Storage:
         self.targets: Floats = np.empty((slots, spec.window, spec.width), dtype=np.float32)
 
     def gather(self, slots: Indices) -> Batch:
-        """Copy the samples in `slots` (n,) into a new batch, in that order; a slot may be named more than once."""
+        """Copy samples into a new batch.
+
+        Args:
+            slots: slots of the samples, (n,), in the order of the batch; a slot may be given more than once.
+        """
         return Batch(self._gather(self.inputs, slots), self._gather(self.targets, slots))
 
     def _gather(self, rows: Floats, slots: Indices) -> Tensor:
         out = torch.empty((slots.size, *rows.shape[1:]), dtype=torch.float32, pin_memory=self._pin)
-        # Not torch.index_select: that is the same copy on OpenMP threads, and where solvers keep the cores busy these wait for
-        # each other for tens of milliseconds, here with the buffer locked. With "clip" numpy writes straight into `out`.
+        # torch.index_select would copy on OpenMP threads, which wait for each other for tens of milliseconds where
+        # solvers keep the cores busy, with the buffer locked. With mode "clip" numpy writes into `out` without a
+        # temporary array.
         rows.take(slots, axis=0, out=out.numpy(), mode="clip")
         return out

@@ -160,7 +160,7 @@ class FileSource:
         with self._lock:
             return self._position == self._end
 
-    pressed = False
+    producer_blocked = False
 
     def stats(self) -> BufferStats:
         """As of a buffer that holds the whole dataset."""

@@ -83,7 +83,7 @@ class CommonStep:
                     batch is not None,
                     batch is None and self._source.drained,
                     batch is None and self._passed_over,
-                    self._source.pressed or waited,
+                    self._source.producer_blocked or waited,
                     over,
                     first and self._log_due(),
                     first and self._checkpoint_due(),

@@ -20,8 +20,8 @@ class SampleSource(Protocol):
         """No batch is left, and none will come."""
 
     @property
-    def pressed(self) -> bool:
-        """Whoever brings samples waits for one to be drawn."""
+    def producer_blocked(self) -> bool:
+        """True while a producer waits for a sample to be drawn."""
 
     def stats(self) -> BufferStats:
         """All figures, of one moment."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from penstock_server.buffer import available_memory, capacity_in_samples
@@ -13,10 +15,10 @@ SPEC = SampleSpec(parameters=("a",), fields=(FieldSpec("u", 1, (254,)),))  # 4 *
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Path:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with 4 GiB available and no control groups."""
     (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/meminfo").write_text("MemTotal:  8388608 kB\nMemFree:  1 kB\nMemAvailable:  4194304 kB\n")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * 2**30))
     (tmp_path / "proc/self/cgroup").write_text("")
     return tmp_path
 

@@ -105,9 +105,9 @@ def test_a_state_takes_pieces_rather_than_a_second_buffer(monkeypatch: pytest.Mo
     buffer = used_buffer()
     state = buffer.state_dict()
     assert [len(piece) for piece in state["arrays"]["targets"].chunks()] == [2, 2, 2, 2]
-    kept = len(buffer._snapshots)
+    kept = len(buffer._contents._snapshots)
     del state
-    assert (kept, len(buffer._snapshots)) == (1, 0)  # a state that nobody will read costs nothing any more
+    assert (kept, len(buffer._contents._snapshots)) == (1, 0)  # a state that nobody will read costs nothing any more
 
 
 @pytest.mark.parametrize(
