@@ -92,3 +92,11 @@ def test_the_api_comes_from_the_docstrings(pages: dict[Path, Page], site: Path) 
 def test_the_readme_links_to_files_that_exist() -> None:
     links = re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text())
     assert [link for link in links if not urlsplit(link).scheme and not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("package", ["server/penstock_server", "deploy/penstock", "solver_adapters/penstock_solvers"])
+def test_the_architecture_page_names_every_room(package: str) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = [path.parent.name for path in (ROOT / package).glob("*/__init__.py")]
+    assert rooms
+    assert [room for room in rooms if f"`{room}`" not in page] == []
