@@ -13,22 +13,16 @@ from math import isfinite
 from typing import Any
 
 from penstock_client.errors import Refused, WireError
-from penstock_client.payloads import Accept, Alive, Announce, Assign, Finish, Hello, Outcome, Refuse, Welcome
+from penstock_client.payloads import Accept, Alive, Announce, Assign, Finish, Hello, Outcome, Welcome
 from penstock_client.reasons import Reason
-from penstock_client.wire import ANY_SIMULATION, Header, Kind, VersionMismatch, unpack
+from penstock_client.wire import ANY_SIMULATION, Header, Kind, unpack
 from penstock_server.coordinator.clients import KnownClient, KnownClients
 from penstock_server.coordinator.simulations import Point, Simulation, SimulationCounts, Simulations
+from penstock_server.network import MAX_RANKS, MAX_TEXT, Envelope, Message, refusal_of
 from penstock_server.study import MAX_STEPS, Schema, Study, agree
 from penstock_server.telemetry import ServerRun
 
 MAX_REFUSAL_EVENTS = 1000  # lines of events.jsonl, which a client that repeats itself must not fill the disk with
-
-Message = tuple[bytes, list[bytes]]
-"""A peer and the frames that go to it."""
-
-MAX_RANKS = 2**16  # solver ranks of one simulation
-MAX_TEXT = 1000  # characters that are kept of a client's text, or sent of a refusal's, which may quote what was sent
-
 
 STOPPED_SECONDS = 5.0  # without a message or a tick: the server itself stood still, since ticks come every second
 # A worker ends a solver at its wall time by itself; the coordinator is there for one that does not.
@@ -73,7 +67,7 @@ class Coordinator:
     ) -> None:
         self._welcome = welcome
         self._study = study
-        self._incarnation, self._events, self._metrics = run.incarnation, run.events, run.metrics
+        self._envelope, self._events = Envelope(run.incarnation, run.metrics.refused), run.events
         self._client_timeout = study.server.client_timeout
         self._on_schema = on_schema
         self._schema = schema
@@ -186,12 +180,7 @@ class Coordinator:
             if len(frames) != 2:
                 raise WireError(f"control message of {len(frames)} frames, expected 2")
             header = unpack(frames[0])
-            if header.incarnation != self._incarnation:
-                raise Refused(
-                    Reason.INCARNATION,
-                    f"this is incarnation {self._incarnation} of the server, the message belongs to {header.incarnation}: "
-                    "read connect.json again",
-                )
+            self._envelope.check(header)
             if header.kind is Kind.HELLO:
                 return self._hello(peer, header, Hello.unpack(frames[1]))
             if header.kind is Kind.HEARTBEAT:
@@ -201,12 +190,8 @@ class Coordinator:
                 return [] if asking.answer is None else [(peer, asking.answer)]
             client = asking
             return self._dispatch(client, header, frames[1])
-        except Refused as refused:
-            refusal = self._refusal(header, refused.reason, refused.text)
-        except VersionMismatch as error:
-            refusal = self._refusal(header, Reason.VERSION, str(error))
-        except WireError as error:
-            refusal = self._refusal(header, Reason.MALFORMED, str(error))
+        except (Refused, WireError) as error:
+            refusal = self._refuse(header, *refusal_of(error))
         if client is not None:
             client.answer = refusal
         return [(peer, refusal)]
@@ -232,7 +217,7 @@ class Coordinator:
         client, new = self._clients.hello(peer, replace(hello, host=hello.host[:MAX_TEXT]), self._now)
         if new:
             self._events.write("client", pid=client.pid, host=client.host)
-        return [(peer, self._frames(header, Kind.WELCOME, self._welcome.pack())), *out]
+        return [(peer, self._envelope.answer(header, Kind.WELCOME, self._welcome.pack())), *out]
 
     def _dispatch(self, client: KnownClient, header: Header, payload: bytes) -> list[Message]:
         """Deal with a request that is not a repetition."""
@@ -265,7 +250,7 @@ class Coordinator:
             client.adrift = None
         elif client.adrift is None:
             client.adrift = self._now
-        return self._frames(header, Kind.ALIVE, Alive(abandon).pack())
+        return self._envelope.answer(header, Kind.ALIVE, Alive(abandon).pack())
 
     def _current(self, header: Header) -> Simulation:
         """The simulation that a message is about, when the message belongs to its current attempt."""
@@ -450,19 +435,14 @@ class Coordinator:
 
     def _answer(self, client: KnownClient, header: Header, kind: Kind, payload: bytes) -> Message:
         """The answer to a client's latest request, kept for when it repeats that."""
-        client.answer = self._frames(header, kind, payload)
+        client.answer = self._envelope.answer(header, kind, payload)
         return client.peer, client.answer
 
-    def _frames(self, header: Header, kind: Kind, payload: bytes) -> list[bytes]:
-        return [header._replace(kind=kind, incarnation=self._incarnation).pack(), payload]
-
-    def _refusal(self, header: Header, reason: Reason, text: str) -> list[bytes]:
-        text = text[:MAX_TEXT]
-        self._metrics.refused(reason)
+    def _refuse(self, header: Header, reason: Reason, text: str) -> list[bytes]:
         self._refusals += 1
         if self._refusals <= MAX_REFUSAL_EVENTS:  # the metric counts on
-            self._events.write("refused", reason=reason.name.lower(), kind=header.kind.name, text=text)
-        return self._frames(header, Kind.REFUSE, Refuse(reason, text).pack())
+            self._events.write("refused", reason=reason.name.lower(), kind=header.kind.name, text=text[:MAX_TEXT])
+        return self._envelope.refuse(header, reason, text)
 
 
 def _plausible(header: Header, finish: Finish) -> Finish:

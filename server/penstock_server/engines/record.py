@@ -11,14 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_client.payloads import Refuse
-from penstock_client.reasons import Reason
-from penstock_client.wire import Header, Kind
 from penstock_server.coordinator import Coordinator, Point, make_plan, make_welcome
 from penstock_server.engines.engine import StudyStatus
 from penstock_server.engines.sockets import StudySockets
-from penstock_server.ingest import Ingest, Ledger, Message, SampleSinks, SimulationIds
-from penstock_server.network import next_incarnation, open_keys, own_address, write_connect_file
+from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds, refuse_before_schema
+from penstock_server.network import Message, next_incarnation, open_keys, own_address, write_connect_file
 from penstock_server.recording import RecordingWriter
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import EventLog, Metrics, ProcessLog, ServerRun
@@ -75,8 +72,7 @@ class Recorder:
     def handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
         """One message of the data socket; see `Ingest.handle`."""
         if self._ingest is None:
-            refuse = Refuse(Reason.NO_BEGIN, "the study's fields are not known yet: ANNOUNCE to the coordinator first")
-            return [(peer, [Header(Kind.REFUSE, self._incarnation).pack(), refuse.pack()])]
+            return refuse_before_schema(peer, self._incarnation, self.metrics)
         return self._ingest.handle(peer, frames, now)
 
     def _take_static(self, name: str, values: NDArray[np.float64]) -> None:

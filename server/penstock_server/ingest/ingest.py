@@ -12,25 +12,24 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from penstock_client.errors import Refused, WireError
-from penstock_client.payloads import Begin, Refuse, Streamed
+from penstock_client.payloads import Begin, Streamed
 from penstock_client.reasons import Reason
-from penstock_client.wire import Header, Kind, VersionMismatch, unpack
+from penstock_client.wire import Header, Kind, unpack
 from penstock_server.buffer import Slot
 from penstock_server.ingest.assembly import PartialStep, WindowBuilder
 from penstock_server.ingest.partition import Partition
 from penstock_server.ingest.pieces import LARGEST, Pieces, finite
 from penstock_server.ingest.sinks import SampleSinks, SimulationIds
 from penstock_server.ingest.static_fields import StaticFields
+from penstock_server.network import MAX_RANKS, Envelope, Message, refusal_of
 from penstock_server.study import SamplesSection, Schema
 from penstock_server.telemetry import Metrics
 
-Message = tuple[bytes, list[bytes]]
 NOTHING_STREAMED = Streamed(0, 0, 0)
 MAX_PEERS = 2**14  # connections remembered: more than a process may have open; nothing says when one has gone
-MAX_RANKS = 2**16  # solver ranks of one simulation
 UNFINISHED = 16  # time steps that a simulation may always have unfinished; more while their bytes are few
 MAX_REFUSALS = 100  # answered one by one in a stream; STREAMED counts all
-MAX_REFUSAL = 1000  # characters of a refusal's text, which may quote what was sent
+UNREAD = Header(Kind.PIECE)  # stands for the header of a message that has none that can be read
 
 
 @dataclass
@@ -92,7 +91,7 @@ class Ingest:
         self._samples = samples
         self._total, self._held_out = ids.total, ids.held_out_ids
         self._sinks = sinks
-        self._incarnation = incarnation
+        self._envelope = Envelope(incarnation, metrics.refused)
         self._credit = credit
         self._metrics = metrics
         self._pieces = Pieces(schema)
@@ -107,8 +106,8 @@ class Ingest:
         out: list[list[bytes]] = []
         if frames and len(frames) % 2 and len(frames) > 1:
             out.append(
-                self._refusal(
-                    Header(Kind.PIECE), Reason.MALFORMED, f"{len(frames)} frames: expected header and payload in turn"
+                self._envelope.refuse(
+                    UNREAD, Reason.MALFORMED, f"{len(frames)} frames: expected header and payload in turn"
                 )
             )
             frames = frames[:-1]
@@ -147,18 +146,13 @@ class Ingest:
         return state
 
     def _one(self, state: _Peer, frames: list[bytes]) -> list[list[bytes]]:
-        header = Header(Kind.PIECE)
+        header = UNREAD
         try:
             if not frames:
                 raise WireError("message without frames")
             header = unpack(frames[0])
             payload = frames[1] if len(frames) > 1 else b""
-            if header.incarnation != self._incarnation:
-                raise Refused(
-                    Reason.INCARNATION,
-                    f"this is incarnation {self._incarnation} of the server, the message belongs to {header.incarnation}: "
-                    "read connect.json again",
-                )
+            self._envelope.check(header)
             if header.kind is Kind.PIECE:
                 state.consumed += len(payload)
                 if not self._counted(header):
@@ -191,14 +185,10 @@ class Ingest:
                     self._drop_partial(header.simulation)
                     del self._simulations[header.simulation]
                     self._ended[header.simulation] = simulation.attempt, simulation.ranks
-                return [self._answer(header, Kind.STREAMED, state.streamed.pack())]
+                return [self._envelope.answer(header, Kind.STREAMED, state.streamed.pack())]
             raise WireError(f"{header.kind.name} is not for a trainer rank")
-        except Refused as refused:
-            return self._refuse(state, header, refused.reason, refused.text)
-        except VersionMismatch as error:
-            return self._refuse(state, header, Reason.VERSION, str(error))
-        except WireError as error:
-            return self._refuse(state, header, Reason.MALFORMED, str(error))
+        except (Refused, WireError) as error:
+            return self._refuse(state, header, *refusal_of(error))
 
     def _begin(self, state: _Peer, header: Header, begin: Begin) -> None:
         if not 0 <= header.simulation < self._total:
@@ -370,19 +360,27 @@ class Ingest:
     def _grant(self, state: _Peer) -> list[bytes]:
         assert state.header is not None
         state.granted = state.consumed + self._credit
-        return self._answer(state.header._replace(count=state.granted), Kind.CREDIT, b"")
+        return self._envelope.answer(state.header._replace(count=state.granted), Kind.CREDIT)
 
     def _refuse(self, state: _Peer, header: Header, reason: Reason, text: str) -> list[list[bytes]]:
         s = state.streamed
         if header.kind is Kind.PIECE:
             state.streamed = Streamed(s.accepted, s.duplicates, s.refused + 1)
-        refusal = self._refusal(header, reason, text)
+        refusal = self._envelope.refuse(header, reason, text)
         # Whoever sends on regardless must not fill the server with answers that nobody reads.
         return [] if header.kind is Kind.PIECE and s.refused >= MAX_REFUSALS else [refusal]
 
-    def _refusal(self, header: Header, reason: Reason, text: str) -> list[bytes]:
-        self._metrics.refused(reason)
-        return self._answer(header, Kind.REFUSE, Refuse(reason, text[:MAX_REFUSAL]).pack())
 
-    def _answer(self, header: Header, kind: Kind, payload: bytes) -> list[bytes]:
-        return [header._replace(kind=kind, incarnation=self._incarnation).pack(), payload]
+def refuse_before_schema(peer: bytes, incarnation: int, metrics: Metrics) -> list[Message]:
+    """Refuse a data message that comes before the study's fields are known, and so before there is an Ingest.
+
+    Args:
+        peer: routing id of its sender.
+        incarnation: of this server.
+        metrics: counts the refusal.
+
+    Returns:
+        The refusal.
+    """
+    text = "the study's fields are not known yet: ANNOUNCE to the coordinator first"
+    return [(peer, Envelope(incarnation, metrics.refused).refuse(Header(Kind.REFUSE), Reason.NO_BEGIN, text))]

@@ -9,11 +9,15 @@ from penstock_server.network.connect_files import (
     write_connect_file,
 )
 from penstock_server.network.keys import KEYS_FILE, StudyKeys, load_keys, open_keys, revoke_worker
-from penstock_server.network.router import Message, RouterLoop
+from penstock_server.network.messages import MAX_RANKS, MAX_TEXT, Envelope, Message, refusal_of
+from penstock_server.network.router import RouterLoop
 
 __all__ = [
     "CONNECT_FILE",
     "KEYS_FILE",
+    "MAX_RANKS",
+    "MAX_TEXT",
+    "Envelope",
     "Message",
     "RouterLoop",
     "StudyKeys",
@@ -25,6 +29,7 @@ __all__ = [
     "next_incarnation",
     "open_keys",
     "own_address",
+    "refusal_of",
     "revoke_worker",
     "write_connect_file",
 ]

@@ -9,15 +9,14 @@ from typing import Protocol
 
 import zmq
 
+from penstock_client.zmq_transport import KEEPALIVE
 from penstock_server.network.auth import AllowList, secure_context
 from penstock_server.network.keys import StudyKeys
+from penstock_server.network.messages import Message
 from penstock_server.network.open_files import allow_open_files
 from penstock_server.telemetry import Metrics
 
-Message = tuple[bytes, list[bytes]]
 BACKLOG = 8192  # ZeroMQ's default of 100 loses simultaneous connects without a word
-# Clients that are cut off are noticed by TCP. ZeroMQ's own heartbeats would take one whose messages nobody has looked at yet for dead.
-KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 3}
 MAX_CONTROL_MESSAGE = 2 * 2**20  # a string of the wire format is at most half of it
 MAX_WAITING = 64  # messages of one connection that nobody has looked at yet; then TCP stops their sender
 MAX_UNREAD = 10_000  # answers that wait for one client to read them; further ones are dropped
@@ -71,6 +70,7 @@ class RouterLoop:
         self._socket.setsockopt(zmq.SNDHWM, MAX_UNREAD)
         self._socket.setsockopt(zmq.RCVHWM, MAX_WAITING)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # what cannot be sent is told, to be counted
+        # TCP notices clients that are cut off. ZeroMQ's own heartbeats would declare a client dead whose messages still wait to be read.
         for option, value in KEEPALIVE.items():
             self._socket.setsockopt(option, value)
         self._socket.setsockopt(zmq.BACKLOG, BACKLOG)

@@ -15,12 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_client.atomic_file import replacing
-from penstock_client.payloads import Refuse
-from penstock_client.reasons import Reason
-from penstock_client.wire import Header, Kind
 from penstock_server.buffer import Buffer, Slot
 from penstock_server.checkpoint import Checkpoint
-from penstock_server.ingest import Ingest, Ledger, Message, SampleSinks, SimulationIds
+from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds, refuse_before_schema
+from penstock_server.network import Message
 from penstock_server.study import Batch, Schema, Study
 from penstock_server.trainer_rank.loop import TrainingLoop
 from penstock_server.trainer_rank.redistribution import Part
@@ -105,9 +103,7 @@ class TrainerRank(TrainingLoop):
     def handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
         """One message of the data socket; see `Ingest.handle`."""
         if self.buffer is None:
-            self.metrics.refused(Reason.NO_BEGIN)
-            refuse = Refuse(Reason.NO_BEGIN, "the study's fields are not known yet: ANNOUNCE to the coordinator first")
-            return [(peer, [Header(Kind.REFUSE, self._incarnation).pack(), refuse.pack()])]
+            return refuse_before_schema(peer, self._incarnation, self.metrics)
         return self.ingest.handle(peer, frames, now)
 
     def arrived(self, simulation: int) -> int:
