@@ -310,13 +310,13 @@ def with_ratios(kind: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     from provenance import RESULTS, provenance
 
-    from penstock.study import quiet_waiting
+    from penstock.study import make_openmp_wait_passively
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 5000, 10_000], help="simulations of a study")
     parser.add_argument("--clients", type=int, nargs="+", default=[250, 1000], help="connected at once")
     arguments = parser.parse_args()
-    quiet_waiting()  # of the servers' training, as `penstock run` does
+    make_openmp_wait_passively()  # of the servers' training, as `penstock run` does
     found: dict[str, Any] = provenance("python benchmarks/scale.py")
     for kind, sizes, measure in (
         ("simulations", arguments.sizes, simulations),

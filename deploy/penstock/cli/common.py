@@ -16,21 +16,22 @@ if TYPE_CHECKING:
 StudyFile = Annotated[
     Path,
     typer.Argument(
-        metavar="STUDY", help="The study file (TOML), or the folder with its study.toml.", show_default=False
+        metavar="STUDY", help="The study file (TOML), or the folder that holds it as study.toml.", show_default=False
     ),
 ]
-RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A study's run directory.", show_default=False)]
+RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="The run directory of a study.", show_default=False)]
+OutDirectory = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="The run directory to make; default: runs/<study>-<n>.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="table.key=value", help="Override a key of the study file; may be repeated."),
 ]
-
-
 RayAddress = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="Use a Ray that runs already, in place of one for this study: auto, HOST:PORT or ray://HOST:PORT.",
+        help="Use a Ray that runs already instead of starting one: auto, HOST:PORT or ray://HOST:PORT.",
         show_default=False,
     ),
 ]
@@ -39,14 +40,24 @@ RayAddress = Annotated[
 def load_and_check(
     path: Path, overrides: list[str] | None, *, streamed: bool = False, here: bool = True, server_here: bool = True
 ) -> Study:
-    """Read and check a study; StudyError with a line for each problem, warnings on stderr.
+    """Read and check a study; print warnings on standard error.
 
-    streamed: its solver is wanted, whatever [training] source says. here: it is to run on this machine.
-    server_here: and so is its server.
+    Args:
+        path: the study file or its folder.
+        overrides: "table.key=value" each.
+        streamed: the solver is to run, whatever [training] source says.
+        here: the study is to run on this machine.
+        server_here: its server is to run on this machine.
+
+    Returns:
+        The study, without faults that can be found before it runs.
+
+    Raises:
+        StudyError: with a line for each problem.
     """
-    from penstock.study import StudyError, load_study, quiet_waiting
+    from penstock.study import StudyError, load_study, make_openmp_wait_passively
 
-    quiet_waiting()
+    make_openmp_wait_passively()
     study = load_study(path, overrides or [])
     if streamed:
         study = study.model_copy(update={"training": study.training.model_copy(update={"source": None})})
@@ -61,13 +72,13 @@ def load_and_check(
 
 
 def console() -> Console:
-    """Where commands print what is more than a line."""
+    """Make the console for output of more than a line."""
     out = Console()
     return out if out.is_terminal else Console(width=140)  # a log file has no width to wrap at
 
 
 def display(study: Study) -> Display:
-    """What shows a study's progress."""
+    """Make the display of a study's progress."""
     from penstock.run import Display
 
     return Display(study.study.name, study.training.batch_size, console())

@@ -1,4 +1,4 @@
-"""`penstock compare` on the command line: what to compare, and the files that come of it."""
+"""`penstock compare` on the command line: what to compare, and the files with the result."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
+from penstock.cli.common import Overrides, StudyFile
+
 
 def compare(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).", show_default=False)],
-    stored: Annotated[int, typer.Option(metavar="N", help="Training simulations that the offline dataset holds.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the tables and the figure.")],
+    study: StudyFile,
+    stored: Annotated[int, typer.Option(metavar="N", help="Training simulations in the offline dataset.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the tables and the figure.")],
     factors: Annotated[str, typer.Option(metavar="1,4,16", help="Dataset sizes, as multiples of --stored.")] = "1",
     policies: Annotated[str, typer.Option(metavar="NAMES", help="Buffer policies.")] = "fifo,firo,reservoir",
-    seeds: Annotated[str, typer.Option(metavar="1,2,3", help="A run of each variant for each seed.")] = "1,2,3",
-    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Runs at a time.")] = 1,
+    seeds: Annotated[str, typer.Option(metavar="1,2,3", help="Run each variant once with each seed.")] = "1,2,3",
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="How many runs at a time.")] = 1,
     keep: Annotated[bool, typer.Option("--keep-runs", help="Keep the run directories.")] = False,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="table.key=value", help="Override a key of the study file; may be repeated."),
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
-    """Train a study online and on a recorded dataset, equal in everything else, and write a table and a figure."""
+    """Train a study online and on a recorded dataset, all else equal, and write a table and a figure."""
     from penstock.compare import Plan, compare, draw, improvement, markdown
     from penstock.study import settings_of
 
@@ -51,6 +50,7 @@ def compare(
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
+    """The whole numbers in "1,4,16"."""
     try:
         numbers = tuple(int(part) for part in text.split(","))
     except ValueError:

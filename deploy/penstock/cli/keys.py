@@ -1,4 +1,4 @@
-"""`penstock key`: who may connect to a study. What these commands change, a running server notices by itself."""
+"""`penstock key`: the keys with which workers connect to a study. A running server notices changes by itself."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-key = typer.Typer(help="Who may connect to a study: a key for each worker.", no_args_is_help=True)
+from penstock.cli.common import RunDirectory
 
-RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A study's run directory.", show_default=False)]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The worker's name.", show_default=False)]
+key = typer.Typer(help="Add, revoke and list the keys with which workers connect to a study.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the worker.", show_default=False)]
 
 
 @key.command()
@@ -19,7 +20,7 @@ def add(
     name: Name,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: DIR/workers/NAME.json.")] = None,
 ) -> None:
-    """Make a key for a worker and the file that `penstock worker --connect` takes; a running study lets it in at once."""
+    """Make a key for a worker, and the file for `penstock worker --connect`. A running study accepts it at once."""
     from penstock.run import open_run
     from penstock_server.network import hand_out
 
@@ -29,7 +30,7 @@ def add(
 
 @key.command()
 def revoke(directory: RunDirectory, name: Name) -> None:
-    """Shut a worker out, also one that is connected: a running study takes nothing from it any more."""
+    """Revoke the key of a worker. A running study takes nothing more from it, even if it is connected."""
     from penstock_server.network import revoke_worker
 
     revoke_worker(directory, name)
@@ -38,7 +39,7 @@ def revoke(directory: RunDirectory, name: Name) -> None:
 
 @key.command(name="list")
 def list_(directory: RunDirectory) -> None:
-    """Show the keys of a study, without what is secret."""
+    """List the keys of a study, without their secret parts."""
     from penstock_server.network import KEYS_FILE, load_keys
 
     keys = load_keys(directory / KEYS_FILE)

@@ -1,4 +1,4 @@
-"""`penstock submit`, `penstock cancel`, and what the server's job calls, on the command line."""
+"""`penstock submit` and `penstock cancel`, and the command that the server's job runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from penstock.cli.common import OutDirectory, Overrides, console, display, load_and_check
 
 if TYPE_CHECKING:
     from penstock_server.study import Study
@@ -16,30 +18,24 @@ def submit(
         Path,
         typer.Argument(
             metavar="STUDY",
-            help="The study file (TOML) or its folder; or the run directory of a submitted study, to continue it.",
+            help="The study file (TOML) or its folder; or, to continue it, the run directory of a submitted study.",
             show_default=False,
         ),
     ],
     profile: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="The cluster's profile (TOML); default: the one that the run directory keeps."
-        ),
+        typer.Option(metavar="FILE", help="The profile of the cluster (TOML); default: the one in the run directory."),
     ] = None,
-    scheduler: Annotated[Literal["slurm"], typer.Option(help="Whose jobs they are.")] = "slurm",
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run directory; default: runs/<study>-<n>.")] = None,
+    scheduler: Annotated[Literal["slurm"], typer.Option(help="The scheduler of the cluster.")] = "slurm",
+    out: OutDirectory = None,
     detach: Annotated[
-        bool, typer.Option("--detach", help="Return when the job is submitted, and do not follow the study.")
+        bool, typer.Option("--detach", help="Return when the job is submitted, without following the study.")
     ] = False,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="table.key=value", help="Override a key of the study file; may be repeated."),
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Run a study as jobs of a cluster: one for the server and an array for the workers, or one for both."""
     del scheduler
-    from penstock.cli.common import load_and_check
-    from penstock.run import default_directory
+    from penstock.run import default_directory, outcome, print_report, read_report
     from penstock.slurm.profile import load_profile
     from penstock.slurm.ray_nodes import check_nodes
     from penstock.slurm.scripts import submitted, used_profile
@@ -61,25 +57,26 @@ def submit(
     from penstock.slurm.submit import follow, submit_study
 
     say(f"study {checked.study.name}: run directory {directory}")
-    if resume and _finished(directory):
+    if resume and outcome(directory) == "finished":
         say(f"{directory}: the study has finished; nothing is left to do")
         return
     submit_study(checked, settings, directory, resume=resume, log=say)
     if detach:
-        say(f"see how it goes with: penstock status {directory}")
+        say(f"show its progress with: penstock status {directory}")
         return
     try:
         code = follow(directory, say)
     except KeyboardInterrupt:
         say(f"the study goes on: penstock status {directory}\nstop it with: penstock cancel {directory}")
         raise typer.Exit(130) from None
-    _show_report(directory)
+    if report := read_report(directory):
+        print_report(console(), report, directory)
     raise typer.Exit(code)
 
 
 def cancel(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A submitted study's run directory.", show_default=False)
+        Path, typer.Argument(metavar="DIR", help="The run directory of a submitted study.", show_default=False)
     ],
 ) -> None:
     """Stop a submitted study with a checkpoint, and cancel its jobs."""
@@ -91,11 +88,10 @@ def cancel(
 def slurm_server(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The run directory.", show_default=False)],
 ) -> None:
-    """What the server's job runs; `penstock submit` writes it into slurm/server.sbatch."""
-    from penstock.study import quiet_waiting
+    """Run a submitted study inside its job; slurm/server.sbatch calls this."""
+    from penstock.study import make_openmp_wait_passively
 
-    quiet_waiting()
-    from penstock.cli.common import display
+    make_openmp_wait_passively()
     from penstock.run import open_run
     from penstock.slurm.server import serve_study
 
@@ -103,7 +99,15 @@ def slurm_server(
 
 
 def check_profile(path: Path, study: Study) -> None:
-    """Raise StudyError with a line for each thing that is wrong with a profile, as far as this machine can tell."""
+    """Check a profile, as far as this machine can: a warning is printed where it has no Slurm.
+
+    Args:
+        path: the profile.
+        study: what is to be submitted with it.
+
+    Raises:
+        StudyError: with a line for each problem.
+    """
     from penstock.slurm.commands import SlurmError
     from penstock.slurm.profile import load_profile
     from penstock.slurm.ray_nodes import check_nodes
@@ -122,23 +126,5 @@ def check_profile(path: Path, study: Study) -> None:
 
 
 def say(line: str) -> None:
-    """Print at once, also into a log file."""
+    """Print a line at once, also into a log file."""
     print(line, flush=True)
-
-
-def _finished(directory: Path) -> bool:
-    import json
-
-    from penstock.run import REPORT
-
-    report = directory / REPORT
-    return report.is_file() and json.loads(report.read_text())["status"] == "finished"
-
-
-def _show_report(directory: Path) -> None:
-    import json
-
-    from penstock.cli.common import console
-    from penstock.run import REPORT, print_report
-
-    print_report(console(), json.loads((directory / REPORT).read_text()), directory)

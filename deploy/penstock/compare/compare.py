@@ -1,7 +1,8 @@
-"""`penstock compare`: a study trained online and on a recorded dataset, equal in everything but where its samples come from.
+"""`penstock compare`: a study trained online and on a recorded dataset, equal in everything but the source of samples.
 
-For each seed the study's first simulations are recorded (`penstock record`) and trained on through a DataLoader, in sizes x1, x4, ...;
-and the same model is trained on the stream under each buffer policy. All see the same held-out simulations, and as many batches.
+For each seed the study's first simulations are recorded (`penstock record`), and the model is trained on datasets of
+sizes x1, x4, ... of them. The same model is trained on the stream under each buffer policy. All runs see the same
+held-out simulations and train for the same number of batches.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from penstock.compare.variants import Outcome, Variant, overrides, penstock, run
 from penstock.study import load_study
 from penstock_client import PenstockError
 from penstock_server.recording import Recording
-from penstock_server.study import Study
+from penstock_server.study import Study, windows_in
 
 POLICIES = ("fifo", "firo", "reservoir")
 RUNS = "runs"
@@ -31,8 +32,12 @@ class CompareError(PenstockError):
 class Plan:
     """What to compare.
 
-    stored: training simulations that the smallest dataset holds; factors: dataset sizes, as multiples of it. policies: of the
-    online side. seeds: one run of each variant for each. jobs: runs at a time.
+    Attributes:
+        stored: training simulations in the smallest dataset.
+        factors: dataset sizes, as multiples of it.
+        policies: buffer policies of the online runs.
+        seeds: each variant is run once with each.
+        jobs: how many runs at a time.
     """
 
     stored: int
@@ -44,14 +49,20 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """An outcome with what the run consumed. simulations: trained on; gigabytes: of their time steps (10^9 bytes)."""
+    """An outcome with what the run consumed.
+
+    Attributes:
+        outcome: of the run.
+        simulations: how many it trained on.
+        gigabytes: size of their time steps, in 10^9 bytes.
+    """
 
     outcome: Outcome
     simulations: int
     gigabytes: float
 
     def row(self) -> dict[str, Any]:
-        """One line of the comparison, as plain data."""
+        """Give the run's line of the comparison as plain data."""
         report, variant = self.outcome.report, self.outcome.variant
         validation, samples, training = report["validation"], report["samples"], report["training"]
         rollout = validation["rollout"]
@@ -84,11 +95,24 @@ def compare(
     *,
     keep: bool = False,
 ) -> list[Result]:
-    """Run every variant in `out`/runs (left there if `keep`); results in the order of the plan, seeds within variants.
+    """Run every variant of a study.
 
-    Raises CompareError for a study that cannot be compared, VariantFailed when a run fails.
+    Args:
+        study_file: the study file.
+        settings: table.key to value, laid over the study file.
+        plan: what to compare.
+        out: the runs are in its folder runs.
+        log: called with a line about each step.
+        keep: leave the runs there; their recordings are always removed.
+
+    Returns:
+        The results in the order of the plan, seeds within variants.
+
+    Raises:
+        CompareError: the study cannot be compared as planned.
+        VariantFailed: a run failed.
     """
-    study = load_study(study_file, overrides(settings)[1::2])
+    study = load_study(study_file, overrides(settings)[1::2])  # without each "--set"
     _check(study, plan)
     runs = out / RUNS
     runs.mkdir(parents=True, exist_ok=True)
@@ -97,11 +121,11 @@ def compare(
             for line in pool.map(lambda seed: _record(study_file, study, settings, plan, seed, runs), plan.seeds):
                 log(line)
             first = Recording.open(runs / _file(plan.seeds[0]))
-            steps, bytes_a_step = first.longest(), first.bytes_per_step
+            steps, bytes_per_step = first.longest(), first.bytes_per_step
             variants = list(_variants(study, plan, runs, steps))
             results = []
             for outcome in pool.map(lambda v: run_variant(study_file, v, runs, settings), variants):
-                result = _result(study, outcome, steps, bytes_a_step)
+                result = _result(study, outcome, steps, bytes_per_step)
                 row = result.row()
                 log(
                     f"{outcome.variant.label}: relative L2 {row['validation_error']:.4g} after {row['batches']} batches"
@@ -118,8 +142,8 @@ def compare(
 def _check(study: Study, plan: Plan) -> None:
     if study.training.max_batches is None:
         raise CompareError(
-            "[training] max_batches is not set: expected a number, since every variant must train for as many batches; add "
-            "--set training.max_batches=2000"
+            "[training] max_batches is not set: expected a number, since every variant must train for as many batches; "
+            "add --set training.max_batches=2000"
         )
     if study.solver.validation_simulations == 0:
         raise CompareError("[solver] validation_simulations = 0: expected held-out simulations to compare errors on")
@@ -140,8 +164,8 @@ def _record(study_file: Path, study: Study, settings: Mapping[str, Any], plan: P
     file = runs / _file(seed)
     file.unlink(missing_ok=True)
     penstock(["record", str(study_file), "--out", str(file), *overrides(changed)], runs / f"recording-{seed}.log")
-    held_out = study.solver.validation_simulations
-    return f"recorded {simulations} simulations and {held_out} held out with seed {seed}: {file.stat().st_size / 1e9:.3g} GB"
+    held_out, gigabytes = study.solver.validation_simulations, file.stat().st_size / 1e9
+    return f"recorded {simulations} simulations and {held_out} held out with seed {seed}: {gigabytes:.3g} GB"
 
 
 def _variants(study: Study, plan: Plan, runs: Path, steps: int) -> Iterator[Variant]:
@@ -154,9 +178,9 @@ def _variants(study: Study, plan: Plan, runs: Path, steps: int) -> Iterator[Vari
                 "solver.simulations": plan.stored * factor,
             }
             yield Variant(f"offline x{factor}", "offline", seed, stored)
-    samples = study.samples
-    per_simulation = max(1, (steps - samples.window) // samples.stride + 1)
-    # Draws of FIFO and FIRO remove: for as many batches they need as many samples, and some to fill the buffer to its watermark.
+    per_simulation = max(1, windows_in(steps, study.samples.window, study.samples.stride))
+    # FIFO and FIRO remove what they draw: they need a sample for each one drawn, and those that fill the buffer to
+    # its watermark.
     once = -(-(training.max_batches * training.batch_size + study.buffer.watermark) // per_simulation)
     for policy in plan.policies:
         settings: dict[str, Any] = {"buffer.policy": policy}
@@ -166,19 +190,24 @@ def _variants(study: Study, plan: Plan, runs: Path, steps: int) -> Iterator[Vari
             yield Variant(f"online {policy}", "online", seed, settings)
 
 
-def _result(study: Study, outcome: Outcome, steps: int, bytes_a_step: int) -> Result:
+def _result(study: Study, outcome: Outcome, steps: int, bytes_per_step: int) -> Result:
     report = outcome.report
     if outcome.variant.source == "offline":
         simulations = int(outcome.variant.settings["solver.simulations"])
-        return Result(outcome, simulations, simulations * steps * bytes_a_step / 1e9)
+        return Result(outcome, simulations, simulations * steps * bytes_per_step / 1e9)
     held_out = study.solver.validation_simulations
-    received = report["clients"]["bytes_received"] - held_out * steps * bytes_a_step
-    simulations = round(received / (steps * bytes_a_step))
+    received = report["clients"]["bytes_received"] - held_out * steps * bytes_per_step
+    simulations = round(received / (steps * bytes_per_step))
     return Result(outcome, simulations, received / 1e9)
 
 
 def draw(results: list[Result], path: Path) -> Path:
-    """The figure of a comparison; returns `path`."""
+    """Draw the figure of a comparison and return its path.
+
+    Args:
+        results: of all runs.
+        path: the picture file to write.
+    """
     from penstock_server.plots.comparison import draw_comparison
 
     runs: dict[str, list[Any]] = {}

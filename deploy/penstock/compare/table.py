@@ -1,4 +1,4 @@
-"""What a comparison found: its rows, means over seeds, a table in Markdown, and how much online training gained."""
+"""The result of a comparison: means over seeds, a table in Markdown, and the gain of online training."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ Row = dict[str, Any]
 
 
 class NoSuchVariant(PenstockError):
-    """A comparison does not hold the rows that are asked of it."""
+    """A comparison that has no rows of the variant asked for."""
 
 
 def of_variant(rows: Sequence[Row], variant: str) -> list[Row]:
-    """A variant's rows, one a seed. Raises NoSuchVariant where there are none."""
+    """Select the rows of a variant, one a seed.
+
+    Raises:
+        NoSuchVariant: there are none.
+    """
     found = [row for row in rows if row["variant"] == variant]
     if not found:
         names = ", ".join(dict.fromkeys(row["variant"] for row in rows))
@@ -27,7 +31,17 @@ def of_variant(rows: Sequence[Row], variant: str) -> list[Row]:
 def improvement(
     rows: Sequence[Row], offline: str = "offline x1", online: str = "online reservoir", error: str = "validation_error"
 ) -> float:
-    """1 - mean(online error) / mean(offline error), means over seeds."""
+    """Compute 1 - mean(online error) / mean(offline error), means over seeds.
+
+    Args:
+        rows: of the comparison.
+        offline: name of the offline variant.
+        online: name of the online variant.
+        error: the error, a key of the rows.
+
+    Raises:
+        NoSuchVariant: a variant has no rows.
+    """
     return 1.0 - _mean(of_variant(rows, online), error) / _mean(of_variant(rows, offline), error)
 
 
@@ -36,7 +50,7 @@ def _mean(rows: Sequence[Row], key: str) -> float:
 
 
 def spread(rows: Sequence[Row], key: str) -> str:
-    """Mean over seeds and standard deviation, three digits of the mean; "-" where a run has no such figure."""
+    """Write mean and standard deviation over seeds, with three digits of the mean; "-" where a run has no value."""
     values = [row[key] for row in rows]
     if any(value is None for value in values):
         return "-"
@@ -59,7 +73,7 @@ COLUMNS = {
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A table, a line for each variant, means ± standard deviations over seeds."""
+    """Write a table in Markdown with a line for each variant: means ± standard deviations over seeds."""
     lines = [f"| | {' | '.join(COLUMNS.values())} |", f"|---|{'---|' * len(COLUMNS)}"]
     for variant in dict.fromkeys(row["variant"] for row in rows):
         own = of_variant(rows, variant)

@@ -1,18 +1,23 @@
-"""Running a study, its run directory, and how it stands."""
+"""Running a study on this machine: its run directory, its progress and its outcome."""
 
-from penstock.run.directory import LOGS, REPORT, default_directory, expect_changeable, hold, open_run, prepare
-from penstock.run.display import Display, print_report
-from penstock.run.status import read_state
+from penstock.run.directory import LOGS, default_directory, expect_changeable, hold, open_run, prepare
+from penstock.run.display import Display
+from penstock.run.report import EXIT_CODES, REPORT, outcome, print_report, read_report
+from penstock.run.status import Jobs, read_state
 
 __all__ = [
+    "EXIT_CODES",
     "LOGS",
     "REPORT",
     "Display",
+    "Jobs",
     "default_directory",
     "expect_changeable",
     "hold",
     "open_run",
+    "outcome",
     "prepare",
     "print_report",
+    "read_report",
     "read_state",
 ]

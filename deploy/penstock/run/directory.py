@@ -8,25 +8,29 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from penstock.study import STUDY, StudyError, load_study, resolved, write_resolved
 from penstock_client.atomic_file import replacing
 from penstock_server.study import Study
 
-REPORT, LOGS, LOCK = "report.json", "logs", ".lock"
+LOGS, LOCK = "logs", ".lock"
 CHANGEABLE = ("training.", "server.", "solver.concurrency")  # when a study is resumed
 
 
 def default_directory(name: str) -> Path:
-    """The first runs/<name>-<n> in the working directory that is not there yet."""
+    """Choose the first runs/<name>-<n> in the working directory that does not exist yet."""
     return next(p for n in itertools.count(1) if not (p := Path("runs") / f"{name}-{n}").exists())
 
 
 @contextmanager
 def hold(directory: Path) -> Iterator[None]:
-    """Hold a run directory: another process that tries meanwhile gets a StudyError. The kernel lets go when we die."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / LOCK).open("a+") as file:
+    """Hold a run directory, which is made where it does not exist. The kernel releases it when this process dies.
+
+    Raises:
+        StudyError: another process holds it, or it cannot be made or written.
+    """
+    with _open_lock(directory) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -40,8 +44,21 @@ def hold(directory: Path) -> Iterator[None]:
         yield
 
 
+def _open_lock(directory: Path) -> IO[str]:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return (directory / LOCK).open("a+")
+    except OSError as error:
+        raise StudyError(
+            [
+                f"{directory}: cannot be made or written as a run directory ({error.strerror}): expected a folder "
+                "that this user may write; choose another --out"
+            ]
+        ) from error
+
+
 def holder(directory: Path) -> int | None:
-    """The process that holds a run directory, None when nobody does."""
+    """The id of the process that holds a run directory; None when no process does."""
     with suppress(FileNotFoundError), (directory / LOCK).open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -52,6 +69,10 @@ def holder(directory: Path) -> int | None:
 
 def prepare(study: Study, directory: Path) -> None:
     """Write study.toml into a run directory that is new or empty.
+
+    Args:
+        study: what is to run in it.
+        directory: an existing folder.
 
     Raises:
         StudyError: it holds a study already, this one or another, or anything else.
@@ -77,27 +98,38 @@ def prepare(study: Study, directory: Path) -> None:
 
 
 def expect_changeable(overrides: Sequence[str]) -> None:
-    """Raises StudyError for an override (table.key=value) of what a study that has begun is bound to."""
+    """Check that overrides change only what a study that has begun may change.
+
+    Args:
+        overrides: "table.key=value" each.
+
+    Raises:
+        StudyError: an override names another key.
+    """
     for override in overrides:
         key = override.partition("=")[0].strip()
         if not key.startswith(CHANGEABLE):
             raise StudyError(
                 [
-                    f"--set {override}: a study that has begun is bound to its {key}: expected a key of [training] or [server], or "
-                    "solver.concurrency; start another study with `penstock run`"
+                    f"--set {override}: a study that has begun is bound to its {key}: expected a key of [training] or "
+                    "[server], or solver.concurrency; start another study with `penstock run`"
                 ]
             )
 
 
 def renew(study: Study, directory: Path) -> None:
-    """Let study.toml say what the study goes on with."""
+    """Write the study that is resumed to study.toml, where it differs from what that file holds."""
     if resolved(load_study(directory / STUDY)) != resolved(study):
         with replacing(directory / STUDY) as temporary:
             write_resolved(study, temporary)
 
 
 def open_run(directory: Path) -> Study:
-    """The study that a run directory holds. Raises StudyError where it is none."""
+    """Read the study of a run directory.
+
+    Raises:
+        StudyError: the folder is no run directory, or its study.toml cannot be read.
+    """
     if not (directory / STUDY).is_file():
         raise StudyError(
             [f"{directory}: is no run directory: expected {STUDY} in it; give what `penstock run` printed as its --out"]

@@ -1,4 +1,4 @@
-"""What a running study shows: a live panel on a terminal, a line every ten seconds elsewhere; and its summary at the end."""
+"""What a running study shows: a live panel on a terminal, a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -14,28 +14,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from penstock.run.numbers import duration, number
+from penstock.run.report import print_report
 from penstock_server.engines import StudyStatus
 
-LINE_EVERY = 10.0  # seconds
-
-
-def duration(seconds: float) -> str:
-    """0:01:05"""
-    whole = int(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A float for people; "-" where there is none yet."""
-    return "-" if value is None else f"{value:.{digits}g}"
+LINE_SECONDS = 10.0  # between two lines where there is no terminal
 
 
 def status_line(status: StudyStatus) -> str:
-    """Everything about a study's state in one line."""
+    """Describe the state of a running study in one line."""
     s = status.simulations
     simulations = (
-        f"{duration(status.elapsed)} {status.phase}: simulations {s.finished}/{s.requested} finished, {s.failed} failed, "
-        f"{s.running} running"
+        f"{duration(status.elapsed)} {status.phase}: simulations {s.finished}/{s.requested} finished, "
+        f"{s.failed} failed, {s.running} running"
     )
     if not status.capacity:  # nothing is buffered yet, or nothing will be: the study is being recorded
         return f"{simulations}; time steps {status.received}"
@@ -47,10 +38,13 @@ def status_line(status: StudyStatus) -> str:
 
 
 class Display:
-    """Shows a study's progress; `log` may be called from any thread. Use as a context manager around `update` calls.
+    """Shows the progress of a study; a context manager around the calls of `update`.
 
     Args:
-        name: the study's. batch_size: to give batches a second. console: where to; its kind decides between panel and lines.
+        name: the study's name.
+        batch_size: samples in a batch, to give batches a second.
+        console: where to. A terminal gets a panel that is refreshed, anything else lines.
+        clock: the time in seconds, from any origin.
     """
 
     def __init__(
@@ -58,7 +52,7 @@ class Display:
     ) -> None:
         self._name, self._batch_size, self._console, self._clock = name, batch_size, console, clock
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
-        self._said_at = float("-inf")
+        self._printed_at = float("-inf")
         self._phase = ""
 
     def __enter__(self) -> Self:
@@ -73,21 +67,26 @@ class Display:
             self._live.stop()
 
     def log(self, line: str) -> None:
-        """Say one thing, above the panel where there is one."""
+        """Print a line, above the panel where there is one. May be called from any thread."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def update(self, status: StudyStatus) -> None:
-        """Show how the study stands now."""
+        """Show the present state of the study."""
         if self._live is not None:
             self._live.update(self._panel(status))
             return
         now = self._clock()
-        if status.phase != self._phase or now - self._said_at >= LINE_EVERY:
-            self._phase, self._said_at = status.phase, now
+        if status.phase != self._phase or now - self._printed_at >= LINE_SECONDS:
+            self._phase, self._printed_at = status.phase, now
             self.log(status_line(status))
 
     def report(self, report: Mapping[str, Any], directory: Path) -> None:
-        """Show the outcome."""
+        """Show the outcome of the study.
+
+        Args:
+            report: the content of report.json.
+            directory: the run directory.
+        """
         print_report(self._console, report, directory)
 
     def _panel(self, status: StudyStatus) -> Group:
@@ -115,66 +114,3 @@ class Display:
 
     def _title(self, status: StudyStatus) -> Text:
         return Text(f"{self._name}  {status.phase}  {duration(status.elapsed)}", style="bold cyan")
-
-
-def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    sims, samples, training = report["simulations"], report["samples"], report["training"]
-    buffer, clients, validation = report["buffer"], report["clients"], report["validation"]
-    rows = [
-        ("wall time", f"{duration(report['wall_seconds'])} in {report['incarnations']} incarnation(s)"),
-        (
-            "simulations",
-            f"{sims['finished']} of {sims['requested']} finished, {sims['failed']} failed, {sims['restarted']} restarted, "
-            f"{sims['redrawn']} redrawn",
-        ),
-        (
-            "samples",
-            f"{samples['unique']} of {samples['expected']} expected; {samples['duplicates_dropped']} duplicates dropped, "
-            f"{samples['rejected']} messages refused",
-        ),
-        ("trained on", f"{samples['trained_unique']} samples, {samples['presentations']} presentations"),
-        (
-            "training",
-            f"{training['batches']} batches on {training['ranks']} x {training['device']}, "
-            f"{training['samples_per_second']:.0f} samples/s, {100 * training['stall_fraction']:.1f} % of the time waiting for data",
-        ),
-        (
-            "buffer",
-            f"{buffer['policy']}, {buffer['mean_population']:.0f} of {buffer['capacity']} on average, "
-            f"each sample seen {number(buffer['mean_times_seen'])} times",
-        ),
-        (
-            "received",
-            f"{clients['bytes_received'] / 1e6:.1f} MB; clients waited {clients['blocked_seconds']:.1f} s for room",
-        ),
-    ]
-    if validation is None:
-        return [*rows, ("validation", "no held-out samples")]
-    errors = (
-        f"relative L2 {number(validation['relative_l2'])} (99th percentile {number(validation['relative_l2_p99'])})"
-    )
-    return [*rows, ("validation", f"{errors}, MSE {number(validation['mse'])}")]
-
-
-def print_report(console: Console, report: Mapping[str, Any], directory: Path) -> None:
-    """Print report.json for people, and where the rest is."""
-    color = {"finished": "green", "stopped": "yellow"}.get(report["status"], "red")
-    title = Text(f"{report['study']}: ").append(report["status"], style=f"bold {color}")
-    console.print(title.append(f" ({report['message']})" if report.get("message") else ""), soft_wrap=True)
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, text in _rows(report):
-        table.add_row(name, Text(text))
-    console.print(table)
-    for simulation, message in list(report.get("failures", {}).items())[:5]:
-        console.print(
-            Text(f"simulation {simulation} failed: {message.splitlines()[0] if message else ''}"), soft_wrap=True
-        )
-    pictures = sorted((directory / "plots").glob("*.png")) if (directory / "plots").is_dir() else []
-    where = (
-        f"{directory / 'plots'} ({len(pictures)} pictures)"
-        if pictures
-        else f"draw them with: penstock plot {directory}"
-    )
-    console.print(Text(f"report: {directory / 'report.json'}\nplots:  {where}"), soft_wrap=True)

@@ -6,21 +6,31 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from penstock.run.directory import LOCK, hold
+from penstock.run.directory import LOCK, LOGS, hold
 from penstock.run.display import Display
-from penstock.run.run import EXIT, Signals, serve
-from penstock.study import StudyError, make_importable, quiet_waiting
+from penstock.run.report import EXIT_CODES, failure_lines
+from penstock.run.serve import serve
+from penstock.run.signals import Signals
+from penstock.study import StudyError, make_importable, make_openmp_wait_passively
 from penstock_server.study import Study
 
 
 def record_study(study: Study, out: Path, display: Display) -> int:
-    """Run all simulations of a study, held-out ones included, and write their time steps to `out`; returns the exit code.
+    """Run all simulations of a study, held-out ones included, and write their time steps to a file.
 
-    The file is there, whole, at the end, or not at all. Logs and events lie in `out`.recording meanwhile, and stay there where
-    something failed.
+    The file is there, whole, at the end, or not at all. Logs and events are in `out`.recording meanwhile, and stay
+    there where something failed.
+
+    Args:
+        study: checked (`penstock.study.check.check_study`).
+        out: the file, which does not exist yet.
+        display: shows the progress and the outcome.
+
+    Returns:
+        The exit code: 0 finished, 1 stopped or failed.
 
     Raises:
-        StudyError: `out` is there already, its folder is not, or another process records to it.
+        StudyError: `out` exists already, its folder does not, or another process records to it.
     """
     if out.exists():
         raise StudyError([f"--out {out}: is there already; expected a new file: remove it, or choose another --out"])
@@ -30,8 +40,8 @@ def record_study(study: Study, out: Path, display: Display) -> int:
     with hold(directory):
         _clear(directory)
         make_importable(study)
-        quiet_waiting()
-        # Here and not above: it imports torch, whose OpenMP reads its settings once.
+        make_openmp_wait_passively()
+        # Imported here: it imports torch, whose OpenMP reads its environment variables once.
         from penstock_server.engines.record import RecordEngine
 
         signals = Signals()
@@ -41,10 +51,10 @@ def record_study(study: Study, out: Path, display: Display) -> int:
             end = serve(
                 engine, directory, display, signals, workers=study.solver.concurrency, stopping="leaving no file"
             )
-        _say(end, out, directory, display)
+        _print_end(end, out, directory, display)
         if end["status"] == "stopped" or (end["status"] == "finished" and not end["failures"]):
             shutil.rmtree(directory)
-    return EXIT[end["status"]]
+    return EXIT_CODES[end["status"]]
 
 
 def _clear(directory: Path) -> None:
@@ -56,18 +66,17 @@ def _clear(directory: Path) -> None:
             path.unlink()
 
 
-def _say(end: dict[str, Any], out: Path, directory: Path, display: Display) -> None:
-    """How it ended, in a few lines."""
+def _print_end(end: dict[str, Any], out: Path, directory: Path, display: Display) -> None:
     counts = end["simulations"]
-    for simulation, message in list(end["failures"].items())[:5]:
-        display.log(f"simulation {simulation} failed: {message.splitlines()[0] if message else ''}")
+    for line in failure_lines(end["failures"], directory / LOGS):
+        display.log(line)
     if end["status"] != "finished":
         logs = f"; logs are in {directory}" if end["status"] == "failed" else ""
         display.log(f"recording {end['status']} ({end['message']}): there is no {out}{logs}")
         return
     display.log(
-        f"{out}: {counts.finished} of {counts.requested} simulations, {end['time_steps']} time steps, {end['bytes']} bytes "
-        f"in {end['wall_seconds']:.1f} s"
+        f"{out}: {counts.finished} of {counts.requested} simulations, {end['time_steps']} time steps, "
+        f"{end['bytes']} bytes in {end['wall_seconds']:.1f} s"
     )
     if counts.failed:
         display.log(

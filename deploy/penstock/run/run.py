@@ -1,85 +1,45 @@
-"""Running a study on this machine: the run directory, threads, the engine, its workers, signals, the end."""
+"""Running a study on this machine: the run directory, the threads, the engine, its workers, the end."""
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
 
-from penstock.run.directory import LOGS, hold, prepare, renew
+from penstock.run.directory import hold, prepare, renew
 from penstock.run.display import Display
+from penstock.run.report import EXIT_CODES
+from penstock.run.serve import Launch, serve
+from penstock.run.signals import Signals
 from penstock.study import (
-    SOLVER_ENVIRONMENT,
     StudyError,
     ThreadBudget,
-    cores_for_the_rest,
+    keep_off_training_cores,
     make_importable,
+    make_openmp_wait_passively,
     plan_threads,
-    quiet_waiting,
 )
 from penstock.study.check import is_python_solver
-from penstock.workers import LocalLauncher, worker_command
-from penstock_server.engines import Engine, StudyStatus
-from penstock_server.network import CONNECT_FILE, local_connect_file
+from penstock_server.engines import Engine
 from penstock_server.study import Study
 
-TICK = 0.5  # seconds between two looks at how the study stands
-STOP_PATIENCE = 6.0  # seconds that the engine has for its last checkpoint, of the ten that Ctrl-C may take
-EXIT = {"finished": 0, "stopped": 1, "failed": 1}
 
+@dataclass(frozen=True)
+class Placement:
+    """Where a study runs, where that is not this machine alone.
 
-CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
-
-class Launcher(Protocol):
-    """Keeps workers running from `start` to `stop`, which may be called more than once."""
-
-    def start(self) -> None: ...
-
-    def kill(self, given_up: Collection[tuple[str, int]]) -> list[int]: ...
-
-    def stop(self) -> None: ...
-
-
-Launch = Callable[[Callable[[], int], Callable[[], int], Callable[[str], None]], Launcher]
-"""Makes the launcher of workers elsewhere, from how many have something to do, how many simulations have finished, and who is told that it
-has given up."""
-
-
-class Signals:
-    """SIGINT, SIGTERM, and SIGUSR1 (a batch system's, before the time is up).
-
-    The first asks the study to stop, the second ends this process at once.
+    Attributes:
+        ray_address: of a Ray that runs already; None to start one for this study where the engine needs it.
+        launch: makes the launcher of workers elsewhere; None to start them on this machine.
+        cores: that this process may use; None to ask the operating system.
     """
 
-    def __init__(self) -> None:
-        self.received = ""
-        self.on_second: Callable[[], None] = lambda: None
+    ray_address: str | None = None
+    launch: Launch | None = None
+    cores: int | None = None
 
-    @contextmanager
-    def caught(self) -> Iterator[None]:
-        before = {s: signal.getsignal(s) for s in CAUGHT}
-        self.catch()
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
-    def catch(self) -> None:
-        """Install the handlers; again after Ray has installed its own."""
-        for number in CAUGHT:
-            signal.signal(number, self._handle)
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.received:
-            self.on_second()
-            raise SystemExit(128 + number)
-        self.received = signal.Signals(number).name
+HERE = Placement()
 
 
 def run_study(
@@ -88,67 +48,77 @@ def run_study(
     display: Display,
     *,
     resume: bool = False,
-    ray_address: str | None = None,
-    launch: Launch | None = None,
-    cores: int | None = None,
+    where: Placement = HERE,
     signals: Signals | None = None,
 ) -> int:
-    """Run a study to its end and return the exit code: 0 finished, 1 stopped or failed.
+    """Run a study to its end.
 
     Args:
         study: checked (`penstock.study.check.check_study`).
         out: its run directory, new or empty; with `resume`, the one it ran in before.
-        ray_address: of a Ray that runs already, in place of one for this study.
-        launch: for workers that run elsewhere, in place of those on this machine.
-        cores: that this process may use, where the system does not say. signals: to know afterwards which was received.
+        display: shows the progress and the outcome.
+        resume: continue from the last checkpoint.
+        where: where the study runs.
+        signals: tells the caller afterwards which signal was received; default: signals of its own.
+
+    Returns:
+        The exit code: 0 finished, 1 stopped or failed.
 
     Raises:
-        StudyError: `out` holds a study already, or one is running there; a ray_address for a study that does not run on Ray.
+        StudyError: `out` holds a study already, or one is running there; or the study runs on no Ray, and
+            `where` has the address of one.
         PenstockError: the server cannot be started.
     """
-    if ray_address is not None and engine_name(study) != "ray":
-        raise StudyError(
-            [
-                f"--ray-address {ray_address}: this study runs on engine {engine_name(study)!r}, which uses no Ray; leave it out"
-                + (', or set [study] engine = "ray"' if study.training.source is None else "")
-            ]
-        )
+    _expect_ray(study, where.ray_address)
     with hold(out):
         renew(study, out) if resume else prepare(study, out)
         make_importable(study)
-        quiet_waiting()
-        budget = plan_threads(study, cores, solvers_here=launch is None)
+        make_openmp_wait_passively()
+        budget = plan_threads(study, where.cores, solvers_here=where.launch is None)
         display.log(str(budget))
         signals = signals or Signals()
-        with signals.caught(), cores_for_the_rest(budget):
+        with signals.caught(), keep_off_training_cores(budget):
             display.log(f"starting the server (engine: {engine_name(study)})")
-            engine = _make_engine(study, out, budget, resume, ray_address, display.log)
-            report = serve(engine, out, display, signals, workers=_workers(study), launch=launch)
+            engine = _make_engine(study, out, budget, resume, where.ray_address, display.log)
+            report = serve(engine, out, display, signals, workers=_workers(study), launch=where.launch)
         display.report(report, out)
-        if report["status"] == "stopped" and launch is None:
-            joining = "" if ray_address is None else f" --ray-address {ray_address}"
+        if report["status"] == "stopped" and where.launch is None:
+            joining = "" if where.ray_address is None else f" --ray-address {where.ray_address}"
             display.log(f"continue it with: penstock resume {out}{joining}")
-        return EXIT[report["status"]]
+        return EXIT_CODES[report["status"]]
 
 
 def engine_name(study: Study) -> str:
-    """As the user knows it."""
+    """The name of the engine that runs a study: "ray", "inline" or, for training from a recording, "offline"."""
     return study.study.engine if study.training.source is None else "offline"
 
 
-def _solves_itself(study: Study) -> bool:
-    """Whether the engine advances the solver itself."""
+def _expect_ray(study: Study, ray_address: str | None) -> None:
+    if ray_address is None or engine_name(study) == "ray":
+        return
+    instead = ', or set [study] engine = "ray"' if study.training.source is None else ""
+    raise StudyError(
+        [
+            f"--ray-address {ray_address}: this study runs on engine {engine_name(study)!r}, which uses no Ray; "
+            f"leave it out{instead}"
+        ]
+    )
+
+
+def _advanced_by_engine(study: Study) -> bool:
+    """Whether the engine runs the solver in its own process, without workers."""
     return study.study.engine == "inline" and is_python_solver(study)
 
 
 def _workers(study: Study) -> int:
-    return 0 if study.training.source is not None or _solves_itself(study) else study.solver.concurrency
+    """How many worker processes the study needs."""
+    return 0 if study.training.source is not None or _advanced_by_engine(study) else study.solver.concurrency
 
 
 def _make_engine(
     study: Study, out: Path, budget: ThreadBudget, resume: bool, ray_address: str | None, log: Callable[[str], None]
 ) -> Engine:
-    # Here and not above: these import torch and ray, whose OpenMP reads its settings once.
+    # Imported here: these import torch and ray, whose OpenMP reads its environment variables once.
     if engine_name(study) == "ray":
         from penstock_server.engines.ray import make_ray_engine
 
@@ -166,83 +136,6 @@ def _make_engine(
     from penstock_server.engines.inline import InlineEngine
     from penstock_solvers.solver import make_solver
 
-    solver = make_solver(study.solver.adapter or "", study.solver.options) if _solves_itself(study) else None
+    by_engine = _advanced_by_engine(study)
+    solver = make_solver(study.solver.adapter or "", study.solver.options) if by_engine else None
     return InlineEngine(study, out, threads=budget.training, solver=solver, restore=restore)
-
-
-def serve(
-    engine: Engine,
-    out: Path,
-    display: Display,
-    signals: Signals,
-    *,
-    workers: int,
-    launch: Launch | None = None,
-    stopping: str = "stopping with a checkpoint",
-) -> dict[str, Any]:
-    """From an engine's start to its report, with up to `workers` worker processes around it, or those that `launch` cares for.
-
-    out: where their logs go. stopping: what is said to happen on the first signal.
-    """
-    (out / LOGS).mkdir(exist_ok=True)
-    engine.start()
-    signals.catch()
-    latest = engine.status()
-
-    def exited(pid: int, code: int, last_words: str) -> None:
-        how = f"ended with code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
-        display.log(f"a worker (pid {pid}) {how}; its log is in {out / LOGS}")
-        engine.worker_exited(pid, code, last_words)
-
-    def show(status: StudyStatus) -> None:
-        nonlocal latest
-        latest = status
-        for pid in launcher.kill(status.given_up):
-            display.log(f"a worker (pid {pid}) has been silent or stuck for too long and is replaced")
-        display.update(status)
-
-    launcher: Launcher
-    if launch is not None:
-        launcher = launch(lambda: latest.wanted_workers, lambda: latest.simulations.finished, engine.fail)
-    else:
-        launcher = LocalLauncher(
-            lambda number: worker_command(local_connect_file(out.absolute(), number)),
-            out / LOGS,
-            workers=workers,
-            environment={**os.environ, **SOLVER_ENVIRONMENT},
-            wanted=lambda: latest.wanted_workers,
-            finished=lambda: latest.simulations.finished,
-            on_exit=exited,
-            on_failure=engine.fail,
-        )
-    signals.on_second = launcher.stop
-    try:
-        launcher.start()
-        if launch is None and workers == 0 and latest.wanted_workers:
-            display.log(
-                f"no workers are started here ([solver] concurrency = 0): start them with `penstock worker --connect {out / CONNECT_FILE}`"
-            )
-        with display:
-            _follow(engine, signals, show, display.log, stopping)
-        launcher.stop()
-        return engine.close()
-    finally:
-        launcher.stop()
-
-
-def _follow(
-    engine: Engine,
-    signals: Signals,
-    show: Callable[[StudyStatus], None],
-    log: Callable[[str], None],
-    stopping: str,
-) -> None:
-    """Show how the study stands until it has ended, or must."""
-    while not engine.wait(TICK):
-        if signals.received:
-            log(f"{signals.received}: {stopping} (once more: at once)")
-            engine.stop(f"interrupted by {signals.received}")
-            engine.wait(STOP_PATIENCE)
-            return
-        show(engine.status())
-    show(engine.status())

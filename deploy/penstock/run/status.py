@@ -1,41 +1,48 @@
-"""How a study stands, from its run directory alone: whether anybody runs it, and what its logs say."""
+"""The state of a study, from its run directory alone: whether a process runs it, and what its event log says."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from penstock.run.directory import REPORT, holder, open_run
-from penstock.run.display import duration, number
+from penstock.run.directory import holder, open_run
+from penstock.run.numbers import duration, number
+from penstock.run.report import read_report
 from penstock_server.telemetry import read_lines
 
-# events.jsonl: what an event makes of its simulation
+# The state that an event in events.jsonl brings its simulation into.
 _STATES = {"assigned": "running", "finished": "finished", "returned": "waiting", "failed": "failed"}
 
 
 class Jobs(Protocol):
-    """The jobs of a study that was submitted to a cluster's scheduler."""
+    """The jobs of a study that was submitted to the scheduler of a cluster."""
 
     @property
     def running(self) -> bool:
-        """True while the server's job runs."""
+        """Whether the server's job runs."""
 
     def server_state(self) -> str:
-        """ "running" or "waiting for its job 12 to start"; "" when no server job is left."""
+        """Describe the server's job: "running", "waiting for its job 12 to start", or "" when none is left."""
 
     def line(self) -> str:
-        """All jobs in one line."""
+        """Describe all jobs in one line."""
 
 
 @dataclass(frozen=True)
 class RunState:
-    """pid: of the process that runs the study, None when it is not running. outcome: report.json, None before the first.
+    """The state of a study at one moment.
 
-    simulations: how many are in each state. training, validation: the last line of metrics.jsonl of each kind.
-    jobs: those of a submitted study, None for one that was not submitted.
+    Attributes:
+        name: the study's name.
+        pid: id of the process that runs the study; None when it is not running.
+        outcome: the content of report.json; None before the first report.
+        requested: simulations that the study asks for, held-out ones included.
+        simulations: how many are "running", "finished", "waiting" or "failed".
+        training: the last line of metrics.jsonl about training; None before the first.
+        validation: the last line of metrics.jsonl about validation; None before the first.
+        jobs: those of a submitted study; None for one that was not submitted.
     """
 
     name: str
@@ -48,20 +55,10 @@ class RunState:
     jobs: Jobs | None = None
 
     def lines(self) -> list[str]:
-        """For people."""
-        if self.jobs is not None and (server := self.jobs.server_state()):
-            state = server
-        elif self.pid is not None:
-            state = f"running (pid {self.pid})"
-        elif self.outcome is not None:
-            state = f"{self.outcome['status']} after {duration(self.outcome['wall_seconds'])}"
-        elif self.jobs is not None:
-            state = "not running, and it left no report: it was killed; `penstock submit` with its run directory continues it"
-        else:
-            state = "not running, and it left no report: it was killed; `penstock resume` continues it"
+        """Describe the state for people."""
         s = self.simulations
         out = [
-            f"{self.name}: {state}",
+            f"{self.name}: {self._phase()}",
             f"simulations: {s['finished']} of {self.requested} finished, {s['running']} running, {s['failed']} failed",
         ]
         if self.training is not None:
@@ -71,29 +68,39 @@ class RunState:
                 f"{t['received']} samples received, {t['buffer_population']} in the buffer"
             )
         if self.validation is not None:
-            out.append(
-                f"validation: relative L2 {number(self.validation['relative_l2'])} at batch {self.validation['batches']}"
-            )
+            v = self.validation
+            out.append(f"validation: relative L2 {number(v['relative_l2'])} at batch {v['batches']}")
         if self.jobs is not None:
             out.append(self.jobs.line())
         return out
 
+    def _phase(self) -> str:
+        if self.jobs is not None and (server := self.jobs.server_state()):
+            return server
+        if self.pid is not None:
+            return f"running (pid {self.pid})"
+        if self.outcome is not None:
+            return f"{self.outcome['status']} after {duration(self.outcome['wall_seconds'])}"
+        how = "`penstock resume`" if self.jobs is None else "`penstock submit` with its run directory"
+        return f"not running, and it left no report: it was killed; {how} continues it"
+
 
 def read_state(directory: Path, jobs: Jobs | None = None) -> RunState:
-    """Read how a study stands from its run directory; the study may be running.
+    """Read the state of a study from its run directory; the study may be running.
 
     Args:
         directory: the run directory.
-        jobs: the jobs of a submitted study.
+        jobs: the jobs of a submitted study; None for one that was not submitted.
 
     Raises:
         StudyError: `directory` is no run directory.
+        DamagedReport: it has a report.json that cannot be read.
     """
     study = open_run(directory)
     pid = holder(directory)
     states: dict[int, str] = {}
     for event in read_lines(directory / "events.jsonl"):
-        if event["event"] == "started":  # an incarnation knows nothing of what ran in the one before
+        if event["event"] == "started":  # a new incarnation hands out again what ran in the one before
             states = _handed_back(states)
         if "simulation" in event and event["event"] in _STATES:
             again = event["event"] == "failed" and event.get("again")
@@ -101,11 +108,10 @@ def read_state(directory: Path, jobs: Jobs | None = None) -> RunState:
     if pid is None and not (jobs is not None and jobs.running):
         states = _handed_back(states)
     last = {line["kind"]: line for line in read_lines(directory / "metrics.jsonl")}
-    report = directory / REPORT
     return RunState(
         name=study.study.name,
         pid=pid,
-        outcome=json.loads(report.read_text()) if report.is_file() else None,
+        outcome=read_report(directory),
         requested=study.solver.simulations + study.solver.validation_simulations,
         simulations=Counter(states.values()),
         training=last.get("train"),

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import re
 import socket
-import struct
 from contextlib import suppress
+
+import psutil
 
 from penstock.slurm.commands import Slurm, SlurmError
 from penstock.study import StudyError
 
-SIOCGIFADDR = 0x8915  # <linux/sockios.h>
 SLURMCTLD_PORT = 6817  # nothing is sent to it
 
 
 def node_address(slurm: Slurm, node: str, interface: str | None) -> str:
-    """An IPv4 address of this machine that workers on other nodes can connect to.
+    """Find an IPv4 address of this machine that workers on other nodes can connect to.
 
     Args:
-        node: this node's name, as Slurm has it. interface: the network to take it from, if the profile names one.
+        slurm: runs Slurm's commands.
+        node: this node's name in Slurm.
+        interface: the network interface to take the address from; None to ask Slurm.
 
     Raises:
         StudyError: there is no such interface, or it has no address.
-        SlurmError: Slurm cannot be asked.
+        SlurmError: Slurm cannot be asked, or knows no usable address.
     """
     if interface:
         return _interface_address(interface)
@@ -40,12 +41,13 @@ def node_address(slurm: Slurm, node: str, interface: str | None) -> str:
             probe.connect((there, SLURMCTLD_PORT))  # chooses the address that packets would come from
             return str(probe.getsockname()[0])
     raise SlurmError(
-        f"no address found for node {node} (NodeAddr {registered}, controller {controller or 'unknown'}): expected one that "
-        'other nodes reach it by; give [server] interface = "ib0" in the profile'
+        f"no address found for node {node} (NodeAddr {registered}, controller {controller or 'unknown'}): expected one "
+        'that other nodes reach it by; give [server] interface = "ib0" in the profile'
     )
 
 
 def _resolved(name: str) -> str:
+    """The IPv4 address of a name; "" where it has none."""
     try:
         return str(socket.getaddrinfo(name, None, socket.AF_INET)[0][4][0])
     except OSError:
@@ -53,15 +55,13 @@ def _resolved(name: str) -> str:
 
 
 def _interface_address(interface: str) -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            answer = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", interface.encode()[:15]))
-        except OSError as error:
-            there = ", ".join(name for _, name in socket.if_nameindex())
-            raise StudyError(
-                [
-                    f'[server] interface = "{interface}": no such network with an IPv4 address on this node ({error.strerror}); '
-                    f"there are {there}: correct it in the profile or leave it out"
-                ]
-            ) from error
-    return socket.inet_ntoa(answer[20:24])
+    interfaces = psutil.net_if_addrs()
+    for entry in interfaces.get(interface, ()):
+        if entry.family == socket.AF_INET:
+            return str(entry.address)
+    raise StudyError(
+        [
+            f'[server] interface = "{interface}": no such network with an IPv4 address on this node; '
+            f"there are {', '.join(interfaces)}: correct it in the profile or leave it out"
+        ]
+    )

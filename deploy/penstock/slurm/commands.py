@@ -1,4 +1,4 @@
-"""Slurm's own commands: submitting, asking, cancelling. Nothing here knows what a study is."""
+"""Slurm's own commands: submitting, querying and cancelling jobs. Nothing here knows what a study is."""
 
 from __future__ import annotations
 
@@ -17,20 +17,29 @@ WAITING = frozenset(
     {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 )
 ENDED = frozenset(
-    {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "REVOKED"}
-)  # fmt: skip
+    {
+        *("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL"),
+        *("DEADLINE", "REVOKED"),
+    }
+)
 _FORMAT = "%i|%j|%T|%M|%N|%r"
 
 
 class SlurmError(PenstockError):
-    """A command of Slurm's cannot be run, or has failed."""
+    """A command of Slurm cannot be run, or has failed."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One line of squeue. id: "12", "14_3" of an array, "12+1" of the second component of job 12. state: as Slurm calls it.
+    """A job as one line of squeue describes it.
 
-    seconds: that it has run. nodes: where. reason: why it waits.
+    Attributes:
+        id: "12", "14_3" for an element of an array, "12+1" for the second component of job 12.
+        name: of the job.
+        state: Slurm's word, such as "RUNNING".
+        seconds: how long it has run.
+        nodes: where it runs.
+        reason: why it waits.
     """
 
     id: str
@@ -42,7 +51,7 @@ class Job:
 
     @property
     def whole(self) -> str:
-        """The id of the job that it is a component of, or its own."""
+        """The id of the job that this is a component of, or its own."""
         return self.id.partition("+")[0]
 
     @property
@@ -57,55 +66,70 @@ class Job:
 
 
 class Slurm:
-    """Runs Slurm's commands; every method raises SlurmError where one fails.
+    """Runs Slurm's commands.
 
-    via: words before each command, such as ("ssh", "login1").
+    Every method raises SlurmError where its command cannot be run or fails.
+
+    Args:
+        via: words before each command, such as ("ssh", "login1").
     """
 
     def __init__(self, via: Sequence[str] = ()) -> None:
         self._via = tuple(via)
 
     def submit(self, script: Path, *options: str, environment: Mapping[str, str] | None = None) -> str:
-        """sbatch; returns the job's id. `environment` is added to what the job gets."""
+        """Submit a job with sbatch.
+
+        Args:
+            script: the batch script.
+            options: of sbatch.
+            environment: variables of the job, beside those of this process.
+
+        Returns:
+            The id of the job.
+        """
         settings = [f"{name}={value}" for name, value in (environment or {}).items()]
         words = ["sbatch", "--parsable", *options, f"--export={','.join(['ALL', *settings])}", str(script)]
         return self._run(words).strip().split(";")[0]
 
     def jobs(self, *names: str) -> list[Job]:
-        """The jobs of these names, each element of an array for itself; those that ended a short while ago as well."""
+        """List the jobs of these names, each element of an array for itself.
+
+        Slurm also lists jobs that ended a short while ago.
+        """
         text = self._run(
             ["squeue", "--noheader", "--array", "--states=all", f"--name={','.join(names)}", f"--format={_FORMAT}"]
         )
         return [parse_job(line) for line in text.splitlines() if line.strip()]
 
     def cancel(self, ids: Sequence[str], *options: str) -> None:
-        """scancel; jobs that have ended already are no error."""
+        """Cancel jobs, or with options of scancel send them a signal; jobs that have ended are no error."""
         if ids:
             self._run(["scancel", "--quiet", *options, *dict.fromkeys(ids)])
 
     def requeue(self, job: str) -> None:
-        """Back to the queue with a job that runs; Slurm then ends what runs of it."""
+        """Put a running job back into the queue; Slurm ends its processes."""
         self._run(["scontrol", "requeue", job])
 
     def show(self, *words: str) -> dict[str, str]:
-        """`scontrol show ...` as key to value."""
+        """Run `scontrol show` with these words.
+
+        Returns:
+            Key to value.
+        """
         text = self._run(["scontrol", "show", *words])
         pairs = (part.partition("=") for line in text.splitlines() for part in _parts(line))
         return {key.strip(): value.strip() for key, equals, value in pairs if equals}
 
     def ended_states(self, ids: Sequence[str]) -> dict[str, str]:
-        """States by job id of jobs that squeue has forgotten, from the accounting; {} where there is none."""
+        """Look up jobs that squeue no longer lists in the accounting.
+
+        Returns:
+            State by job id; {} where Slurm keeps no accounting.
+        """
+        options = ["--noheader", "--parsable2", "--allocations", "--format=JobID,State"]
         try:
-            text = self._run(
-                [
-                    "sacct",
-                    "--noheader",
-                    "--parsable2",
-                    "--allocations",
-                    f"--jobs={','.join(ids)}",
-                    "--format=JobID,State",
-                ]
-            )
+            text = self._run(["sacct", *options, f"--jobs={','.join(ids)}"])
         except SlurmError:
             return {}
         return parse_states(text)
@@ -130,33 +154,40 @@ class Slurm:
 
 
 def parse_job(line: str) -> Job:
-    """One line of squeue in our format."""
-    id_, name, state, elapsed, nodes, reason = line.split("|", 5)
+    """Read a line of squeue in the format that `Slurm.jobs` asks for.
+
+    Raises:
+        SlurmError: the line has another form.
+    """
+    parts = line.split("|", 5)
+    if len(parts) < 6:
+        raise SlurmError(f"squeue printed {line!r}: expected a line of the form {_FORMAT}")
+    id_, name, state, elapsed, nodes, reason = parts
     return Job(id_.strip().removesuffix("+0"), name, state, _elapsed(elapsed), nodes, reason)
 
 
 def parse_states(text: str) -> dict[str, str]:
-    """sacct's "12_3|CANCELLED by 0" to {"12_3": "CANCELLED"}."""
+    """Read the output of sacct: a line "12_3|CANCELLED by 0" gives {"12_3": "CANCELLED"}."""
     rows = (line.partition("|") for line in text.splitlines())
     return {job: state.split()[0].rstrip("+") for job, bar, state in rows if bar and state.strip()}
 
 
 def _elapsed(text: str) -> int:
-    """1-02:03:04 to seconds."""
+    """Seconds of a time such as 1-02:03:04; 0 for INVALID, which squeue prints for some jobs."""
     days, _, clock = text.strip().rpartition("-")
     seconds = 0
     for part in clock.split(":"):
         seconds = seconds * 60 + (int(part) if part.isdigit() else 0)
-    return seconds + 86400 * int(days or 0)
+    return seconds + 86400 * (int(days) if days.isdigit() else 0)
 
 
 def _parts(line: str) -> list[str]:
-    """`scontrol show config` has a key and a value a line, `show node` many."""
+    """The "key=value" texts in a line: one in those of `scontrol show config`, many in those of `show node`."""
     return [line] if " = " in line else line.split()
 
 
 def without_job(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without the variables of the job that we run in: a job that is submitted from here would take them for its own."""
+    """Leave out the variables of the Slurm job that this process runs in: a job submitted from it would obey them."""
     return {
         k: v for k, v in environment.items() if k == "SLURM_CONF" or not k.startswith(("SLURM_", "SLURMD_", "SBATCH_"))
     }

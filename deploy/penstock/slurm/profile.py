@@ -1,4 +1,4 @@
-"""The profile: what a cluster wants to know of each job, and what each job needs before Penstock can run in it (TOML)."""
+"""The profile of a cluster (TOML): the resources of each job, and what must be set up before Penstock runs in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SLURM_TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)")
 
 
 def _seconds(value: object) -> object:
-    """Slurm's own way to write times, [days-]hours:minutes:seconds, to seconds; anything else passes through."""
+    """Seconds of a time in Slurm's form, [days-]hours:minutes:seconds; anything else is returned as it is."""
     match = _SLURM_TIME.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         return value
@@ -32,10 +32,18 @@ WallTime = Annotated[Seconds, BeforeValidator(_seconds)]
 class SlurmSection(Section):
     """[slurm]: what holds for every job.
 
-    account, partition, qos: as sbatch takes them. modules: `module load` each. environment: shell lines, run after the modules.
-    python: the interpreter that Penstock is installed in, on the nodes. container: what goes before it on a command line, such as
-    "apptainer exec --nv penstock.sif". sbatch: further options, such as "--constraint=ib". via: what goes before Slurm's commands inside
-    the server job, such as "ssh login1", where nodes (or the container) cannot run them. poll: seconds between two looks at the queue.
+    Attributes:
+        account: as sbatch takes it.
+        partition: as sbatch takes it.
+        qos: as sbatch takes it.
+        modules: loaded with `module load`, in this order.
+        environment: shell lines that are run after the modules are loaded.
+        python: the interpreter on the nodes that has Penstock; default: see `interpreter`.
+        container: what goes before the interpreter on a command line, such as "apptainer exec --nv penstock.sif".
+        sbatch: further options of sbatch, such as "--constraint=ib".
+        via: what goes before Slurm's commands inside the server's job, such as "ssh login1", where nodes (or the
+            container) cannot run them.
+        poll: seconds between two looks at the queue.
     """
 
     account: str | None = None
@@ -51,15 +59,22 @@ class SlurmSection(Section):
 
     @property
     def interpreter(self) -> str:
-        """Where none is given: this one, or, in a container, the container's."""
+        """The interpreter to use: `python`, or else this process's, or else the container's."""
         return self.python or ("python3" if self.container else sys.executable)
 
 
 class JobSection(Section):
-    """What the server's and the workers' jobs have in common: their share of a node, and options of their own.
+    """What jobs of the server and of workers have in common.
 
-    time: the wall-time limit. cpus: cores (of each worker). memory: of each job. gpus: a number, or "type:number".
-    signal: so long before the limit, a job is told to come to an end.
+    Attributes:
+        time: wall-time limit in seconds.
+        cpus: cores, of the server or of each worker.
+        memory: bytes of memory of each job.
+        gpus: a number, or "type:number".
+        partition: in place of that of [slurm].
+        qos: in place of that of [slurm].
+        sbatch: further options of sbatch, after those of [slurm].
+        signal: seconds before the wall-time limit at which Slurm asks a job to end.
     """
 
     time: WallTime
@@ -81,12 +96,15 @@ class JobSection(Section):
 
 
 class ServerJob(JobSection):
-    """[server]: the job of the server. cpus: threads of receiving and training.
+    """[server]: the job of the server; its cores receive data and train.
 
-    requeue: how often the job may go back to the queue when its time is up, to go on from its checkpoint (0: never). restarts: how
-    often a server that died, or whose job was cancelled, is started again. interface: the network that workers reach it by, such as
-    "ib0" (default: the node's address, as Slurm has it). nodes: for trainer ranks, as many on each, in one network; cpus, memory and gpus
-    are each node's.
+    Attributes:
+        requeue: how often the job goes back to the queue when its time is up, to continue from its checkpoint.
+        restarts: how often a server that died, or whose job was cancelled, is started again.
+        interface: the network interface by which workers reach the server, such as "ib0"; default: the address that
+            Slurm has for the node.
+        nodes: number of nodes, in one network, with the same number of trainer ranks on each. cpus, memory and gpus
+            are those of each node.
     """
 
     requeue: int = Field(0, ge=0)
@@ -96,15 +114,20 @@ class ServerJob(JobSection):
 
 
 class WorkerJobs(JobSection):
-    """[workers]: jobs, each of which serves simulation after simulation until its time is up; then another takes over.
+    """[workers]: jobs that serve simulation after simulation until their time is up; then others take their place.
 
-    start: "array": jobs of an array that the server's job submits; "together": no jobs of their own, but the second component of the
-    server's, with room for `count` of them. count: jobs at a time. each: worker processes in a job. tasks: of each worker, for a solver
-    that is started with mpirun or srun: as many as its ranks. time: the server's with "together".
+    Attributes:
+        start: "array": the server's job submits an array of jobs; "together": workers run in the second component of
+            the server's own job, which has room for `count` of them.
+        time: wall-time limit in seconds; with "together" that of the server.
+        count: how many jobs at a time.
+        each: worker processes in a job.
+        tasks: Slurm tasks of each worker, for a solver that is started with mpirun or srun: as many as its ranks.
+        signal: seconds before the wall-time limit at which Slurm asks a job to end.
     """
 
     start: Literal["array", "together"] = "array"
-    time: WallTime = 0.0  # none; no profile that was read has it
+    time: WallTime = 0.0  # not given: a profile may leave it out with start = "together"
     count: int = Field(1, gt=0)
     each: int = Field(1, gt=0)
     tasks: int = Field(1, gt=0)
@@ -116,19 +139,25 @@ class WorkerJobs(JobSection):
             raise ValueError('time: missing; add time = "2 h"')
         if self.start == "together" and self.tasks > 1:
             raise ValueError(
-                f'tasks = {self.tasks} with start = "together": expected 1, for mpirun finds no tasks of its own in a step; '
-                'use start = "array"'
+                f'tasks = {self.tasks} with start = "together": expected 1, because mpirun finds no tasks of its own '
+                'in a step; use start = "array"'
             )
         if self.start == "together" and self.gpus and self.each > 1:
             raise ValueError(
-                f'each = {self.each} with start = "together" and gpus: expected 1, for each worker is a step with GPUs of its own; '
-                "raise count instead"
+                f'each = {self.each} with start = "together" and gpus: expected 1, because each worker is a step '
+                "with its own GPUs; raise count instead"
             )
         return self
 
 
 class Profile(Section):
-    """A whole profile."""
+    """A whole profile.
+
+    Attributes:
+        slurm: what holds for every job.
+        server: the job of the server.
+        workers: the jobs of workers.
+    """
 
     slurm: SlurmSection = SlurmSection()
     server: ServerJob
@@ -136,7 +165,7 @@ class Profile(Section):
 
     @property
     def together(self) -> bool:
-        """Whether server and workers are one job."""
+        """Whether server and workers share one job."""
         return self.workers.start == "together"
 
     @model_validator(mode="after")
@@ -146,12 +175,12 @@ class Profile(Section):
         if self.workers.time not in (0.0, self.server.time):
             raise ValueError(
                 f'[workers] time = {self.workers.time:g} s with start = "together": expected the server\'s, '
-                f"{self.server.time:g} s, for they are one job; leave it out"
+                f"{self.server.time:g} s, because they share one job; leave it out"
             )
         if (self.workers.memory is None) != (self.server.memory is None):
             raise ValueError(
-                '[workers] start = "together" with memory for one of server and workers: expected it for both, or Slurm takes '
-                "it for both; give the other's"
+                '[workers] start = "together" with memory for one of server and workers: expected it for both, because '
+                "Slurm would apply it to both; give the other's"
             )
         workers = self.workers.model_copy(update={"time": self.server.time})
         return self.model_copy(update={"workers": workers})
@@ -164,7 +193,7 @@ class Profile(Section):
         return self
 
 
-# What to write where a key has no default that could serve as an example.
+# What to write for a key that has no default to show as an example.
 EXAMPLES: dict[tuple[str, ...], str] = {
     ("server",): '[server] with time = "4 h", cpus = 8 and memory = "32 GiB"',
     ("server", "time"): 'time = "4 h"',
@@ -184,7 +213,11 @@ EXAMPLES: dict[tuple[str, ...], str] = {
 
 
 def load_profile(path: Path) -> Profile:
-    """Read a profile. Raises StudyError with one line for each problem that was found."""
+    """Read a profile.
+
+    Raises:
+        StudyError: with a line for each problem.
+    """
     data = read_toml(path, "profile")
     try:
         return Profile.model_validate(data)
@@ -195,11 +228,12 @@ def load_profile(path: Path) -> Profile:
 
 
 def write_profile(profile: Profile, path: Path) -> None:
-    """Write a profile with its defaults spelt out; `load_profile` reads it back unchanged."""
+    """Write a profile with its defaults written out; `load_profile` reads it back unchanged."""
     path.write_text(tomli_w.dumps(profile.model_dump(mode="json", exclude_none=True)))
 
 
 def _texts(section: BaseModel, place: str = "") -> Iterator[tuple[str, str]]:
+    """Place and value of every text in a profile."""
     for name, value in section:
         where = f"{place}.{name}" if place else f"[{name}]"
         if isinstance(value, BaseModel):

@@ -1,4 +1,4 @@
-"""A Ray over the nodes of the server's job, for as long as the study runs: its head here, the others started by srun."""
+"""A Ray over the nodes of the server's job while the study runs: its head on this node, the others started by srun."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from penstock.slurm.profile import Profile
 from penstock.study import StudyError, plan_threads
 from penstock_server.study import Study
 
-OBJECT_STORE_BYTES = 80 * 2**20  # the least that Ray takes; fields do not pass through it
+OBJECT_STORE_BYTES = 80 * 2**20  # the least that Ray accepts; fields do not pass through it
 RAY = (
     *("-m", "ray.scripts.scripts", "start", "--block"),
     *(f"--object-store-memory={OBJECT_STORE_BYTES}", "--disable-usage-stats"),
@@ -32,7 +32,11 @@ START_SECONDS, LOOK_SECONDS, END_SECONDS = 60.0, 0.3, 20.0
 
 
 def check_nodes(study: Study, profile: Profile) -> None:
-    """Raise StudyError where the study cannot run on as many nodes as the profile's server has."""
+    """Check that a study can run on the number of nodes that the profile gives its server.
+
+    Raises:
+        StudyError: it cannot.
+    """
     nodes, ranks = profile.server.nodes, study.training.ranks
     if nodes == 1:
         return
@@ -41,8 +45,8 @@ def check_nodes(study: Study, profile: Profile) -> None:
     if ranks % nodes:
         raise StudyError(
             [
-                f"[server] nodes = {nodes} with [training] ranks = {ranks}: expected as many trainer ranks on each node; "
-                f"add --set training.ranks={nodes * max(1, round(ranks / nodes))}, or change nodes"
+                f"[server] nodes = {nodes} with [training] ranks = {ranks}: expected as many trainer ranks on each "
+                f"node; add --set training.ranks={nodes * max(1, round(ranks / nodes))}, or change nodes"
             ]
         )
     if study.training.own_cores:
@@ -50,7 +54,11 @@ def check_nodes(study: Study, profile: Profile) -> None:
 
 
 def network_of(address: str) -> str:
-    """The network in which this machine has an address, as [server] host takes it."""
+    """Find the network of an IPv4 address of this machine, in the form that [server] host accepts.
+
+    Raises:
+        StudyError: no network interface of this machine has this address.
+    """
     for entries in psutil.net_if_addrs().values():
         for entry in entries:
             if entry.family == socket.AF_INET and entry.address == address:
@@ -62,23 +70,31 @@ def network_of(address: str) -> str:
 
 @contextmanager
 def ray_over_nodes(study: Study, profile: Profile, host: str, *, job: str, cores: int, log: Path) -> Iterator[str]:
-    """The address of a Ray with room for the study's coordinator here and for its trainer ranks, as many on each node.
+    """Run a Ray with room for the study's coordinator on this node and the same number of trainer ranks on each node.
 
-    Whoever has its token may use it; the token is in the environment of this process and of Ray's alone.
+    Its use needs a token, which only the environments of this process and of Ray's own processes hold.
 
     Args:
-        host: this node's address. job: Slurm's id of this job. cores: of each node. log: of Ray's own processes.
+        study: what is to run on it.
+        profile: of the cluster.
+        host: this node's address.
+        job: id of this job.
+        cores: of each node.
+        log: file for the output of Ray's own processes.
+
+    Yields:
+        The address of the Ray.
 
     Raises:
-        SlurmError: there is no srun here, or Ray's head does not start.
+        SlurmError: there is no srun on this node, or Ray's head does not start.
     """
     if shutil.which("srun") is None:
         raise SlurmError(
-            f"[server] nodes = {profile.server.nodes}: srun is not on the PATH: expected Slurm's commands where the server runs; bind "
-            "them into the container, or set nodes = 1"
+            f"[server] nodes = {profile.server.nodes}: srun is not on the PATH: expected Slurm's commands where the "
+            "server runs; bind them into the container, or set nodes = 1"
         )
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
-    os.environ.setdefault("RAY_worker_niceness", "0")  # as with a Ray of one machine
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as for a Ray on one machine
     address = f"{host}:{_free_port(host)}"
     folder = Path(tempfile.mkdtemp(prefix="penstock-ray-"))  # short, because socket paths are limited to 107 characters
     threads = plan_threads(study, cores * profile.server.nodes, solvers_here=False).training
@@ -107,7 +123,13 @@ def ray_over_nodes(study: Study, profile: Profile, host: str, *, job: str, cores
 
 
 def _head(address: str, cores: int, folder: Path) -> list[str]:
-    """What starts Ray's head on this node. cores: that it may give away. folder: of its sockets and logs."""
+    """The command that starts Ray's head on this node.
+
+    Args:
+        address: HOST:PORT where it listens.
+        cores: that it may give to actors.
+        folder: for its sockets and logs.
+    """
     host, _, port = address.rpartition(":")
     return [
         *(sys.executable, *RAY, "--head", f"--node-ip-address={host}", f"--port={port}", f"--num-cpus={cores}"),
@@ -116,7 +138,14 @@ def _head(address: str, cores: int, folder: Path) -> list[str]:
 
 
 def _others(profile: Profile, address: str, cores: int, job: str) -> list[str]:
-    """What starts a Ray on each of the job's other nodes, in the container where the profile has one. cores: of each."""
+    """The command that starts a Ray on each of the job's other nodes, in the container where the profile has one.
+
+    Args:
+        profile: of the cluster.
+        address: HOST:PORT of Ray's head.
+        cores: that each node may give to actors.
+        job: id of this job.
+    """
     nodes = profile.server.nodes - 1
     step = ["srun", f"--jobid={job}", *(["--het-group=0"] if profile.together else []), "--relative=1"]
     step += [f"--nodes={nodes}", f"--ntasks={nodes}", f"--cpus-per-task={profile.server.cpus}"]
@@ -145,7 +174,7 @@ def _wait_for_head(address: str, head: subprocess.Popen[bytes], log: Path) -> No
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """First the nodes, then their head; what does not go is killed."""
+    """End the other nodes, then the head; processes that do not end are killed."""
     for process in reversed(processes):
         process.terminate()
         with suppress(subprocess.TimeoutExpired):

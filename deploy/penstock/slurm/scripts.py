@@ -1,4 +1,4 @@
-"""Rendering the batch scripts of a study, and where a study under Slurm keeps what concerns Slurm."""
+"""The batch scripts of a study, and the folder slurm/ of its run directory, which holds them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,28 @@ from penstock.slurm.profile import JobSection, Profile, WorkerJobs, load_profile
 
 FOLDER, PROFILE, NAME = "slurm", "profile.toml", "name"
 SERVER, WORKERS, WORKER = "server.sbatch", "workers.sbatch", "worker.sh"
-CONNECT_SECONDS = 60  # that a worker's job looks for connect.json
+CONNECT_SECONDS = 60  # for which a worker's job waits for connect.json
 MIB = 2**20
 
 
 def write_scripts(study: str, profile: Profile, directory: Path) -> str:
-    """Write slurm/ into a run directory: the scripts, the profile as used, and the name that all jobs begin with, which is returned.
+    """Write slurm/ into a run directory: the scripts, the profile, and the name that all jobs begin with.
 
-    study: the study's name. directory: absolute.
+    Args:
+        study: the study's name.
+        profile: of the cluster.
+        directory: absolute path of the run directory.
+
+    Returns:
+        The name that all jobs begin with.
     """
     folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
     (directory / "logs").mkdir(exist_ok=True)  # Slurm makes no folder, and a job whose log has none dies
-    # Its jobs are found by their name alone, so no other study of this user may have the same.
+    # The jobs are found by their names, so no other study of this user may have the same name.
     name = jobs_name(directory) or f"penstock-{re.sub(r'[^A-Za-z0-9_.-]', '-', study)[:40]}-{secrets.token_hex(4)}"
     for file in (SERVER, WORKERS, WORKER):
-        (folder / file).unlink(missing_ok=True)  # of a profile before
+        (folder / file).unlink(missing_ok=True)  # an earlier profile may have needed another script
     for file, text in render(study, name, profile, directory).items():
         (folder / file).write_text(text)
     write_profile(profile, folder / PROFILE)
@@ -37,13 +43,24 @@ def write_scripts(study: str, profile: Profile, directory: Path) -> str:
 
 
 def render(study: str, name: str, profile: Profile, directory: Path) -> dict[str, str]:
-    """The text of each script: of the server's job and the workers' array; or of the one job of both, and of a worker in it."""
+    """Render the scripts of a study.
+
+    Args:
+        study: the study's name.
+        name: what the names of its jobs begin with.
+        profile: of the cluster.
+        directory: absolute path of the run directory.
+
+    Returns:
+        Text by file name: scripts of the server's job and the workers' array; or, where server and workers share one
+        job, of that job and of a worker in it.
+    """
     environment = Environment(
         loader=PackageLoader("penstock.slurm", "."),
         undefined=StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,
-        autoescape=False,  # shell, not HTML; what comes from the profile is shell by intent, paths are quoted
+        autoescape=False,  # shell, not HTML; texts of the profile are shell by intent, paths are quoted
     )
     environment.filters["quote"] = shlex.quote
     slurm = profile.slurm
@@ -65,7 +82,14 @@ def render(study: str, name: str, profile: Profile, directory: Path) -> dict[str
 
 
 def options(profile: Profile, job: JobSection, name: str, log: str) -> list[str]:
-    """The #SBATCH lines that both jobs, or both components of the one job, have in common."""
+    """Write the #SBATCH lines that jobs of server and workers, or both components of one job, have in common.
+
+    Args:
+        profile: of the cluster.
+        job: its section for this job.
+        name: of the job.
+        log: path of the job's output file, with Slurm's % in the file's name alone.
+    """
     slurm = profile.slurm
     folder, _, file = log.rpartition("/")
     out = folder.replace("%", "%%") + "/" + file
@@ -77,10 +101,8 @@ def options(profile: Profile, job: JobSection, name: str, log: str) -> list[str]
     if qos := job.qos or slurm.qos:
         lines.append(f"--qos={qos}")
     cpus = job.cpus * (job.each if isinstance(job, WorkerJobs) else 1)
-    if profile.together and (
-        memory := memory_per_cpu(job, cpus)
-    ):  # --mem of one component would hold for the other, too
-        lines.append(f"--mem-per-cpu={memory}M")
+    if profile.together and (memory := memory_per_cpu(job, cpus)):
+        lines.append(f"--mem-per-cpu={memory}M")  # Slurm would apply --mem of one component to the other, too
     elif job.memory:
         lines.append(f"--mem={max(1, job.memory // MIB)}M")
     if job.gpus:
@@ -90,12 +112,12 @@ def options(profile: Profile, job: JobSection, name: str, log: str) -> list[str]
 
 
 def memory_per_cpu(job: JobSection, cpus: int) -> int:
-    """MiB for each of the `cpus` that share a job's memory, rounded up; 0 where the profile says nothing."""
+    """Divide a job's memory by the cores that share it: MiB, rounded up; 0 where the profile gives no memory."""
     return -(-job.memory // (cpus * MIB)) if job.memory else 0
 
 
 def slurm_time(seconds: float) -> str:
-    """Days-hours:minutes:seconds, as sbatch takes it."""
+    """Write seconds as days-hours:minutes:seconds, for sbatch."""
     whole = int(seconds)
     return f"{whole // 86400}-{whole // 3600 % 24:02}:{whole // 60 % 60:02}:{whole % 60:02}"
 
@@ -106,10 +128,14 @@ def submitted(directory: Path) -> bool:
 
 
 def jobs_name(directory: Path) -> str:
-    """What the names of a study's jobs begin with; "" where it was never submitted."""
+    """Read what the names of a study's jobs begin with; "" where it was never submitted."""
     return (directory / FOLDER / NAME).read_text().strip() if submitted(directory) else ""
 
 
 def used_profile(directory: Path) -> Profile:
-    """The profile that a run directory keeps. Raises StudyError where it was spoilt."""
+    """Read the profile that a run directory keeps.
+
+    Raises:
+        StudyError: the file is missing or damaged.
+    """
     return load_profile(directory / FOLDER / PROFILE)

@@ -1,4 +1,4 @@
-"""How the jobs of a study stand, as Slurm has it."""
+"""The state of a study's jobs in Slurm."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from penstock.study import StudyError
 
 @dataclass(frozen=True)
 class StudyJobs:
-    """server: the job that runs the server or is about to, None where there is none. waiting: whether another is there to go on if it dies.
+    """The jobs of a study at one moment.
 
-    workers: how many of their jobs are in each state. together: they have none, but run in the server's.
-    ended: the last server's job that Slurm remembers. unknown: why Slurm could not be asked, "" where it could.
+    Attributes:
+        server: the job that runs the server or will run it; None where there is none.
+        waiting: whether there is another job, which continues the study if the server's job dies.
+        workers: number of jobs of workers by state.
+        together: workers run in the server's job.
+        ended: the last job of the server that Slurm remembers; None where there is none.
+        unknown: why Slurm could not be asked; "" where it could.
     """
 
     server: Job | None = None
@@ -37,13 +42,13 @@ class StudyJobs:
         return self.server is not None and not self.server.waits
 
     def server_state(self) -> str:
-        """ "running" or "waiting for its job 12 to start"; "" when no server job is left."""
+        """Describe the server's job: "running", "waiting for its job 12 to start", or "" when none is left."""
         if self.server is None:
             return ""
         return f"waiting for its job {self.server.id} to start" if self.server.waits else "running"
 
     def line(self) -> str:
-        """All jobs in one line."""
+        """Describe all jobs in one line."""
         if self.unknown:
             return f"jobs: unknown: {self.unknown}"
         if not self.any:
@@ -63,7 +68,7 @@ class StudyJobs:
 
 
 def read_jobs(directory: Path) -> StudyJobs | None:
-    """The jobs of the study of a run directory; None where it was never submitted to Slurm."""
+    """Ask Slurm for the jobs of the study in a run directory; None where it was never submitted."""
     if not submitted(directory):
         return None
     name = jobs_name(directory)
@@ -72,7 +77,7 @@ def read_jobs(directory: Path) -> StudyJobs | None:
     except SlurmError as error:
         return StudyJobs(unknown=str(error))
     servers = [job for job in jobs if job.name.endswith("-server")]
-    # The one in waiting depends on the other; where the other is no more, it is the server.
+    # The job in waiting depends on the server's job; once that has ended, it is the server's job itself.
     alive = sorted((job for job in servers if not job.ended), key=lambda job: (job.waits, int(job.id)))
     ended = sorted((job for job in servers if job.ended and job.nodes), key=lambda job: int(job.id))
     others = [job for job in jobs if job.name.endswith("-workers") and not job.ended]
@@ -87,7 +92,13 @@ def read_jobs(directory: Path) -> StudyJobs | None:
 
 
 def expect_no_jobs(directory: Path) -> None:
-    """Raise StudyError if jobs of the study are in the queue: on a shared file system the lock of a run directory need not be seen."""
+    """Check that no job of the study is in the queue.
+
+    The lock of a run directory does not show this: on a shared file system other machines need not see it.
+
+    Raises:
+        StudyError: there are jobs.
+    """
     jobs = read_jobs(directory)
     if jobs is not None and jobs.any:
         raise StudyError(

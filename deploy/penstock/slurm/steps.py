@@ -1,76 +1,68 @@
-"""The launcher of studies whose server and workers start together: the workers are steps of the server's own job."""
+"""Workers that start together with the server: each is a step in the second component of the server's own job."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 from penstock.slurm.commands import SlurmError, without_job
 from penstock.slurm.profile import WorkerJobs
 from penstock.slurm.scripts import memory_per_cpu
-from penstock.workers import QUICK_DEATHS, LocalLauncher
-from penstock_solvers.introduction import introduced
+from penstock.workers import QUICK_DEATHS, LocalLauncher, StudyLink, WorkerProcesses
 
 
-class StepLauncher(LocalLauncher):
-    """Keeps a step in the second component of the job for each worker: an srun here, which ends as its worker does.
+def step_launcher(
+    job: str, workers: WorkerJobs, script: Path, logs: Path, study: StudyLink, log: Callable[[str], None]
+) -> LocalLauncher:
+    """Make the launcher of workers that are steps of a job.
 
-    A worker that dies is started again where it was, as one on this machine is.
+    Each worker has an srun on this node, which ends when the worker ends. A worker that dies is started again in the
+    same place, as a worker on this machine is.
 
     Args:
-        job: the id of the job that this process runs in. script: worker.sh. logs: folder for worker-<n>.log.
-        wanted: how many workers have something to do now. finished: how many simulations have come to their end.
-        log: told what happens. on_failure: told why the launcher has given up.
+        job: id of the job that this process runs in.
+        workers: the profile's section.
+        script: worker.sh.
+        logs: folder of worker-<n>.log.
+        study: what the launcher asks, and tells that it has given up.
+        log: called with a line about each worker that ended with an error.
     """
 
-    _KILL = (
-        signal.SIGTERM
-    )  # srun then ends its step at once, whatever state that is in; killed itself, it would leave it behind
+    def exited(pid: int, code: int, _last_lines: str) -> None:
+        log(f"a worker (srun's pid {pid}) ended with code {code}; its log is in {logs}")
 
-    def __init__(
-        self,
-        job: str,
-        workers: WorkerJobs,
-        *,
-        script: Path,
-        logs: Path,
-        wanted: Callable[[], int],
-        finished: Callable[[], int],
-        log: Callable[[str], None],
-        on_failure: Callable[[str], None],
-    ) -> None:
-        def command(_number: int) -> list[str]:
-            return step_command(job, workers, script)
-
-        def exited(pid: int, code: int, _last_words: str) -> None:
-            log(f"a worker (srun's pid {pid}) ended with code {code}; its log is in {logs}")
-
-        count = workers.count * workers.each
-        super().__init__(
-            command,
-            logs,
-            workers=count,
-            environment=without_job(os.environ),
-            wanted=wanted,
-            finished=finished,
-            on_exit=exited,
-            on_failure=on_failure,
-            quick_deaths=max(QUICK_DEATHS, 2 * count),
-        )
-
-    def _is_among(self, given_up: Collection[tuple[str, int]], number: int, _pid: int) -> bool:
-        return any(worker in given_up for worker in introduced(self._said(number)))
+    count = workers.count * workers.each
+    processes = WorkerProcesses(
+        count=count,
+        command=lambda _number: step_command(job, workers, script),
+        logs=logs,
+        environment=without_job(os.environ),
+        quick_deaths=max(QUICK_DEATHS, 2 * count),
+        # srun then ends its step at once, whatever state that is in. Killed by SIGKILL, srun would leave it behind.
+        kill_signal=signal.SIGTERM,
+        elsewhere=True,
+    )
+    return LocalLauncher(processes, study, exited)
 
 
 def step_command(job: str, workers: WorkerJobs, script: Path) -> list[str]:
-    """What starts one worker. SlurmError where there is no srun."""
+    """Make the command line that starts one worker as a step.
+
+    Args:
+        job: id of the job.
+        workers: the profile's section.
+        script: worker.sh.
+
+    Raises:
+        SlurmError: there is no srun on this node.
+    """
     if shutil.which("srun") is None:
         raise SlurmError(
-            "srun is not on the PATH: expected Slurm's commands where the server runs; bind them into the container, or use "
-            '[workers] start = "array"'
+            "srun is not on the PATH: expected Slurm's commands where the server runs; bind them into the container, "
+            'or use [workers] start = "array"'
         )
     words = ["srun", f"--jobid={job}", "--het-group=1", "--nodes=1", "--ntasks=1", "--exact"]
     words.append(f"--cpus-per-task={workers.cpus}")

@@ -1,15 +1,13 @@
-"""`penstock submit` and `penstock cancel`: from a login node, a study's job is submitted, followed, and ended early."""
+"""`penstock submit` and `penstock cancel`: from a login node, a study is submitted, followed, and ended early."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from penstock.run import REPORT, hold, prepare, read_state
-from penstock.run.run import EXIT
+from penstock.run import EXIT_CODES, hold, outcome, prepare, read_state
 from penstock.slurm.commands import Slurm, SlurmError
 from penstock.slurm.profile import Profile
 from penstock.slurm.scripts import FOLDER, SERVER, jobs_name, render, write_scripts
@@ -20,16 +18,23 @@ from penstock_client import PenstockError
 from penstock_server.study import Study
 
 LOOK = 2.0  # seconds between two looks at the queue while following
-SAY_EVERY = 10.0  # seconds between two lines
-GONE = 3  # looks in a row that find no job: a dead server's job has ended before the one in waiting may start
-CANCEL_SECONDS = 120.0  # that a cancelled study has for its last checkpoint
+LINE_SECONDS = 10.0  # between two lines
+GONE = 3  # looks in a row without a job: the job in waiting may start some time after the server's job has died
+CANCEL_SECONDS = 120.0  # for the last checkpoint of a cancelled study
 
 
 def check_profile(profile: Profile) -> list[str]:
-    """What Slurm says against the jobs of a profile, one line each; nothing is submitted. SlurmError: no Slurm here."""
+    """Ask Slurm whether it would take the jobs of a profile; nothing is submitted.
+
+    Returns:
+        A line for each problem.
+
+    Raises:
+        SlurmError: Slurm cannot be asked on this machine.
+    """
     problems = []
     slurm = Slurm()
-    slurm.jobs("penstock")  # whether it answers at all
+    slurm.jobs("penstock")  # raises where Slurm does not answer at all
     with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
         scripts = render("check", "penstock-check", profile, Path(folder))
         for file in [file for file in scripts if file.endswith(".sbatch")]:
@@ -42,11 +47,19 @@ def check_profile(profile: Profile) -> list[str]:
 
 
 def submit_study(study: Study, profile: Profile, directory: Path, *, resume: bool, log: Callable[[str], None]) -> None:
-    """Submit a study's server; its run directory must be seen by all nodes.
+    """Submit the server's job of a study.
+
+    Args:
+        study: checked.
+        profile: of the cluster.
+        directory: the run directory, which all nodes must see.
+        resume: the directory holds the study already; continue it.
+        log: called with a line about each job.
 
     Raises:
-        StudyError: the run directory holds something already (or, with `resume`, the study has jobs), or Slurm would take no
-            such jobs. SlurmError: Slurm cannot be asked.
+        StudyError: the run directory holds something already (or, with `resume`, the study has jobs), or Slurm would
+            refuse the jobs.
+        SlurmError: Slurm cannot be asked.
     """
     directory = directory.absolute()
     if resume:
@@ -72,60 +85,73 @@ def submit_study(study: Study, profile: Profile, directory: Path, *, resume: boo
 
 
 def follow(directory: Path, log: Callable[[str], None]) -> int:
-    """Say how a submitted study goes until none of its jobs is left; returns the exit code: 0 finished, 1 stopped or failed."""
-    said, said_at, gone = "", float("-inf"), 0
+    """Follow a submitted study until none of its jobs is left.
+
+    Args:
+        directory: the run directory.
+        log: called with a line about the state of the study now and then.
+
+    Returns:
+        The exit code: 0 finished, 1 stopped or failed.
+
+    Raises:
+        PenstockError: the study left no report.
+    """
+    logged, logged_at, gone = "", float("-inf"), 0
     while gone < GONE:
         jobs = read_jobs(directory) or StudyJobs()
         state = read_state(directory, jobs)
         gone = 0 if jobs.any or jobs.unknown else gone + 1
         line = "; ".join(state.lines())
-        if line != said and (time.monotonic() - said_at >= SAY_EVERY or said.split(";")[0] != line.split(";")[0]):
+        due = time.monotonic() - logged_at >= LINE_SECONDS or logged.split(";")[0] != line.split(";")[0]
+        if line != logged and due:
             log(line)
-            said, said_at = line, time.monotonic()
-        if gone == 1 and _status(directory) == "finished":
+            logged, logged_at = line, time.monotonic()
+        if gone == 1 and outcome(directory) == "finished":
             break
         time.sleep(LOOK)
-    status = _status(directory)
+    status = outcome(directory)
     if not status:
         raise PenstockError(
-            f"{directory}: {jobs.line()}, and no report is there: the server's log in {directory / FOLDER} tells why"
+            f"{directory}: {jobs.line()}, and there is no report: the server's log in {directory / FOLDER} tells why"
         )
     if status != "finished":
         log(f"continue it with: penstock submit {directory}")
-    return EXIT[status]
+    return EXIT_CODES[status]
 
 
 def cancel_study(directory: Path, log: Callable[[str], None]) -> None:
     """Stop a submitted study with a checkpoint; no job of it is left when this returns.
 
+    Args:
+        directory: the run directory.
+        log: called with a line about each job.
+
     Raises:
-        SlurmError: Slurm cannot be asked, or a job does not go.
+        StudyError: the study was never submitted.
+        SlurmError: Slurm cannot be asked, or a job does not end.
     """
     slurm, name = Slurm(), jobs_name(directory)
     if not name:
         raise StudyError(
             [f"{directory}: was not submitted to Slurm; expected the run directory of a `penstock submit`"]
         )
-    told: set[str] = set()
+    signalled: set[str] = set()
     deadline = time.monotonic() + CANCEL_SECONDS
     while jobs := [job for job in slurm.jobs(f"{name}-server", f"{name}-workers") if not job.ended]:
         late = time.monotonic() > deadline
         servers = [job for job in jobs if job.name.endswith("-server")]
-        running = [job.id for job in servers if job.state == "RUNNING" and job.id not in told]
-        # First what would go on in its place; then the server itself, its shell alone: Slurm's own way would kill its processes at once.
+        running = [job.id for job in servers if job.state == "RUNNING" and job.id not in signalled]
+        # The job in waiting first, which would continue the study. Of the server's job only the shell is signalled:
+        # a plain scancel would kill its processes at once.
         slurm.cancel([job.id for job in servers if job.waits])
         slurm.cancel(running, "--batch", "--signal=TERM")
         if running:
             log(f"job {', '.join(running)}: stopping with a checkpoint")
-        told.update(running)
+        signalled.update(running)
         if late or not servers:
             slurm.cancel([job.id for job in jobs])
         if time.monotonic() > deadline + CANCEL_SECONDS:
             raise SlurmError(f"{', '.join(job.id for job in jobs)}: cancelled, but still there; see `squeue`")
         time.sleep(LOOK / 2)
     log(f"no job is left; continue it with: penstock submit {directory}")
-
-
-def _status(directory: Path) -> str:
-    report = directory / REPORT
-    return str(json.loads(report.read_text())["status"]) if report.is_file() else ""

@@ -1,20 +1,29 @@
-"""The study file: reading it, overriding and checking it, and the wording of what is wrong with it."""
+"""The study file: reading, overriding and checking it, and the wording of its problems.
+
+`penstock.study.check` is imported from its file: it needs torch.
+"""
 
 from penstock.study.errors import StudyError, problems_of
 from penstock.study.file import STUDY, load_study, make_importable, read_toml, resolved, settings_of, write_resolved
-from penstock.study.threads import SOLVER_ENVIRONMENT, ThreadBudget, cores_for_the_rest, plan_threads, quiet_waiting
+from penstock.study.threads import (
+    SOLVER_ENVIRONMENT,
+    ThreadBudget,
+    keep_off_training_cores,
+    make_openmp_wait_passively,
+    plan_threads,
+)
 
 __all__ = [
     "SOLVER_ENVIRONMENT",
     "STUDY",
     "StudyError",
     "ThreadBudget",
-    "cores_for_the_rest",
+    "keep_off_training_cores",
     "load_study",
     "make_importable",
+    "make_openmp_wait_passively",
     "plan_threads",
     "problems_of",
-    "quiet_waiting",
     "read_toml",
     "resolved",
     "settings_of",

@@ -1,7 +1,7 @@
-"""Everything that can be found wrong with a study without running it, one line a problem.
+"""Finding what is wrong with a study without running it, one line for each problem.
 
-What the study file alone shows is found while it is read (`penstock.study.file`); here the case, the solver, the model
-and this machine are looked at.
+`penstock.study.file` finds what the study file alone shows; this module looks at the case, the solver, the model and
+this machine.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from penstock.study.file import make_importable
 from penstock.study.threads import available_cores
 from penstock_client import PenstockError, Solver
 from penstock_client.nearest import nearest
 from penstock_server.buffer import available_memory, check_sizes
-from penstock_server.coordinator import make_spares
+from penstock_server.coordinator import make_spares, solver_description
 from penstock_server.network import own_address
 from penstock_server.recording import Recording, check_recording
 from penstock_server.study import FieldSpec, ModelSection, ParameterSpace, SampleSpec, Study, parse_bytes
@@ -30,10 +29,16 @@ GIB = 2**30
 
 
 def check_study(study: Study, *, here: bool = True) -> list[str]:
-    """What would keep the study from running, one line each, beginning with its place: "[table] key = value: ...".
+    """Find what would keep a study from running.
 
-    The study's own modules are imported and its model is built; no solver is run. here: the study is to run on this machine, so that
-    its memory and devices are looked at.
+    The study's own modules are imported and its model is built; no solver is run.
+
+    Args:
+        study: as read.
+        here: the study is to run on this machine, so its memory and devices are checked.
+
+    Returns:
+        A line for each problem, beginning with its place: "[table] key = value: ...".
     """
     make_importable(study)
     if study.training.source is not None:
@@ -48,7 +53,15 @@ def check_study(study: Study, *, here: bool = True) -> list[str]:
 
 
 def warnings_for(study: Study, *, here: bool = True) -> list[str]:
-    """What will run, but perhaps not as meant. here: on this machine."""
+    """Find what will run, but perhaps not as the user meant.
+
+    Args:
+        study: as read.
+        here: the study is to run on this machine.
+
+    Returns:
+        A line for each warning.
+    """
     warnings = []
     solver, cores = study.solver, available_cores()
     if here and study.training.source is None and solver.concurrency * solver.ranks > cores:
@@ -58,8 +71,8 @@ def warnings_for(study: Study, *, here: bool = True) -> list[str]:
         )
     if study.training.source is None and not study.server.host.startswith("127."):
         warnings.append(
-            f'[server] host = "{study.server.host}": clients need a key, but whoever reaches that address may read the metrics there; '
-            "see docs/security.md"
+            f'[server] host = "{study.server.host}": clients need a key, but everyone who reaches that address may '
+            "read the metrics there; see docs/security.md"
         )
     if solver.validation_simulations == 0:
         warnings.append("[solver] validation_simulations = 0: nothing is held out, so no error will be reported")
@@ -67,12 +80,12 @@ def warnings_for(study: Study, *, here: bool = True) -> list[str]:
 
 
 def is_python_solver(study: Study) -> bool:
-    """Whether the solver is a Python class, which the inline engine advances itself."""
+    """Whether the solver is a Python class, which the inline engine runs in its own process."""
     return study.solver.adapter is not None and study.solver.adapter not in EXTERNAL
 
 
-def _said(place: str, check: Callable[[], object]) -> Iterator[str]:
-    """The line that a check raises; `place` goes before messages that do not name theirs."""
+def _raised(place: str, check: Callable[[], object]) -> Iterator[str]:
+    """The message of the error that a check raises; `place` goes before a message that does not begin with its own."""
     try:
         check()
     except (PenstockError, ValueError) as error:
@@ -89,13 +102,13 @@ def _parameters(study: Study) -> Iterator[str]:
     if section.sampler == "file":
         space = ParameterSpace(section, study.directory)
         total = solver.simulations + solver.validation_simulations
-        yield from _said("[parameters] ", lambda: space.draw(total, study.study.seed))
+        yield from _raised("[parameters] ", lambda: space.draw(total, study.study.seed))
     if solver.redraws:
-        yield from _said("[solver] ", lambda: make_spares(study))
+        yield from _raised("[solver] ", lambda: make_spares(study))
 
 
 def _entries(study: Study) -> Iterator[str]:
-    """Which parameter goes where: an entry without its parameter, a parameter that reaches nothing."""
+    """Entries of the case without a parameter, and parameters without an entry."""
     solver, names = study.solver, list(study.parameters.names)
     for name in solver.entries:
         if solver.adapter != "openfoam":
@@ -111,19 +124,14 @@ def _entries(study: Study) -> Iterator[str]:
 
 
 def _external_solver(study: Study) -> Iterator[str]:
-    """The case or the command, as the adapters check them."""
+    """The case or the command, as the solver adapters check it."""
     if is_python_solver(study):
         return
-    settings: dict[str, Any] = {
-        **study.solver.model_dump(),
-        "parameters": list(study.parameters.names),
-        "fields": list(study.fields),
-        "directory": study.directory,
-    }
+    settings = solver_description(study)
     if study.solver.adapter == "openfoam":
         from penstock_solvers.openfoam import check_case
 
-        # What is said about entries without their parameter, and the other way round, is in `_entries`.
+        # `_entries` finds entries without a parameter, and parameters without an entry.
         settings["parameters"] = [name for name in settings["parameters"] if name in settings["entries"]]
         settings["entries"] = {k: v for k, v in settings["entries"].items() if k in settings["parameters"]}
         problems = check_case(settings)
@@ -144,25 +152,25 @@ def _python_solver(study: Study) -> tuple[Solver | None, list[str]]:
     problems = []
     if section.concurrency == 0 and study.study.engine == "inline":
         problems.append(
-            "[solver] concurrency = 0: the inline engine advances a Python solver itself, and takes no workers; set 1 or more, or "
-            'engine = "ray"'
+            "[solver] concurrency = 0: the inline engine runs a Python solver itself, and takes no workers; "
+            'set 1 or more, or engine = "ray"'
         )
     if section.ranks > 1:
         problems.append(
-            f"[solver] ranks = {section.ranks}: a Python solver runs in one process; set ranks = 1 and raise concurrency, "
-            "or start an MPI program with command"
+            f"[solver] ranks = {section.ranks}: a Python solver runs in one process; set ranks = 1 and raise "
+            "concurrency, or start an MPI program with command"
         )
     try:
         return make_solver(section.adapter, section.options), problems
     except PenstockError as error:
         return None, [*problems, f"[solver] {error}"]
     except Exception as error:  # a user's constructor, or its module, may raise anything
-        text = f"[solver] adapter = {section.adapter!r} cannot be made: {type(error).__name__}: {error}; correct the solver"
-        return None, [*problems, text]
+        raised = f"{type(error).__name__}: {error}"
+        return None, [*problems, f"[solver] adapter = {section.adapter!r} cannot be made: {raised}; correct the solver"]
 
 
 def _fields(study: Study, solver: Solver | None) -> Iterator[str]:
-    """What the study wants of each field against what a Python solver streams."""
+    """Fields of the study that a Python solver does not stream, or streams in another shape."""
     if solver is None:
         return
     for name, section in study.fields.items():
@@ -182,14 +190,14 @@ def _fields(study: Study, solver: Solver | None) -> Iterator[str]:
 
 
 def _unknown_parameters(study: Study, solver: Solver | None) -> Iterator[str]:
-    """The parameters' names, where a Python solver says which it takes: `check_parameters(names)`, which it need not have."""
+    """Parameters that a Python solver does not take, where it has the optional method `check_parameters(names)`."""
     check = getattr(solver, "check_parameters", None)
     if check is not None:
-        yield from _said("[parameters] ", lambda: check(study.parameters.names))
+        yield from _raised("[parameters] ", lambda: check(study.parameters.names))
 
 
 def _spec(study: Study, solver: Solver | None) -> SampleSpec | None:
-    """The sample, where its fields' shapes are known before a client has announced them."""
+    """The shape of a sample; None where the shape of a field is not known before a client announces it."""
     fields = []
     for name, section in study.fields.items():
         known = solver.fields.get(name) if solver is not None else None
@@ -202,7 +210,7 @@ def _spec(study: Study, solver: Solver | None) -> SampleSpec | None:
 
 
 def _recording(study: Study) -> tuple[SampleSpec | None, list[str]]:
-    """The sample that the study's file gives, and what is wrong with the file."""
+    """The shape of a sample in the study's recording, and what is wrong with the recording."""
     assert study.training.source is not None
     try:
         recording = Recording.open(study.training.source)
@@ -213,18 +221,18 @@ def _recording(study: Study) -> tuple[SampleSpec | None, list[str]]:
 
 
 def _model(study: Study, spec: SampleSpec | None, here: bool) -> Iterator[str]:
-    """Model, optimizer, scheduler and buffer sizes; on a sample of four points where the real one is not known yet."""
+    """Model, optimizer, scheduler and buffer sizes, tried on a sample of four points where its shape is not known."""
     window, bundle = study.samples.window, study.samples.bundle
     small = SampleSpec(tuple(study.parameters.bounds), (FieldSpec("small", 1, (4,)),), window, bundle)
     section, seed = study.model, study.study.seed
-    model = make_model(ModelSection(name="mlp"), small, seed)  # whose weights an optimizer can be tried on
+    model = make_model(ModelSection(name="mlp"), small, seed)  # to try the optimizer on if the study's is unusable
     try:
         if spec is not None:
             model = make_model(section, spec, seed)
         elif section.name == "mlp":
             model = make_model(section, small, seed)
         else:
-            check_options(section, small)  # others need shapes that are not known yet
+            check_options(section, small)  # making the others needs shapes that are not known yet
     except PenstockError as error:
         yield str(error)
     try:
@@ -242,8 +250,8 @@ def _buffer(study: Study, spec: SampleSpec | None) -> Iterator[str]:
     if spec is None and isinstance(buffer.capacity, str):
         if isinstance(size, int) and size > available_memory():
             yield (
-                f"[buffer] capacity = {buffer.capacity!r}: expected at most {available_memory() / GIB:.1f} GiB, what this machine has "
-                "available; lower it"
+                f"[buffer] capacity = {buffer.capacity!r}: expected at most {available_memory() / GIB:.1f} GiB, "
+                "what this machine has available; lower it"
             )
         return
     try:
@@ -256,8 +264,8 @@ def _buffer(study: Study, spec: SampleSpec | None) -> Iterator[str]:
 def _training(study: Study, here: bool) -> Iterator[str]:
     training = study.training
     if here:
-        yield from _said("[training] device = ", lambda: resolve_device(training.device))
-    yield from _said("[training] loss = ", lambda: make_loss(training.loss))
+        yield from _raised("[training] device = ", lambda: resolve_device(training.device))
+    yield from _raised("[training] loss = ", lambda: make_loss(training.loss))
     if isinstance(training.threads, int) and training.threads < 1:
         yield f'[training] threads = {training.threads}: expected at least 1 or "auto"; set threads = "auto"'
     if training.target_error is not None and study.solver.validation_simulations == 0:
@@ -267,16 +275,19 @@ def _training(study: Study, here: bool) -> Iterator[str]:
         )
     if training.ranks > 1 and (study.study.engine == "inline" or training.source is not None):
         why = 'engine = "inline" trains' if study.study.engine == "inline" else "training from a recording runs"
-        yield f'[training] ranks = {training.ranks}: expected 1, since {why} in one process; set ranks = 1, or stream into engine = "ray"'
+        yield (
+            f"[training] ranks = {training.ranks}: expected 1, since {why} in one process; "
+            'set ranks = 1, or stream into engine = "ray"'
+        )
     if training.batch_size < training.ranks:
         yield (
-            f"[training] batch_size = {training.batch_size} with ranks = {training.ranks}: expected at least one sample of each batch for "
-            "each rank; raise batch_size or lower ranks"
+            f"[training] batch_size = {training.batch_size} with ranks = {training.ranks}: expected at least one "
+            "sample of each batch for each rank; raise batch_size or lower ranks"
         )
 
 
 def _server(study: Study) -> Iterator[str]:
-    """Whether sockets can listen at the address."""
+    """An address that this machine cannot listen at."""
     if study.training.source is not None:
         return
     host = study.server.host
@@ -287,6 +298,6 @@ def _server(study: Study) -> Iterator[str]:
             yield str(error)
         except OSError as error:
             yield (
-                f'[server] host = "{host}": this machine cannot listen there ({error.strerror}): expected one of its own addresses; '
-                'set host = "127.0.0.1" for workers on this machine alone'
+                f'[server] host = "{host}": this machine cannot listen there ({error.strerror}): expected one of its '
+                'own addresses; set host = "127.0.0.1" for workers on this machine alone'
             )

@@ -1,4 +1,4 @@
-"""Wording of what is wrong in a study file: one line a problem, with its place, the value, what was expected and the remedy."""
+"""Wording of the problems in a study file: one line each, with place, value, expectation and remedy."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from penstock_client import PenstockError
-from penstock_client.nearest import nearest
+from penstock_client.nearest import close_names, did_you_mean, nearest
 from penstock_server.study import Study
 
-# What to write where a key has no default that could serve as an example.
+# What to write for a key that has no default to show as an example.
 EXAMPLES: dict[tuple[str, ...], str] = {
     ("study",): '[study] with name = "cavity"',
     ("study", "name"): 'name = "cavity"',
@@ -36,7 +36,14 @@ EXAMPLES: dict[tuple[str, ...], str] = {
 
 
 class StudyError(PenstockError):
-    """A study file that cannot be run. `problems` holds one line for each thing that is wrong."""
+    """A study that cannot be run as its file and the command line ask.
+
+    Args:
+        problems: one line for each.
+
+    Attributes:
+        problems: one line for each.
+    """
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
@@ -44,7 +51,7 @@ class StudyError(PenstockError):
 
 
 def shown(value: object) -> str:
-    """A value as TOML would have it, cut where it is long."""
+    """Write a value nearly as in TOML, cut to 60 characters."""
     try:
         text = json.dumps(value)
     except TypeError:
@@ -53,7 +60,7 @@ def shown(value: object) -> str:
 
 
 def place(path: Sequence[str | int]) -> str:
-    """("training", "batch_size") to "[training] batch_size"."""
+    """Write the path of a key as people do: ("training", "batch_size") as "[training] batch_size"."""
     if not path:
         return "the study file"
     if len(path) == 1:
@@ -65,7 +72,7 @@ def place(path: Sequence[str | int]) -> str:
 
 
 def _model_at(path: Sequence[str | int], root: type[BaseModel]) -> type[BaseModel] | None:
-    """The section class whose keys lie at `path`, or None where keys are free."""
+    """The section class that the table at `path` is read as, or None where the user chooses its keys."""
     annotation: Any = root
     for part in path:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -85,7 +92,7 @@ def _keys(model: type[BaseModel] | None) -> list[str]:
 
 
 def _example(path: tuple[str | int, ...], root: type[BaseModel], examples: Mapping[tuple[str, ...], str]) -> str:
-    """A remedy for a value at `path`: an example that is known to be good."""
+    """A remedy for a value at `path`: an example that is valid."""
     words = tuple(str(p) for p in path if not isinstance(p, int))
     named = {("solver", "entries"): 2, ("fields",): 1}  # tables whose keys are the user's own names
     at = next((at for table, at in named.items() if words[:at] == table and len(words) > at + 1), None)
@@ -100,7 +107,10 @@ def _example(path: tuple[str | int, ...], root: type[BaseModel], examples: Mappi
 
 
 def _real_path(loc: Sequence[str | int], data: object, root: type[BaseModel]) -> tuple[str | int, ...]:
-    """Drop from pydantic's location what is not in the file: names of union members, and `bounds` of [parameters]."""
+    """The path in the file that pydantic's location stands for.
+
+    A location also holds names of union members, and `bounds` of [parameters], which no file has.
+    """
     path: list[str | int] = []
     at: Any = data
     for part in loc:
@@ -136,17 +146,17 @@ def _expected(error: Mapping[str, Any]) -> str:
 
 
 def _unknown_key(path: tuple[str | int, ...], value: object, root: type[BaseModel]) -> tuple[str, str | None]:
-    """The line, and the key that was probably meant."""
+    """The line about a key that no section has, and the key that was probably meant."""
     known = _keys(_model_at(path[:-1], root))
     hint = nearest(str(path[-1]), known, shown=16)
     what = "unknown table" if len(path) == 1 else "unknown key"
     said = "" if isinstance(value, Mapping) else f" = {shown(value)}"
-    return f"{place(path)}{said}: {what}; {hint}", next((k for k in known if f"{k!r}?" in hint), None)
+    return f"{place(path)}{said}: {what}; {hint}", next(iter(close_names(str(path[-1]), known)), None)
 
 
 def _parameter_problem(name: str, value: object) -> str:
-    hint = nearest(name, ("sampler", "file")) if isinstance(value, str) else ""
-    remedy = hint if hint.startswith("did you mean") else f"write {name} = [0.5, 2.0]"
+    write = f"write {name} = [0.5, 2.0]"
+    remedy = did_you_mean(name, ("sampler", "file"), write) if isinstance(value, str) else write
     return f"[parameters] {name} = {shown(value)}: expected [low, high], two numbers with low < high; {remedy}"
 
 
@@ -156,12 +166,16 @@ def problems_of(
     root: type[BaseModel] = Study,
     examples: Mapping[tuple[str, ...], str] = EXAMPLES,
 ) -> list[tuple[tuple[str | int, ...], str]]:
-    """What pydantic found, as (path in the file, line), one for each place.
+    """Translate what pydantic found.
 
     Args:
-        error: what validating `data` as a `root` raised.
-        data: the file's tables as read.
-        root: what the file is. examples: what to write for a key that has no default, by its place.
+        error: raised by validating `data` as a `root`.
+        data: the tables of the file.
+        root: the class of the whole file.
+        examples: what to write for a key without a default, by its path.
+
+    Returns:
+        Path in the file and line of each problem, one for each path.
     """
     expected: dict[tuple[str | int, ...], list[str]] = {}
     lines: dict[tuple[str | int, ...], str] = {}

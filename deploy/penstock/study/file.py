@@ -22,9 +22,9 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
     """Read a study file.
 
     Args:
-        path: the TOML file, or the folder whose study.toml it is.
-            Relative paths in it (solver.case, parameters.file, a command's ./program) start at its folder.
-        overrides: "table.key=value" each, or "table={...}" for all of it; the value is TOML, or else a string.
+        path: the TOML file, or the folder that holds it as study.toml. Relative paths in it (solver.case,
+            parameters.file, a command's ./program) start at its folder.
+        overrides: "table.key=value" each, or "table={...}" for a whole table; a value that is no TOML is a string.
 
     Raises:
         StudyError: with one line for each problem that was found.
@@ -49,19 +49,22 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
 
 
 def write_resolved(study: Study, path: Path) -> None:
-    """Write a study as it runs: overrides applied, defaults spelt out, paths absolute. `load_study` reads it back unchanged."""
+    """Write a study as it runs: overrides applied, defaults written out, paths absolute.
+
+    `load_study` reads it back unchanged.
+    """
     path.write_bytes(resolved(study).encode())
 
 
 def resolved(study: Study) -> str:
-    """The text that `write_resolved` writes; two studies are the same if it is."""
+    """Give the text that `write_resolved` writes. Two studies are the same if their texts are."""
     data = study.model_dump(mode="json", exclude_none=True)
     data["parameters"] |= data["parameters"].pop("bounds") | dict.fromkeys(data["parameters"].pop("seeds"), "seed")
     return tomli_w.dumps({"directory": study.directory, **data})
 
 
 def make_importable(study: Study) -> None:
-    """Let "module:Class" in a study name a file beside the study file, here and in the processes started from here."""
+    """Make modules beside the study file importable, for "module:Class", here and in processes started from here."""
     if study.directory not in sys.path:
         sys.path.insert(0, study.directory)
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -70,7 +73,18 @@ def make_importable(study: Study) -> None:
 
 
 def read_toml(path: Path, what: str = "study file") -> dict[str, Any]:
-    """Its tables. what: the file is, for messages. Raises StudyError."""
+    """Read a TOML file.
+
+    Args:
+        path: the file.
+        what: it is, for messages.
+
+    Returns:
+        Its tables.
+
+    Raises:
+        StudyError: it cannot be read, or is no TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except IsADirectoryError as error:
@@ -89,6 +103,7 @@ def read_toml(path: Path, what: str = "study file") -> dict[str, Any]:
 
 
 def _override(data: dict[str, Any], text: str) -> None:
+    """Apply "table.key=value" to the tables of a study file."""
     name, equals, given = text.partition("=")
     keys = [key.strip() for key in name.split(".")]
     try:
@@ -103,14 +118,25 @@ def _override(data: dict[str, Any], text: str) -> None:
         if not isinstance(table, dict):
             raise StudyError(
                 [
-                    f"--set {text}: {'.'.join(keys[:depth])} = {shown(table)} is no table; set {'.'.join(keys[:depth])} itself"
+                    f"--set {text}: {'.'.join(keys[:depth])} = {shown(table)} is no table; "
+                    f"set {'.'.join(keys[:depth])} itself"
                 ]
             )
     table[keys[-1]] = value
 
 
 def settings_of(overrides: Sequence[str]) -> dict[str, Any]:
-    """`--set` texts as table.key to value. Raises StudyError."""
+    """Parse overrides.
+
+    Args:
+        overrides: "table.key=value" each.
+
+    Returns:
+        table.key to value.
+
+    Raises:
+        StudyError: an override has another form.
+    """
     out: dict[str, Any] = {}
     for text in overrides:
         data: dict[str, Any] = {}

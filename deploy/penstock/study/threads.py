@@ -1,7 +1,7 @@
-"""CPU threads: solvers and training share the cores, and neither may take more than its share.
+"""CPU threads: how solvers and training share the cores.
 
-With more OpenMP threads than free cores, threads that wait for each other spin on the cores that the others need: the same training
-was seen to fall from 1,000 to 31 samples/s beside busy solvers.
+With more OpenMP threads than free cores, threads that wait spin on the cores that others need: one training fell from
+1,000 to 31 samples/s beside busy solvers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,14 @@ TRAINING_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOM
 
 @dataclass(frozen=True)
 class ThreadBudget:
-    """cores: that this process may use. solvers: cores that solvers take. training: threads of each trainer rank.
-    own: the cores that training has to itself, by number; empty where all share all."""
+    """How many cores and threads solvers and training take.
+
+    Attributes:
+        cores: that this process may use.
+        solvers: cores that solvers take.
+        training: threads of each trainer rank.
+        own: the numbers of the cores that only training uses; empty where all share all.
+    """
 
     cores: int
     solvers: int
@@ -34,14 +40,21 @@ class ThreadBudget:
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def plan_threads(study: Study, cores: int | None = None, *, solvers_here: bool = True) -> ThreadBudget:
-    """Share out the cores: each solver rank one, training what is left, and at least one; or what the study file says.
+    """Divide the cores between solvers and training.
 
-    With [training] own_cores, the last cores are training's alone, one for each of its threads, as long as one is left for the rest.
+    Each solver rank takes one core, training the rest, at least one, unless [training] threads gives a number. With
+    [training] own_cores only training uses the last cores, one for each of its threads, as long as one is left for
+    everything else.
+
+    Args:
+        study: what is to run.
+        cores: that may be used; default: those of this process.
+        solvers_here: solvers run on this machine.
     """
     cores = available_cores() if cores is None else cores
     none_here = study.training.source is not None or not solvers_here
@@ -56,8 +69,8 @@ def plan_threads(study: Study, cores: int | None = None, *, solvers_here: bool =
 
 
 @contextmanager
-def cores_for_the_rest(budget: ThreadBudget) -> Iterator[None]:
-    """Keep this process, and all that it starts meanwhile, off the cores that training has to itself."""
+def keep_off_training_cores(budget: ThreadBudget) -> Iterator[None]:
+    """Keep this process, and all that it starts meanwhile, off the cores that only training uses."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, before - set(budget.own))
     try:
@@ -66,7 +79,7 @@ def cores_for_the_rest(budget: ThreadBudget) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def quiet_waiting() -> None:
-    """Make the OpenMP of this process and its children wait without spinning; to be called before torch is imported."""
+def make_openmp_wait_passively() -> None:
+    """Let OpenMP threads of this process and its children wait without spinning; call it before importing torch."""
     for name, value in TRAINING_ENVIRONMENT.items():
         os.environ.setdefault(name, value)

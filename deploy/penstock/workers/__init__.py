@@ -1,6 +1,17 @@
-"""Worker processes on this machine: started, watched, replaced."""
+"""Worker processes: how a launcher keeps them running on this machine, and what any launcher must offer."""
 
-from penstock.workers.launcher import LocalLauncher, tail, worker_command
+from penstock.workers.launcher import LocalLauncher, WorkerProcesses, tail, worker_command
 from penstock.workers.quick_deaths import QUICK_DEATHS, QUICK_SECONDS, QuickDeaths
+from penstock.workers.study_link import Launcher, StudyLink
 
-__all__ = ["QUICK_DEATHS", "QUICK_SECONDS", "LocalLauncher", "QuickDeaths", "tail", "worker_command"]
+__all__ = [
+    "QUICK_DEATHS",
+    "QUICK_SECONDS",
+    "Launcher",
+    "LocalLauncher",
+    "QuickDeaths",
+    "StudyLink",
+    "WorkerProcesses",
+    "tail",
+    "worker_command",
+]

@@ -1,4 +1,4 @@
-"""The local launcher: worker processes on this machine, restarted when they die, a limited number of times."""
+"""The local launcher: worker processes on this machine, replaced when they die, a limited number of times."""
 
 from __future__ import annotations
 
@@ -11,59 +11,81 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.workers.quick_deaths import QUICK_DEATHS, QUICK_SECONDS, QuickDeaths
+from penstock.workers.study_link import StudyLink
 from penstock_client import PenstockError
+from penstock_solvers.introduction import introduced
 
-BACKOFF_SECONDS = 0.5
+BACKOFF_SECONDS = 0.5  # after the first quick death; doubled after each further one
 LOOK_SECONDS = 0.5  # between two looks at whether a worker is wanted, while it is not
-LEFT_SECONDS = 2.0  # after a worker has ended by itself, until it is known whether the study has
+LEFT_SECONDS = 2.0  # grace period: a worker that exits may do so because the study has ended
 GRACE_SECONDS = 4.0  # between SIGTERM and SIGKILL
 TAIL_BYTES = 2000
 HEAD_BYTES = 65536
 
 
-class LocalLauncher:
-    """Keeps up to `workers` processes running while there is something for them to do: workers, or what starts them elsewhere. One that was
-    asked to go (SIGTERM) is replaced, too.
+@dataclass(frozen=True)
+class WorkerProcesses:
+    """The processes that a local launcher keeps running.
 
-    One thread waits for each process. What is not wanted now may be later: a server that was restarted can have lost what had been done.
-
-    Args:
-        command: of each worker, by its number; asked anew at every start. logs: folder for worker-<n>.log.
-        environment: of the workers. quick_deaths: so many in a row, while no simulation finishes, and the launcher gives up.
-        wanted: how many workers have something to do now. finished: how many simulations have come to their end.
-        on_exit: told pid, exit code and last words of every worker that ended with an error.
-        on_failure: told why the launcher has given up.
+    Attributes:
+        count: how many at most.
+        command: makes the command line of a worker from its number, 0 to count - 1; called at every start.
+        logs: folder of worker-<number>.log, to which a worker's output is appended.
+        environment: all environment variables of the processes.
+        quick_deaths: number of quick deaths in a row, while no simulation finishes, at which the launcher gives up.
+        kill_signal: what ends the process of a worker that was given up. A stopped process ends by SIGKILL alone.
+        elsewhere: the process here only starts the worker on another machine, as srun does: the worker is then known
+            by the host and process id that it writes into its log.
     """
 
-    _KILL = signal.SIGKILL  # what a worker that was given up gets: a stopped process ends by nothing less
+    count: int
+    command: Callable[[int], list[str]]
+    logs: Path
+    environment: Mapping[str, str]
+    quick_deaths: int = QUICK_DEATHS
+    kill_signal: signal.Signals = signal.SIGKILL
+    elsewhere: bool = False
 
-    def __init__(
-        self,
-        command: Callable[[int], list[str]],
-        logs: Path,
-        *,
-        workers: int,
-        environment: Mapping[str, str],
-        wanted: Callable[[], int],
-        on_exit: Callable[[int, int, str], None],
-        on_failure: Callable[[str], None],
-        finished: Callable[[], int] = lambda: 0,
-        quick_deaths: int = QUICK_DEATHS,
-    ) -> None:
-        self._command, self._logs, self._environment = command, logs, environment
-        self._wanted, self._on_exit, self._on_failure = wanted, on_exit, on_failure
+    def log(self, number: int) -> Path:
+        """The log of worker `number`."""
+        return self.logs / f"worker-{number}.log"
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A process that runs, and the byte of the worker's log at which its output begins."""
+
+    process: subprocess.Popen[bytes]
+    log_start: int
+
+
+class LocalLauncher:
+    """Keeps worker processes running while the study has something for them to do.
+
+    One thread for each worker starts its process, waits for its end and starts the next one. A worker that is not
+    wanted now may be wanted later: a restarted server can have lost what had been done. A worker that was asked to end
+    (SIGTERM) by another program is replaced, too.
+
+    Args:
+        processes: what is started.
+        study: what the launcher asks, and tells that it has given up.
+        on_exit: called with process id, exit code and last lines of the log of every worker that ended with an error.
+    """
+
+    def __init__(self, processes: WorkerProcesses, study: StudyLink, on_exit: Callable[[int, int, str], None]) -> None:
+        self._processes, self._study, self._on_exit = processes, study, on_exit
         self._stopping = threading.Event()
-        self._lock = threading.Lock()
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self._log_starts: dict[int, int] = {}  # where in a worker's log its present life begins
-        self._killed: set[int] = set()  # by `kill`
-        self._quick_deaths = QuickDeaths(quick_deaths, finished)
+        self._lock = threading.Lock()  # guards what follows
+        self._running: dict[int, _Running] = {}  # by worker number
+        self._killed: set[int] = set()  # process ids that `kill` has killed
+        self._quick_deaths = QuickDeaths(processes.quick_deaths, study.finished_simulations)
         self._threads = [
             threading.Thread(target=self._keep, args=(number,), name=f"penstock-worker-{number}", daemon=True)
-            for number in range(workers)
+            for number in range(processes.count)
         ]
 
     def start(self) -> None:
@@ -74,115 +96,149 @@ class LocalLauncher:
     def pids(self) -> list[int]:
         """Process ids of the workers that run now."""
         with self._lock:
-            return [process.pid for process in self._processes.values()]
+            return [running.process.pid for running in self._running.values()]
 
     def kill(self, given_up: Collection[tuple[str, int]]) -> list[int]:
-        """Kill those of our workers that are among `given_up`, (host, process id): the server has given them up, frozen or stuck.
+        """Kill the workers that the server has given up because they are frozen or stuck; each is replaced.
 
-        Each is replaced, as one that has died. Returns the process ids of those that were killed.
+        Args:
+            given_up: host name and process id of each client that the server has given up, on any machine.
+
+        Returns:
+            The process ids of those that were killed by this call.
         """
         if not given_up:
             return []
         with self._lock:
-            running = [(n, p.pid) for n, p in self._processes.items() if p.pid not in self._killed]
-            killed = [pid for number, pid in running if self._is_among(given_up, number, pid)]
+            running = {n: r for n, r in self._running.items() if r.process.pid not in self._killed}
+            killed = [r.process.pid for n, r in running.items() if not self._workers_of(n, r).isdisjoint(given_up)]
             self._killed.update(killed)
         for pid in killed:
-            with suppress(ProcessLookupError):
-                os.killpg(pid, self._KILL)
+            _signal_session(pid, self._processes.kill_signal)
         return killed
 
-    def _is_among(self, given_up: Collection[tuple[str, int]], _number: int, pid: int) -> bool:
-        """Whether the worker behind the process `pid` that was started last as that number is one of `given_up`."""
-        return (socket.gethostname(), pid) in given_up
-
-    def _said(self, number: int) -> str:
-        """The first that worker `number` has written into its log since its last start."""
-        with (self._logs / f"worker-{number}.log").open("rb") as log:
-            log.seek(self._log_starts[number])
-            return log.read(HEAD_BYTES).decode(errors="replace")
-
     def stop(self) -> None:
-        """Ask every worker to go, and kill those that do not; returns when none is left."""
+        """Ask every worker to end, and kill those that do not; return when none is left."""
         self._stopping.set()
         self._signal(signal.SIGTERM)
         deadline = time.monotonic() + GRACE_SECONDS
-        for thread in self._threads:
+        started = [thread for thread in self._threads if thread.ident is not None]
+        for thread in started:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._signal(signal.SIGKILL)
-        for thread in self._threads:
+        for thread in started:
             thread.join()
+
+    def _workers_of(self, number: int, running: _Running) -> set[tuple[str, int]]:
+        """Host and process id of the worker that a process is, or has started elsewhere."""
+        if not self._processes.elsewhere:
+            return {(socket.gethostname(), running.process.pid)}
+        with self._processes.log(number).open("rb") as log:
+            log.seek(running.log_start)
+            return set(introduced(log.read(HEAD_BYTES).decode(errors="replace")))
 
     def _signal(self, number: signal.Signals) -> None:
         with self._lock:
-            for process in self._processes.values():
-                # It may end, and the thread that waits for it take note of that, between these two lines.
-                if process.poll() is None:
-                    with suppress(ProcessLookupError):
-                        os.killpg(process.pid, number)
+            for running in self._running.values():
+                if running.process.poll() is None:
+                    _signal_session(running.process.pid, number)
 
     def _keep(self, number: int) -> None:
-        """Run worker `number` again and again while it dies and there is work."""
-        log = self._logs / f"worker-{number}.log"
-        while not self._stopping.is_set():
-            if self._wanted() <= number:
-                self._stopping.wait(LOOK_SECONDS)
-                continue
-            try:
-                command = self._command(number)
-            except (PenstockError, OSError) as error:
-                self._stopping.set()
-                self._on_failure(f"worker {number} cannot be started: {error}")
-                return
-            begun = time.monotonic()
-            with log.open("ab") as output, self._lock:
-                if self._stopping.is_set():
-                    return
-                start = output.tell()
-                process = subprocess.Popen(
-                    command,
-                    env=self._environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-                self._processes[number], self._log_starts[number] = process, start
-            code = process.wait()
-            with self._lock:
-                del self._processes[number]
-                killed = process.pid in self._killed
-                self._killed.discard(process.pid)
-            if code == 0:
-                self._stopping.wait(LEFT_SECONDS)
-                continue
-            last_words = tail(log)
-            self._on_exit(process.pid, code, last_words)
-            if self._stopping.is_set():
-                return
-            if killed:  # which says nothing about whether workers can live here
-                continue
-            with self._lock:
-                self._quick_deaths.died(time.monotonic() - begun)
-                deaths, too_many = self._quick_deaths.number, self._quick_deaths.too_many
-            if too_many:
-                self._stopping.set()
-                self._on_failure(
-                    f"{deaths} workers in a row died within {QUICK_SECONDS:.0f} s of their start; the last with exit code "
-                    f"{code}: {last_words or 'it said nothing'} (see {log})"
-                )
-                return
+        """Keep worker `number` running; whatever goes wrong here ends the study, which would wait for ever else."""
+        try:
+            while not self._stopping.is_set():
+                if self._study.wanted_workers() <= number:
+                    self._stopping.wait(LOOK_SECONDS)
+                else:
+                    self._run(number)
+        except PenstockError as error:
+            self._give_up(f"worker {number} cannot be started: {error}")
+        except Exception as error:
+            self._give_up(f"worker {number} cannot be kept running: {type(error).__name__}: {error}")
+
+    def _run(self, number: int) -> None:
+        """Run worker `number` once, and wait for as long as its end suggests."""
+        begun = time.monotonic()
+        try:
+            running = self._start(number)
+        except OSError as error:  # no process, no memory, no room for the log: it may pass
+            self._note_death(begun, f"worker {number} cannot be started: {error}")
+            return
+        code = running.process.wait()
+        with self._lock:
+            del self._running[number]
+            killed = running.process.pid in self._killed
+            self._killed.discard(running.process.pid)
+        if code == 0:
+            self._stopping.wait(LEFT_SECONDS)
+            return
+        log = self._processes.log(number)
+        last_lines = tail(log)
+        self._on_exit(running.process.pid, code, last_lines)
+        # A worker that was killed from here says nothing about whether workers can live on this machine.
+        if not killed and not self._stopping.is_set():
+            last = f"the last with exit code {code}: {last_lines or 'it printed nothing'} (see {log})"
+            self._note_death(begun, last)
+
+    def _start(self, number: int) -> _Running:
+        command = self._processes.command(number)
+        with self._processes.log(number).open("ab") as output:
+            log_start = output.tell()
+            process = subprocess.Popen(
+                command,
+                env=self._processes.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        running = _Running(process, log_start)
+        with self._lock:
+            self._running[number] = running
+            late = self._stopping.is_set()
+        if late:  # `stop` may have sent its signals before this process was there; it has nothing to hand back yet
+            _signal_session(process.pid, self._processes.kill_signal)
+        return running
+
+    def _note_death(self, begun: float, last: str) -> None:
+        """Count an end with an error, and give up or wait before the next start.
+
+        Args:
+            begun: when it was started, by time.monotonic().
+            last: what is known of this end.
+        """
+        with self._lock:
+            self._quick_deaths.died(time.monotonic() - begun)
+            deaths, too_many = self._quick_deaths.number, self._quick_deaths.too_many
+        if too_many:
+            self._give_up(f"{deaths} workers in a row died within {QUICK_SECONDS:.0f} s of their start; {last}")
+        else:
             self._stopping.wait(BACKOFF_SECONDS * 2 ** min(deaths, QUICK_DEATHS))
+
+    def _give_up(self, reason: str) -> None:
+        if not self._stopping.is_set():
+            self._stopping.set()
+            self._study.fail(reason)
+
+
+def _signal_session(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a worker and all that it has started; a worker that has ended meanwhile is no error."""
+    with suppress(ProcessLookupError):
+        os.killpg(pid, number)
 
 
 def worker_command(connect: Path) -> list[str]:
-    """A worker on this machine that does not outlive this process."""
+    """The command line of a worker on this machine that does not outlive this process.
+
+    Args:
+        connect: connect.json, or the file of the worker's own key.
+    """
     return [sys.executable, "-m", "penstock_solvers.worker", "--connect", str(connect), "--parent", str(os.getpid())]
 
 
-def tail(log: Path) -> str:
-    """The last lines of a log, at most TAIL_BYTES of it."""
+def tail(log: Path, lines: int = 20) -> str:
+    """The last lines of a log, of its last TAIL_BYTES bytes at most."""
     with log.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - TAIL_BYTES))
-        return "\n".join(file.read().decode(errors="replace").strip().splitlines()[-20:])
+        return "\n".join(file.read().decode(errors="replace").strip().splitlines()[-lines:])

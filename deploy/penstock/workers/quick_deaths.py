@@ -1,18 +1,24 @@
-"""When a launcher gives up: workers die one after the other, soon after their start, and nothing comes of it."""
+"""When a launcher gives up: workers die one after the other, soon after their start, and no simulation finishes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 QUICK_SECONDS = 20.0  # a worker that dies sooner than this after its start has died quickly
-QUICK_DEATHS = 3  # so many in a row, at least, and a launcher gives up
+QUICK_DEATHS = 3  # a launcher gives up after at least this many quick deaths in a row
 
 
 class QuickDeaths:
-    """Counts workers that have died quickly in a row. Where simulations finish meanwhile, workers can live, whatever is done to them.
+    """Counts the workers that died quickly in a row.
+
+    A simulation that finishes meanwhile shows that workers can live, so the count starts again.
 
     Args:
-        most: so many, and it is time to give up. finished: how many simulations have come to their end.
+        most: number of quick deaths in a row at which the launcher gives up.
+        finished: returns how many simulations have finished so far.
+
+    Attributes:
+        number: quick deaths in a row so far.
     """
 
     def __init__(self, most: int, finished: Callable[[], int]) -> None:
@@ -21,15 +27,20 @@ class QuickDeaths:
 
     @property
     def too_many(self) -> bool:
+        """Whether it is time to give up."""
         return self.number >= self._most
 
     def died(self, seconds: float) -> None:
-        """A worker has died so many seconds after its start."""
+        """Count a worker that died.
+
+        Args:
+            seconds: how long it ran.
+        """
         finished = self._finished()
         if finished != self._finished_before:
             self.number, self._finished_before = 0, finished
         self.number = self.number + 1 if seconds < QUICK_SECONDS else 0
 
     def lived(self) -> None:
-        """A worker has ended well."""
+        """Count a worker that ended well: the row is broken."""
         self.number = 0

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from penstock.run import Display, print_report
-from penstock.run.display import duration, status_line
+from penstock.run.display import status_line
+from penstock.run.numbers import duration
 from penstock_server.coordinator import SimulationCounts
 from penstock_server.engines import StudyStatus
 

@@ -18,7 +18,7 @@ import pytest
 import tomli_w
 
 from penstock.run import default_directory, prepare
-from penstock.run.display import duration
+from penstock.run.numbers import duration
 from penstock.study import StudyError, load_study
 from waiting import PATIENCE, busy, wait_for
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -22,8 +21,9 @@ from slurm_studies import (
 )
 
 from penstock.slurm.commands import Slurm
-from penstock.slurm.launcher import SlurmLauncher
+from penstock.slurm.launcher import SlurmLauncher, WorkerArray
 from penstock.slurm.profile import WorkerJobs
+from penstock.workers import StudyLink
 from waiting import wait_for
 
 FEW_SIMULATIONS = 8
@@ -112,7 +112,7 @@ def test_when_its_time_is_up_it_goes_back_to_the_queue_and_a_cancelled_study_con
     out = tmp_path / "run"
     profile = write_profile(tmp_path, server={"requeue": 2})
     said = penstock("submit", write_quick_study(tmp_path), "--profile", profile, "--out", out, "--detach")
-    assert f"see how it goes with: penstock status {out}" in said
+    assert f"show its progress with: penstock status {out}" in said
     in_mid_study(out)
     (server,) = (id_ for id_, state in queue("-server").items() if state == "RUNNING")
     slurm("scancel", "--batch", "--signal=USR1", server)  # the signal that Slurm sends before the limit
@@ -139,12 +139,20 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., SlurmLauncher]]:
     """Starts a launcher of jobs that run `body`; stopped at the end, with no job left."""
     launchers: list[SlurmLauncher] = []
 
-    def start(body: str, count: int, **settings: Any) -> SlurmLauncher:
+    def start(
+        body: str,
+        count: int,
+        wanted: Callable[[], int],
+        log: Callable[[str], None],
+        failed: Callable[[str], None],
+    ) -> SlurmLauncher:
         script = tmp_path / "workers.sbatch"
         log = f'#SBATCH --output="{tmp_path}/worker-%A_%a.log"'
         script.write_text(f"#!/bin/bash\n#SBATCH --job-name=launched\n#SBATCH --mem=10M\n{log}\n{body}\n")
         jobs = WorkerJobs(time=600.0, count=count)
-        launchers.append(SlurmLauncher(Slurm(), "launched", jobs, script=script, logs=tmp_path, poll=0.2, **settings))
+        array = WorkerArray("launched", jobs, script, tmp_path, poll=0.2)
+        study = StudyLink(wanted_workers=wanted, finished_simulations=lambda: 0, fail=failed)
+        launchers.append(SlurmLauncher(Slurm(), array, study, log))
         launchers[-1].start()
         return launchers[-1]
 
@@ -156,7 +164,7 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., SlurmLauncher]]:
 
 def test_workers_that_die_at_once_end_the_study(launch: Callable[..., SlurmLauncher]) -> None:
     failures: list[str] = []
-    launch("echo no licence; exit 7", 2, wanted=lambda: 9, log=lambda _: None, on_failure=failures.append)
+    launch("echo no licence; exit 7", 2, wanted=lambda: 9, log=lambda _: None, failed=failures.append)
     wait_for(lambda: failures)
     assert "4 jobs of workers in a row died within 20 s of their start; the last (" in failures[0]
     assert "no licence" in failures[0]
@@ -164,7 +172,7 @@ def test_workers_that_die_at_once_end_the_study(launch: Callable[..., SlurmLaunc
 
 def test_jobs_that_nothing_is_left_for_are_cancelled_while_they_wait(launch: Callable[..., SlurmLauncher]) -> None:
     wanted, said = [50], list[str]()
-    launch("exec sleep 600", 40, wanted=lambda: wanted[0], log=said.append, on_failure=said.append)
+    launch("exec sleep 600", 40, wanted=lambda: wanted[0], log=said.append, failed=said.append)
     wait_for(lambda: len(queue()) == 40 and "RUNNING" in queue().values())
     wanted[0] = 1
     wait_for(lambda: "PENDING" not in queue().values())

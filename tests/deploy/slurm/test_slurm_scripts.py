@@ -15,11 +15,13 @@ import tomli_w
 
 from penstock.slurm.address import node_address
 from penstock.slurm.commands import Job, Slurm, SlurmError, parse_job, parse_states
-from penstock.slurm.profile import JobSection, Profile, load_profile, write_profile
+from penstock.slurm.launcher import SlurmLauncher, WorkerArray
+from penstock.slurm.profile import JobSection, Profile, WorkerJobs, load_profile, write_profile
 from penstock.slurm.scripts import SERVER, WORKER, WORKERS, jobs_name, render, slurm_time, used_profile, write_scripts
 from penstock.slurm.state import StudyJobs
 from penstock.slurm.steps import step_command
 from penstock.study import StudyError
+from penstock.workers import StudyLink
 from penstock_solvers.introduction import introduced, introduction
 from waiting import PATIENCE, wait_for
 
@@ -207,6 +209,29 @@ def test_lines_of_squeue_and_sacct() -> None:
         "12_1": "OUT_OF_ME",
         "12_2": "COMPLETED",
     }
+
+
+def test_a_line_of_squeue_that_cannot_be_read_is_an_answer_that_slurm_owes() -> None:
+    """Slurm is asked again, as when it does not answer at all."""
+    with pytest.raises(SlurmError, match=r"squeue printed 'slurm_load_jobs error': expected a line of the form %i"):
+        parse_job("slurm_load_jobs error")
+    assert parse_job("15|a|PENDING|INVALID||x|y-z").seconds == 0
+
+
+class Broken(Slurm):
+    """A Slurm whose answers cannot be used."""
+
+    def jobs(self, *names: str) -> list[Job]:
+        raise ValueError("no such state")
+
+
+def test_an_error_in_the_launcher_itself_ends_the_study(tmp_path: Path) -> None:
+    failures: list[str] = []
+    study = StudyLink(wanted_workers=lambda: 1, finished_simulations=lambda: 0, fail=failures.append)
+    array = WorkerArray("x", WorkerJobs(time=60.0, signal=1.0), tmp_path / WORKERS, tmp_path, poll=0.1)
+    SlurmLauncher(Broken(), array, study, lambda _: None).start()
+    wait_for(lambda: failures)
+    assert failures == ["jobs of workers cannot be kept running: ValueError: no such state"]
 
 
 def test_components_of_one_job() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from penstock.study import ThreadBudget, cores_for_the_rest, plan_threads, quiet_waiting
+from penstock.study import ThreadBudget, keep_off_training_cores, make_openmp_wait_passively, plan_threads
 from penstock.study.threads import TRAINING_ENVIRONMENT, available_cores
 from penstock_server.study import Study
 
@@ -60,7 +60,7 @@ def test_own_cores_are_the_last_ones_and_one_is_left_for_the_rest(heat_study: Ma
 def test_what_is_started_beside_training_stays_off_its_cores(heat_study: Make) -> None:
     budget = plan_threads(heat_study(training={"threads": 1, "own_cores": True}))
     before = os.sched_getaffinity(0)
-    with cores_for_the_rest(budget):
+    with keep_off_training_cores(budget):
         child = subprocess.run(
             [sys.executable, "-c", "import os; print(*sorted(os.sched_getaffinity(0)))"],
             capture_output=True,
@@ -86,7 +86,7 @@ def test_waiting_threads_sleep_unless_the_user_said_otherwise(monkeypatch: pytes
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    quiet_waiting()
+    make_openmp_wait_passively()
     assert {name: os.environ[name] for name in TRAINING_ENVIRONMENT} == {
         **TRAINING_ENVIRONMENT,
         "OMP_WAIT_POLICY": "ACTIVE",

@@ -11,13 +11,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from penstock.study import SOLVER_ENVIRONMENT
-from penstock.workers import QUICK_DEATHS, LocalLauncher, worker_command
+from penstock.workers import QUICK_DEATHS, LocalLauncher, StudyLink, WorkerProcesses, worker_command
+from penstock.workers.launcher import _Running
 from penstock_server.engines.inline import InlineEngine
 from penstock_server.study import Study
 from waiting import PATIENCE, busy, wait_for
@@ -48,16 +50,18 @@ class Rig:
         logs = directory / "logs"
         logs.mkdir()
         self.connect = self.engine.start()
-        self.launcher = LocalLauncher(
-            lambda _: worker_command(self.connect),
-            logs,
-            workers=1,
+        self.processes = WorkerProcesses(
+            count=1,
+            command=lambda _: worker_command(self.connect),
+            logs=logs,
             environment={**os.environ, **SOLVER_ENVIRONMENT},
-            wanted=lambda: self.engine.status().wanted_workers,
-            finished=lambda: self.engine.status().simulations.finished,
-            on_exit=self.exited,
-            on_failure=self.engine.fail,
         )
+        self.study = StudyLink(
+            wanted_workers=lambda: self.engine.status().wanted_workers,
+            finished_simulations=lambda: self.engine.status().simulations.finished,
+            fail=self.engine.fail,
+        )
+        self.launcher = LocalLauncher(self.processes, self.study, self.exited)
 
     def close(self) -> dict[str, Any]:
         if self.report is None:
@@ -190,7 +194,7 @@ def test_what_is_not_wanted_yet_is_started_once_it_is(tmp_path: Path) -> None:
                 return counts.pop()
             return r.engine.status().wanted_workers
 
-        r.launcher._wanted = wanted
+        r.launcher = LocalLauncher(r.processes, replace(r.study, wanted_workers=wanted), r.exited)
         r.launcher.start()
         assert asked.wait(PATIENCE)
         assert r.launcher.pids() == []
@@ -215,14 +219,61 @@ class EndedMeanwhile:
 
 
 def test_a_worker_that_ends_just_as_it_is_told_to_does_no_harm(tmp_path: Path) -> None:
-    launcher = LocalLauncher(
-        lambda _: [],
-        tmp_path,
-        workers=0,
-        environment={},
-        wanted=lambda: 0,
-        on_exit=lambda *_: None,
-        on_failure=lambda _: None,
-    )
-    launcher._processes[0] = EndedMeanwhile()  # type: ignore[assignment]
+    launcher = launcher_of([], tmp_path, [])
+    launcher._running[0] = _Running(EndedMeanwhile(), 0)  # type: ignore[arg-type]
     launcher.stop()
+
+
+def launcher_of(command: list[str], logs: Path, failures: list[str]) -> LocalLauncher:
+    """A launcher of one worker that runs `command` for a study that always wants one."""
+    processes = WorkerProcesses(count=1, command=lambda _: command, logs=logs, environment=os.environ)
+    study = StudyLink(wanted_workers=lambda: 1, finished_simulations=lambda: 0, fail=failures.append)
+    return LocalLauncher(processes, study, lambda *_: None)
+
+
+def test_a_worker_that_cannot_be_started_ends_the_study(tmp_path: Path) -> None:
+    """No such program, no room for its log, no further process: the study must not wait for ever."""
+    failures: list[str] = []
+    for command, logs in (([str(tmp_path / "missing")], tmp_path), (["true"], tmp_path / "no folder")):
+        launcher = launcher_of(command, logs, failures)
+        launcher.start()
+        until(lambda: failures)
+        launcher.stop()
+        (reason,) = failures
+        assert "worker 0 cannot be started: [Errno 2] No such file or directory" in reason
+        failures.clear()
+
+
+def test_an_error_in_the_launcher_itself_ends_the_study(tmp_path: Path) -> None:
+    failures: list[str] = []
+    launcher = launcher_of(["false"], tmp_path, failures)
+    launcher._on_exit = lambda *_: {}["nothing"]
+    launcher.start()
+    until(lambda: failures)
+    launcher.stop()
+    assert failures == ["worker 0 cannot be kept running: KeyError: 'nothing'"]
+
+
+def test_stopping_before_the_start_is_no_error(tmp_path: Path) -> None:
+    launcher = launcher_of(["sleep", "60"], tmp_path, [])
+    launcher.stop()
+    launcher.start()
+    launcher.stop()
+    assert launcher.pids() == []
+
+
+def test_a_process_that_starts_while_all_are_stopped_is_ended(tmp_path: Path) -> None:
+    failures: list[str] = []
+    launcher = launcher_of(["sleep", "60"], tmp_path, failures)
+    make = launcher._processes.command
+
+    def stopping(number: int) -> list[str]:
+        launcher._stopping.set()  # as `stop` does, which has sent its signals before this process is there
+        return make(number)
+
+    launcher._processes = replace(launcher._processes, command=stopping)
+    begun = time.monotonic()
+    launcher.start()
+    launcher.stop()
+    assert time.monotonic() - begun < 30
+    assert (launcher.pids(), failures) == ([], [])

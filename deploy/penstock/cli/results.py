@@ -1,0 +1,140 @@
+"""`penstock status`, `report`, `plot`, `export` and `predict`: what is read from a run directory."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from penstock.cli.common import RunDirectory, console
+from penstock_client import PenstockError
+
+
+def status(directory: RunDirectory) -> None:
+    """Show the present state of a study, running or not."""
+    from penstock.run import read_state
+    from penstock.slurm.state import read_jobs
+
+    print("\n".join(read_state(directory, read_jobs(directory)).lines()))
+
+
+def report(
+    directory: RunDirectory,
+    as_json: Annotated[bool, typer.Option("--json", help="Print report.json as it is.")] = False,
+) -> None:
+    """Show the outcome of a study."""
+    from penstock.run import REPORT, open_run, print_report, read_report
+
+    study = open_run(directory)
+    found = read_report(directory)
+    if found is None:
+        raise PenstockError(
+            f"{directory}: {study.study.name} has not ended, so there is no {REPORT} yet; "
+            f"see `penstock status {directory}`"
+        )
+    if as_json:
+        print((directory / REPORT).read_text(), end="")
+    else:
+        print_report(console(), found, directory)
+
+
+def plot(
+    directory: RunDirectory,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Default: DIR/plots.")] = None,
+) -> None:
+    """Draw loss, validation error, the buffer, and true fields beside their predictions."""
+    from penstock_server.plots import plot_run
+
+    for path in plot_run(directory, out):
+        print(path)
+
+
+def export(directory: RunDirectory) -> None:
+    """Export the model of the last checkpoint as a torch.export program with a model card."""
+    from penstock.run import open_run
+    from penstock.study import make_importable
+    from penstock_server.trainer_rank import export_checkpoint
+
+    study = open_run(directory)
+    make_importable(study)
+    print(f"written to {export_checkpoint(study, directory)}")
+
+
+def predict(
+    directory: RunDirectory,
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="name=value", help="The value of a parameter; give every parameter.")
+    ],
+    step: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--step",
+            metavar="K",
+            help='Time step (or time, with [samples] time = "physical"); may be repeated. Default: the last one.',
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Write the fields to this file.")] = None,
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz", help="For a model of windows: the fields one time step before the first --step."
+        ),
+    ] = None,
+) -> None:
+    """Predict the fields at one point of the parameter space with the trained surrogate."""
+    parameters = _parameters(settings)
+    _expect_folder(out)
+    from penstock_server.surrogate import Surrogate
+
+    fields = _read_fields(initial) if initial is not None else None
+    prediction = Surrogate.load(directory).predict(parameters, step or None, initial=fields)
+    for warning in prediction.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for name, values in prediction.fields.items():
+        for time, field in zip(prediction.times, values, strict=True):
+            print(
+                f"{name} at {time:g}: shape {field.shape}, "
+                f"min {field.min():.6g}, mean {field.mean():.6g}, max {field.max():.6g}"
+            )
+    if out is not None:
+        import numpy as np
+
+        with out.open("wb") as file:
+            arrays: dict[str, Any] = {"times": np.array(prediction.times), **prediction.fields}
+            np.savez(file, **arrays)
+        print(f"written to {out}")
+
+
+def _parameters(settings: list[str]) -> dict[str, float]:
+    """Values by name, from "name=value" each."""
+    values = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        try:
+            values[name.strip()] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise typer.BadParameter(f"--set {text}: expected name=number, such as --set viscosity=0.01")
+    return values
+
+
+def _expect_folder(out: Path | None) -> None:
+    """Check that a file can be written, before the time that computing its content takes."""
+    if out is not None and not out.absolute().parent.is_dir():
+        raise typer.BadParameter(
+            f"--out {out}: there is no folder {out.absolute().parent}; make it, or choose another --out"
+        )
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
+    """The arrays of an .npz file, by name."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"--initial {path} cannot be read as .npz: {error}") from error

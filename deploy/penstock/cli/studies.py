@@ -1,0 +1,87 @@
+"""`penstock check`, `run`, `record` and `resume`: what is done with a study file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock.cli.common import (
+    OutDirectory,
+    Overrides,
+    RayAddress,
+    RunDirectory,
+    StudyFile,
+    display,
+    load_and_check,
+)
+from penstock.cli.slurm import check_profile
+
+
+def check(
+    study: StudyFile,
+    overrides: Overrides = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Check this profile of a cluster, too.", show_default=False),
+    ] = None,
+) -> None:
+    """Check a study without running it, and list everything that is wrong with it."""
+    checked = load_and_check(study, overrides, here=profile is None)
+    if profile is not None:
+        check_profile(profile, checked)
+    solver = checked.solver
+    print(
+        f"{study}: nothing wrong found: {solver.simulations} simulations and {solver.validation_simulations} held out, "
+        f"{len(checked.parameters.names)} parameters, fields {', '.join(checked.fields)}"
+    )
+
+
+def run(
+    study: StudyFile, out: OutDirectory = None, overrides: Overrides = None, ray_address: RayAddress = None
+) -> None:
+    """Run a study: solve and train at the same time, until training has ended."""
+    from penstock.run import default_directory
+
+    checked = load_and_check(study, overrides, server_here=ray_address is None)
+    directory = out if out is not None else default_directory(checked.study.name)
+    shown = display(checked)
+    shown.log(f"study {checked.study.name}: run directory {directory}")
+    from penstock.run.run import Placement, run_study
+
+    raise typer.Exit(run_study(checked, directory, shown, where=Placement(ray_address)))
+
+
+def record(
+    study: StudyFile,
+    out: Annotated[Path, typer.Option(metavar="FILE.h5", help="The file to write.", show_default=False)],
+    overrides: Overrides = None,
+) -> None:
+    """Run the simulations of a study and write their time steps to a file, without training.
+
+    Train on the file later, with [training] source in the study file.
+    """
+    checked = load_and_check(study, overrides, streamed=True)
+    from penstock.run.record import record_study
+
+    raise typer.Exit(record_study(checked, out, display(checked)))
+
+
+def resume(directory: RunDirectory, overrides: Overrides = None, ray_address: RayAddress = None) -> None:
+    """Continue a study that was stopped or killed, from its last checkpoint."""
+    from penstock.run import expect_changeable, open_run, outcome
+    from penstock.study import STUDY
+
+    expect_changeable(overrides or [])
+    open_run(directory)
+    if outcome(directory) == "finished":
+        print(f"{directory}: the study has finished; nothing is left to do")
+        return
+    from penstock.slurm.state import expect_no_jobs
+
+    expect_no_jobs(directory)
+    study = load_and_check(directory / STUDY, overrides, server_here=ray_address is None)
+    from penstock.run.run import Placement, run_study
+
+    raise typer.Exit(run_study(study, directory, display(study), resume=True, where=Placement(ray_address)))
