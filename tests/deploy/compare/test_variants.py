@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from penstock.compare import Variant, overrides, run_variant
@@ -14,7 +15,7 @@ from penstock.study import settings_of
 
 names = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True)
 values = st.recursive(
-    st.booleans() | st.integers(-(2**40), 2**40) | st.floats(-1e6, 1e6) | st.text('abc "\\é/=', max_size=8),
+    st.booleans() | st.integers(-(2**40), 2**40) | st.floats(-1e6, 1e6) | st.text('abc "\\é/=𝜈\n', max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, min_size=1, max_size=3),
     max_leaves=4,
 ).filter(lambda v: not isinstance(v, list) or not any(isinstance(x, dict | list) for x in v))
@@ -26,6 +27,7 @@ def plain(value: Any) -> bool:
     return not isinstance(value, list) or not any(isinstance(x, dict | list) for x in value)
 
 
+@hypothesis_settings(suppress_health_check=[HealthCheck.too_slow])
 @given(settings=st.dictionaries(names.map("table.{}".format), values.filter(plain), max_size=4))
 def test_settings_survive_the_command_line(settings: dict[str, Any]) -> None:
     arguments = overrides(settings)
