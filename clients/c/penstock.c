@@ -1,4 +1,4 @@
-/* One simulation: its beginning, its time steps, its end. */
+/* The public calls for one simulation: begin, send, finish. */
 #include "penstock_handle.h"
 
 #include <errno.h>
@@ -96,7 +96,7 @@ int penstock_wanted(const penstock *p, size_t field)
     return p->announced && field < p->accept.count && p->accept.wanted[field] ? 1 : 0;
 }
 
-/* Everything that can be wrong with the arguments of a send. */
+/* Check the arguments of penstock_send. */
 static penstock_status check_piece(penstock *p, size_t field, int64_t step, penstock_dtype dtype, const void *data,
                                    uint64_t offset, uint64_t count)
 {
@@ -144,11 +144,11 @@ penstock_status penstock_send(penstock *p, size_t field, int64_t step, double ti
         p->last_step = step;
     p->fields[field].sent = true;
     if (count == 0 || (p->fields[field].is_static && !p->accept.wanted[field]))
-        return PENSTOCK_OK; /* a rank without cells, or geometry that the server has */
+        return PENSTOCK_OK; /* a rank without cells, or geometry that the server already has */
     status = pnsk_heartbeat_check(p->beat, &p->error);
     const uint64_t size = count * pnsk_dtype_bytes((uint8_t)dtype);
     pnsk_stream *stream = stream_of(p, step);
-    /* While this client waits for one trainer rank, no other rank may starve on what is held back here for it. */
+    /* Before waiting for this trainer rank, flush the others: they may be waiting for the pieces held back here. */
     if (!pnsk_stream_may_send(stream, size))
         for (uint32_t i = 0; i < p->n_streams && status == PENSTOCK_OK; i++)
             status = pnsk_stream_flush(&p->streams[i], &p->error);
@@ -227,7 +227,7 @@ penstock_status penstock_fail(penstock *p, const char *message)
     const pnsk_error why = p->error;
     const penstock_status status = send_finish(p, PNSK_OUTCOME_FAILED, message, pnsk_now_ms() + FAIL_WAIT_MS);
     if (status == PENSTOCK_OK)
-        p->error = why; /* still the reason for which the caller gave up */
+        p->error = why; /* keep the error for which the caller reports the failure */
     else if (status == PENSTOCK_NO_CONNECTION)
         snprintf(p->error.text, sizeof p->error.text, "the server did not take note of the failure within %d s",
                  FAIL_WAIT_MS / 1000);

@@ -1,4 +1,4 @@
-/* From connect.json to a handle with every connection open. */
+/* penstock_connect: reads connect.json and opens all connections. */
 #include "penstock_handle.h"
 
 #include <errno.h>

@@ -10,7 +10,7 @@
 
 typedef struct {
     const char *at, *end;
-    const char *problem; /* the first thing that is wrong, or NULL */
+    const char *problem; /* the first error found, or NULL */
 } scanner;
 
 static bool problem(scanner *s, const char *what)
@@ -69,7 +69,7 @@ static size_t utf8(uint32_t code, char out[4])
     return (size_t)more + 1;
 }
 
-/* One character of a string, as UTF-8 in out; its length, or 0 when it is wrong. */
+/* Read one character of a string into `out`, as UTF-8. Returns its length in bytes, or 0 on error. */
 static size_t character(scanner *s, char out[4])
 {
     const char c = *s->at++;
@@ -140,7 +140,7 @@ static bool integer(scanner *s, uint32_t *out, const char *what)
     return true;
 }
 
-/* One member, by its name; the members seen are collected in a bit mask. */
+/* Read one member into `out` and set its bit in `seen`. */
 static bool member(scanner *s, pnsk_connect_file *out, unsigned *seen)
 {
     static const char *const names[] = {"study",           "incarnation",       "control",

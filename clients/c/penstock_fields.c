@@ -1,4 +1,4 @@
-/* Announcing fields, and the points of them that this rank holds. */
+/* penstock_announce and penstock_indices. */
 #include "penstock_handle.h"
 
 #include <inttypes.h>
@@ -17,7 +17,7 @@ void pnsk_forget_fields(penstock *p)
     pnsk_accept_free(&p->accept);
 }
 
-/* Elements of a field; false when the announcement makes no sense. */
+/* Set the number of elements of a field; false if the announcement is invalid. */
 static bool elements(const penstock_field *field, uint64_t *out)
 {
     if (field->name == NULL || *field->name == '\0' || strlen(field->name) > 255 || field->components == 0 ||
@@ -46,7 +46,7 @@ static penstock_status remember_fields(penstock *p, const penstock_field *fields
         f->dtype = fields[i].dtype;
         f->is_static = fields[i].is_static != 0;
         f->components = fields[i].components;
-        (void)elements(&fields[i], &f->size); /* checked before it was sent */
+        (void)elements(&fields[i], &f->size); /* valid: checked before sending */
     }
     return PENSTOCK_OK;
 }
@@ -101,7 +101,7 @@ penstock_status penstock_announce(penstock *p, const penstock_field *fields, siz
     return pnsk_settle(p, status);
 }
 
-/* Tell every trainer rank that gets pieces of the field which points they will consist of. */
+/* Send the list of points to every trainer rank that receives pieces of the field. */
 static penstock_status send_indices(penstock *p, size_t field, const int64_t *points, uint64_t count)
 {
     const pnsk_announced *f = &p->fields[field];

@@ -6,11 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SLICE_MS 50 /* how soon the thread notices that it should stop */
+#define SLICE_MS 50 /* time after which the thread notices that it should stop */
 
 struct pnsk_heartbeat {
     pthread_t thread;
-    pthread_mutex_t lock; /* guards all below but link and beat, which the thread alone uses once it runs */
+    pthread_mutex_t lock; /* guards all members below except link and client, which only the thread uses once it runs */
     pnsk_link link;
     pnsk_buffer client;
     uint8_t client_bytes[PNSK_CLIENT_BYTES];
@@ -20,7 +20,7 @@ struct pnsk_heartbeat {
     int64_t simulation;
     uint32_t attempt;
     int64_t heard_ms;
-    penstock_status trouble; /* PENSTOCK_OK while all is well */
+    penstock_status trouble; /* the first failure; PENSTOCK_OK if there was none */
     pnsk_error why;
 };
 
@@ -99,7 +99,7 @@ static void *run(void *argument)
     }
 }
 
-/* The solver's signal handlers must run in the solver's thread, so the heartbeat's takes none. */
+/* Block all signals in the heartbeat's thread: the solver's handlers must run in the solver's thread. */
 static int start_thread(pnsk_heartbeat *beat)
 {
     sigset_t all, before;

@@ -26,9 +26,10 @@ static bool set(void *socket, int option, int value)
     return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
 }
 
-/* Who is cut off is noticed by TCP, and on control connections, whose messages are dealt with at once, by libzmq's own heartbeats:
- * on a data connection they would fail while a trainer rank leaves messages unread. Shorter interruptions cost nothing. */
-static bool notices_a_cut(void *socket, bool control)
+/* Detect lost connections by TCP keepalive and, on control connections, by libzmq's heartbeats. Data connections have no
+ * heartbeats: they would fail while a trainer rank leaves messages unread. Interruptions shorter than the time-outs do no
+ * harm. */
+static bool set_keepalive(void *socket, bool control)
 {
     const bool kept_alive = set(socket, ZMQ_TCP_KEEPALIVE, 1) && set(socket, ZMQ_TCP_KEEPALIVE_IDLE, 30) &&
                             set(socket, ZMQ_TCP_KEEPALIVE_INTVL, 10) && set(socket, ZMQ_TCP_KEEPALIVE_CNT, 3);
@@ -46,7 +47,7 @@ penstock_status pnsk_link_open(pnsk_link *link, void *context, const pnsk_connec
     link->monitor = zmq_socket(context, ZMQ_PAIR);
     if (link->socket == NULL || link->monitor == NULL)
         return unusable(link, error);
-    const int unlimited = 0; /* credit bounds what is on the way, not message counts */
+    const int unlimited = 0; /* credit, not a number of messages, bounds what is in transit */
     const int reconnect_max_ms = 2000;
     char events[64];
     snprintf(events, sizeof events, "inproc://penstock-%p", link->socket);
@@ -54,7 +55,7 @@ penstock_status pnsk_link_open(pnsk_link *link, void *context, const pnsk_connec
                         ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
     if (zmq_setsockopt(link->socket, ZMQ_SNDHWM, &unlimited, sizeof unlimited) != 0 ||
         zmq_setsockopt(link->socket, ZMQ_RCVHWM, &unlimited, sizeof unlimited) != 0 ||
-        !notices_a_cut(link->socket, control) ||
+        !set_keepalive(link->socket, control) ||
         zmq_setsockopt(link->socket, ZMQ_RECONNECT_IVL_MAX, &reconnect_max_ms, sizeof reconnect_max_ms) != 0 ||
         zmq_setsockopt(link->socket, ZMQ_CURVE_SERVERKEY, server->server_public_key, PNSK_Z85_KEY) != 0 ||
         zmq_setsockopt(link->socket, ZMQ_CURVE_PUBLICKEY, server->client_public_key, PNSK_Z85_KEY) != 0 ||
@@ -100,7 +101,7 @@ penstock_status pnsk_link_send(pnsk_link *link, const pnsk_header *header, const
     return PENSTOCK_OK;
 }
 
-/* Take in what libzmq has noticed about the connection. */
+/* Read the events that libzmq has reported about the connection. */
 static void read_events(pnsk_link *link)
 {
     zmq_msg_t frame;
@@ -109,7 +110,7 @@ static void read_events(pnsk_link *link)
         uint16_t event = 0;
         if (zmq_msg_size(&frame) >= sizeof event)
             memcpy(&event, zmq_msg_data(&frame), sizeof event);
-        while (zmq_msg_more(&frame)) /* the address, which is ours */
+        while (zmq_msg_more(&frame)) /* the address, which is not needed */
             if (zmq_msg_recv(&frame, link->monitor, 0) < 0)
                 break;
         if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED)
@@ -158,7 +159,7 @@ penstock_status pnsk_link_receive(pnsk_link *link, int timeout_ms, bool *got, pn
     *got = false;
     zmq_pollitem_t items[2] = {{link->socket, 0, ZMQ_POLLIN, 0}, {link->monitor, 0, ZMQ_POLLIN, 0}};
     if (zmq_poll(items, 2, timeout_ms) <= 0)
-        return PENSTOCK_OK; /* nothing, or a signal: the caller waits on or gives up */
+        return PENSTOCK_OK; /* nothing, or a signal: the caller decides whether to go on waiting */
     if (items[1].revents & ZMQ_POLLIN)
         read_events(link);
     zmq_msg_t first;

@@ -1,4 +1,4 @@
-/* What goes to the coordinator and what it answers; what is wrong, in words. */
+/* Requests to the coordinator, and error texts. */
 #include "penstock_handle.h"
 
 #include <stdarg.h>
@@ -33,23 +33,23 @@ pnsk_header pnsk_header_of(const penstock *p, uint8_t kind)
     return header;
 }
 
-/* What an answer is worth: DONE, or NO_HELLO when the connection was made anew and HELLO is to be said over it first. */
-typedef enum { DONE, LATE, NO_HELLO } worth;
+/* Meaning of a message for a request. NO_HELLO: the connection is a new one, which needs HELLO first. */
+typedef enum { ANSWERED, UNRELATED, NO_HELLO } verdict;
 
-static worth judge(penstock *p, const pnsk_header *asked, uint8_t expected, pnsk_message *answer, penstock_status *status)
+static verdict judge(penstock *p, const pnsk_header *asked, uint8_t expected, pnsk_message *answer, penstock_status *status)
 {
     if (answer->header.kind == PNSK_REFUSE && (answer->header.offset == asked->offset || answer->header.offset == 0)) {
         uint32_t reason = 0;
         *status = pnsk_refused(answer, &reason, &p->error);
-        return reason == PNSK_NO_HELLO ? NO_HELLO : DONE;
+        return reason == PNSK_NO_HELLO ? NO_HELLO : ANSWERED;
     }
-    if (answer->header.offset != asked->offset) { /* the second answer to something that was asked twice */
+    if (answer->header.offset != asked->offset) { /* a second answer to a repeated request */
         zmq_msg_close(&answer->payload);
-        return LATE;
+        return UNRELATED;
     }
     *status = PENSTOCK_OK;
     if (answer->header.kind == expected)
-        return DONE;
+        return ANSWERED;
     zmq_msg_close(&answer->payload);
     if (answer->header.kind == PNSK_NO_MORE) {
         snprintf(p->error.text, sizeof p->error.text, "the study has ended; no more simulations are wanted");
@@ -59,7 +59,7 @@ static worth judge(penstock *p, const pnsk_header *asked, uint8_t expected, pnsk
                  pnsk_kind_name(asked->kind), pnsk_kind_name(expected));
         *status = PENSTOCK_BAD_MESSAGE;
     }
-    return DONE;
+    return ANSWERED;
 }
 
 static penstock_status send_hello(penstock *p)
@@ -73,12 +73,12 @@ static penstock_status send_hello(penstock *p)
 penstock_status pnsk_converse(penstock *p, const pnsk_header *header, const pnsk_buffer *payload, uint8_t expected,
                                 int64_t deadline_ms, pnsk_message *answer)
 {
-    int64_t again_ms = 0;
+    int64_t next_ms = 0;
     for (;;) {
         penstock_status status = PENSTOCK_OK;
-        if (pnsk_now_ms() >= again_ms) {
+        if (pnsk_now_ms() >= next_ms) {
             status = pnsk_link_send(&p->control, header, payload, &p->error);
-            again_ms = pnsk_now_ms() + PNSK_ASK_MS;
+            next_ms = pnsk_now_ms() + PNSK_ASK_MS;
         }
         bool got = false;
         if (status == PENSTOCK_OK)
@@ -86,13 +86,13 @@ penstock_status pnsk_converse(penstock *p, const pnsk_header *header, const pnsk
         if (status != PENSTOCK_OK)
             return status;
         if (got) {
-            const worth is = judge(p, header, expected, answer, &status);
-            if (is == DONE)
+            const verdict found = judge(p, header, expected, answer, &status);
+            if (found == ANSWERED)
                 return status;
-            if (is == NO_HELLO) {
+            if (found == NO_HELLO) {
                 if ((status = send_hello(p)) != PENSTOCK_OK)
                     return status;
-                again_ms = 0;
+                next_ms = 0;
             }
             continue;
         }

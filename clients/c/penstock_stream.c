@@ -11,10 +11,11 @@ penstock_status pnsk_stream_open(pnsk_stream *stream, void *context, const pnsk_
     memset(stream, 0, sizeof *stream);
     stream->welcome = welcome;
     stream->beat = beat;
-    return pnsk_link_open(&stream->link, context, server, welcome->rank_endpoints[trainer_rank], "a trainer rank", false, error);
+    return pnsk_link_open(&stream->link, context, server, welcome->rank_endpoints[trainer_rank], "a trainer rank", false,
+                          error);
 }
 
-/* Take in every message that is there, waiting for the first one up to timeout_ms. */
+/* Process all messages that have arrived, waiting up to timeout_ms for the first one. */
 static penstock_status listen_for(pnsk_stream *stream, int timeout_ms, pnsk_error *error)
 {
     bool got = true;
@@ -43,7 +44,7 @@ static penstock_status listen_for(pnsk_stream *stream, int timeout_ms, pnsk_erro
         if (status != PENSTOCK_OK)
             return status;
     }
-    /* What was on the way over a broken connection is lost; libzmq would reconnect and hide that. */
+    /* Pieces in transit over a broken connection are lost; libzmq reconnects silently, so check for it here. */
     if (stream->link.cut || stream->link.rejected) {
         snprintf(error->text, sizeof error->text,
                  "%s %s at %s: the server has stopped, or the network between has failed; its log says which",
@@ -61,9 +62,10 @@ static penstock_status ask(pnsk_stream *stream, uint8_t kind, pnsk_error *error)
     return pnsk_link_send(&stream->link, &question, NULL, error);
 }
 
-/* A wait for the rank: until when to leave it in peace, and for how long then. */
+/* State of a wait for the rank. */
 typedef struct {
-    int64_t until_ms, patience_ms;
+    int64_t ask_at_ms;   /* when to ask the rank next */
+    int64_t interval_ms; /* between the last question and the next */
 } waiting;
 
 static waiting begin_waiting(void)
@@ -71,18 +73,18 @@ static waiting begin_waiting(void)
     return (waiting){pnsk_now_ms() + PNSK_ASK_MS, PNSK_ASK_MS};
 }
 
-/* Listen for a while; return early with the reason when waiting has become pointless. A rank that knows nothing of this stream,
- * because the connection is another one by now, owes us no answer: so it is asked, and refuses. */
+/* Wait up to PNSK_WAIT_MS for messages; a failure means that waiting on is pointless. After a silent reconnect the rank has
+ * forgotten this stream and sends nothing, so `question` is repeated until it answers or refuses. */
 static penstock_status wait_for_rank(pnsk_stream *stream, uint8_t question, waiting *wait, pnsk_error *error)
 {
     penstock_status status = listen_for(stream, PNSK_WAIT_MS, error);
     if (status == PENSTOCK_OK)
         status = pnsk_heartbeat_check(stream->beat, error);
     const int64_t now = pnsk_now_ms();
-    if (status != PENSTOCK_OK || now < wait->until_ms)
+    if (status != PENSTOCK_OK || now < wait->ask_at_ms)
         return status;
-    wait->patience_ms = wait->patience_ms < PNSK_ASK_MOST_MS / 2 ? 2 * wait->patience_ms : PNSK_ASK_MOST_MS;
-    wait->until_ms = now + wait->patience_ms;
+    wait->interval_ms = wait->interval_ms < PNSK_ASK_MOST_MS / 2 ? 2 * wait->interval_ms : PNSK_ASK_MOST_MS;
+    wait->ask_at_ms = now + wait->interval_ms;
     return ask(stream, question, error);
 }
 
@@ -92,12 +94,13 @@ penstock_status pnsk_stream_begin(pnsk_stream *stream, const pnsk_header *header
     stream->ended = false;
     stream->opened = *header;
     stream->pieces = 0;
-    if (pnsk_link_was_cut(&stream->link)) /* with nothing of this simulation on the way: no harm, but credit is counted anew */
+    /* Nothing of this simulation has been sent yet, so nothing is lost; but credit counts from 0 on a new connection. */
+    if (pnsk_link_was_cut(&stream->link))
         stream->sent = stream->limit = 0;
     return pnsk_link_send(&stream->link, header, begin, error);
 }
 
-/* The second case lets a piece larger than the whole window through once nothing else is on the way. */
+/* The second condition admits a piece larger than the whole window once nothing else is in transit. */
 bool pnsk_stream_may_send(const pnsk_stream *stream, uint64_t size)
 {
     return stream->sent + size <= stream->limit ||
@@ -109,7 +112,7 @@ static penstock_status wait_for_credit(pnsk_stream *stream, uint64_t size, pnsk_
     const int64_t begun = pnsk_now_ms();
     waiting wait = begin_waiting();
     penstock_status status = listen_for(stream, 0, error);
-    /* The rank grants more only when an eighth of the window has been used; a large piece may need it before. */
+    /* The rank grants more credit when an eighth of the window has been used; a large piece may need it earlier. */
     if (status == PENSTOCK_OK && size > stream->welcome->credit_bytes / 8)
         status = ask(stream, PNSK_CREDIT, error);
     while (status == PENSTOCK_OK && !pnsk_stream_may_send(stream, size))
@@ -159,7 +162,7 @@ penstock_status pnsk_stream_send(pnsk_stream *stream, const pnsk_header *header,
         zmq_msg_t *grown = calloc(room, sizeof *grown);
         if (grown == NULL)
             return out_of_memory(size, error);
-        for (size_t i = 0; i < stream->n_pending; i++) { /* zmq_msg_t may not be moved by realloc */
+        for (size_t i = 0; i < stream->n_pending; i++) { /* realloc must not move a zmq_msg_t */
             zmq_msg_init(&grown[i]);
             zmq_msg_move(&grown[i], &stream->pending[i]);
         }

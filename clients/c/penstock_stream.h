@@ -1,26 +1,26 @@
-/* One data connection to one trainer rank: credit, coalescing of small pieces, and what the rank answers. */
+/* One data connection to one trainer rank: credit, coalescing of small pieces, the rank's answers. */
 #ifndef PENSTOCK_STREAM_H
 #define PENSTOCK_STREAM_H
 
 #include "penstock_heartbeat.h"
 
-#define PNSK_WAIT_MS 200       /* between two looks at the heartbeat while waiting for the server */
-#define PNSK_ASK_MS 4000       /* of waiting, after which the server is asked (again) */
-#define PNSK_ASK_MOST_MS 60000 /* a trainer rank, which may have reason to be slow: longer each time, up to this */
+#define PNSK_WAIT_MS 200       /* between two checks of the heartbeat while waiting for the server */
+#define PNSK_ASK_MS 4000       /* without an answer, after which a question is repeated */
+#define PNSK_ASK_MOST_MS 60000 /* longest such wait for a trainer rank, which doubles with each repetition */
 
 typedef struct {
     pnsk_link link;
     const pnsk_welcome *welcome;
     pnsk_heartbeat *beat;
-    pnsk_header opened; /* BEGIN of the simulation that is streamed */
-    uint64_t pieces;    /* of it, sent and pending */
-    uint64_t sent;  /* payload bytes since the connection was made, those pending included */
-    uint64_t limit; /* cumulative payload bytes that may be sent; granted by CREDIT */
+    pnsk_header opened; /* BEGIN header of the current simulation */
+    uint64_t pieces;    /* of the current simulation, sent or pending */
+    uint64_t sent;      /* payload bytes since the connection was established, pending ones included */
+    uint64_t limit;     /* cumulative payload bytes that may be sent; granted by CREDIT */
     zmq_msg_t *pending;
     size_t n_pending, room;
     uint64_t pending_bytes;
     int64_t last_step_ms;
-    int64_t blocked_ms; /* spent waiting for credit */
+    int64_t blocked_ms; /* time spent waiting for credit */
     bool ended;         /* STREAMED has arrived */
     pnsk_streamed streamed;
 } pnsk_stream;
@@ -33,19 +33,20 @@ penstock_status pnsk_stream_open(pnsk_stream *stream, void *context, const pnsk_
 penstock_status pnsk_stream_begin(pnsk_stream *stream, const pnsk_header *header, const pnsk_buffer *begin,
                                   pnsk_error *error);
 
-/* Whether credit lasts for a piece of so many bytes. */
+/* Whether the credit suffices for a piece of `size` bytes. */
 bool pnsk_stream_may_send(const pnsk_stream *stream, uint64_t size);
 
-/* Send one piece, waiting for credit first; the data are copied. */
+/* Wait for credit, then send one piece; the data are copied. */
 penstock_status pnsk_stream_send(pnsk_stream *stream, const pnsk_header *header, const void *data, size_t size,
                                  pnsk_error *error);
 
 penstock_status pnsk_stream_flush(pnsk_stream *stream, pnsk_error *error);
 
-/* A time step is complete: flush unless the next one can be expected within the coalescing time; hear refusals. */
+/* Mark a time step as complete. Flushes unless the last one was less than the coalescing time ago; reports refusals. */
 penstock_status pnsk_stream_step_sent(pnsk_stream *stream, pnsk_error *error);
 
-/* END, and waiting for STREAMED: the rank has dealt with every piece. Two calls, so that all ranks work at once. */
+/* Send END, then wait for STREAMED, which says that the rank has processed every piece. Two calls, so that all trainer
+ * ranks can work at the same time. */
 penstock_status pnsk_stream_request_end(pnsk_stream *stream, pnsk_error *error);
 penstock_status pnsk_stream_await_end(pnsk_stream *stream, pnsk_error *error);
 

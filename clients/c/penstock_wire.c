@@ -38,7 +38,7 @@ size_t pnsk_dtype_bytes(uint8_t dtype)
     return dtype < sizeof sizes ? sizes[dtype] : 0;
 }
 
-/* --- little-endian numbers, whatever the machine ------------------------------------------------------------- */
+/* --- little-endian numbers on any machine -------------------------------------------------------------------- */
 
 static void put_le(uint8_t *at, uint64_t value, unsigned bytes)
 {
@@ -183,7 +183,7 @@ void pnsk_begin_pack(pnsk_buffer *out, uint32_t ranks, const double *parameters,
     put_doubles(out, parameters, count);
 }
 
-/* wide: as int64, else as int32. */
+/* Write the points as int64 if `wide`, else as int32. */
 void pnsk_indices_pack(pnsk_buffer *out, const int64_t *points, uint64_t count, bool wide)
 {
     for (uint64_t i = 0; i < count; i++)
@@ -202,7 +202,7 @@ void pnsk_finish_pack(pnsk_buffer *out, uint8_t outcome, uint32_t ranks, uint64_
 
 /* --- reading payloads ----------------------------------------------------------------------------------------- */
 
-/* Reads forward and remembers the first thing that went wrong; values read after that are 0. */
+/* Reads a payload from its beginning and keeps the first error; values read after an error are 0. */
 typedef struct {
     const uint8_t *data;
     size_t size, at;
@@ -240,7 +240,7 @@ static void *take_memory(reader *r, size_t count, size_t item)
     return memory;
 }
 
-/* A u32 number of items of at least `item` bytes each, bounded by what is left before anything is allocated. */
+/* Read a u32 number of items of at least `item` bytes each; checked against the bytes left, before any allocation. */
 static uint32_t take_count(reader *r, size_t item)
 {
     const uint32_t count = (uint32_t)take_number(r, 4);
@@ -258,13 +258,17 @@ static bool is_utf8(const uint8_t *s, size_t size)
     size_t i = 0;
     while (i < size) {
         const uint8_t c = s[i];
-        const size_t more = c < 0x80 ? 0 : c >= 0xC2 && c <= 0xDF ? 1 : c >= 0xE0 && c <= 0xEF ? 2 : c >= 0xF0 && c <= 0xF4 ? 3 : 9;
+        const size_t more = c < 0x80                ? 0
+                            : c >= 0xC2 && c <= 0xDF ? 1
+                            : c >= 0xE0 && c <= 0xEF ? 2
+                            : c >= 0xF0 && c <= 0xF4 ? 3
+                                                     : 9;
         if (more == 9 || more > size - i - 1)
             return false;
         for (size_t k = 1; k <= more; k++)
             if ((s[i + k] & 0xC0) != 0x80)
                 return false;
-        /* overlong forms, surrogates, beyond U+10FFFF */
+        /* refuse overlong forms, surrogates and code points beyond U+10FFFF */
         if ((c == 0xE0 && s[i + 1] < 0xA0) || (c == 0xED && s[i + 1] > 0x9F) || (c == 0xF0 && s[i + 1] < 0x90) ||
             (c == 0xF4 && s[i + 1] > 0x8F))
             return false;

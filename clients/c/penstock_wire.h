@@ -1,7 +1,7 @@
 /* The wire format in C: the 64-byte header and the payloads that a solver sends and receives (docs/wire-format.md).
  *
- * Internal to libpenstock. Nothing here knows sockets. Every read is bounds-checked; a payload that is too short, too
- * long or holds a length that cannot be true is refused, with the reason in `error`.
+ * Internal to libpenstock, and independent of sockets. Every read is bounds-checked: a payload that is too short, too long
+ * or contains an impossible length is refused, with the reason in `error`.
  */
 #ifndef PENSTOCK_WIRE_H
 #define PENSTOCK_WIRE_H
@@ -39,11 +39,11 @@ enum pnsk_kind {
     PNSK_INDICES
 };
 
-enum pnsk_reason { PNSK_NO_HELLO = 13 }; /* those that this library acts upon */
+enum pnsk_reason { PNSK_NO_HELLO = 13 }; /* the reason that this library reacts to */
 
 enum pnsk_outcome { PNSK_OUTCOME_FINISHED = 0, PNSK_OUTCOME_FAILED = 1 };
 
-/* The header's fields, in the units of penstock_client.wire.Header. */
+/* The fields of the header, as in penstock_client.wire.Header. */
 typedef struct {
     uint8_t kind;
     uint8_t dtype;
@@ -62,7 +62,7 @@ typedef struct {
     char text[2048];
 } pnsk_error;
 
-/* Bytes that grow; `data` is malloc'ed and belongs to the caller (free it). failed: memory ran out. */
+/* A growing byte buffer. The caller frees `data`. failed: out of memory. */
 typedef struct {
     uint8_t *data;
     size_t size, room;
@@ -102,7 +102,7 @@ typedef struct {
     char *text;
 } pnsk_refuse;
 
-/* What a message kind or a refusal reason is called; "?" for an unknown one. */
+/* Name of a message kind or refusal reason; "?" for an unknown one. */
 const char *pnsk_kind_name(uint8_t kind);
 const char *pnsk_reason_name(uint32_t reason);
 
@@ -112,7 +112,7 @@ size_t pnsk_dtype_bytes(uint8_t dtype);
 void pnsk_header_pack(const pnsk_header *header, uint8_t out[PNSK_HEADER_BYTES]);
 bool pnsk_header_unpack(const uint8_t *frame, size_t size, pnsk_header *header, pnsk_error *error);
 
-/* Payloads that a solver sends. `out` must be zeroed; look at out->failed afterwards. */
+/* Payloads that a solver sends. The caller zeroes `out` before and checks out->failed after the call. */
 void pnsk_hello_pack(pnsk_buffer *out, const uint8_t client[PNSK_CLIENT_BYTES], uint32_t pid, const char *host);
 void pnsk_announce_pack(pnsk_buffer *out, const penstock_field *fields, uint32_t count);
 void pnsk_begin_pack(pnsk_buffer *out, uint32_t ranks, const double *parameters, uint32_t count);
@@ -120,8 +120,8 @@ void pnsk_indices_pack(pnsk_buffer *out, const int64_t *points, uint64_t count, 
 void pnsk_finish_pack(pnsk_buffer *out, uint8_t outcome, uint32_t ranks, uint64_t steps, double blocked_seconds,
                       const char *message);
 
-/* Payloads that a solver receives. On success free what they own with the matching function; on failure there is
- * nothing to free. */
+/* Payloads that a solver receives. After success the caller frees them with the matching function; after failure there
+ * is nothing to free. */
 bool pnsk_welcome_unpack(const uint8_t *frame, size_t size, pnsk_welcome *out, pnsk_error *error);
 bool pnsk_assign_unpack(const uint8_t *frame, size_t size, pnsk_assign *out, pnsk_error *error);
 bool pnsk_accept_unpack(const uint8_t *frame, size_t size, pnsk_accept *out, pnsk_error *error);

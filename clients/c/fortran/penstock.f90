@@ -12,11 +12,12 @@
 !   end do
 !   call server%finish()
 !
-! Shapes are Fortran's: the first index runs fastest, T(nx, ny). Penstock counts from the slowest, so that the study sees
-! the shape (ny, nx). Components come first: U(3, nx, ny) is announced with shape [nx, ny] and components = 3.
+! Shapes are in Fortran order, with the first index running fastest: T(nx, ny). Penstock lists the slowest index first, so
+! the study sees the shape (ny, nx). Components come first: U(3, nx, ny) is announced with shape [nx, ny] and components = 3.
 !
-! Each procedure has an optional argument `status`, a PENSTOCK_ status; `error_text` says what went wrong. Without it a
-! failure is printed, reported to the server, and ends the program with `error stop`. The reference is penstock.h.
+! Each subroutine but `fail` has an optional argument `status`, which receives a PENSTOCK_ status; `error_text` describes a
+! failure. Without `status` a failure is printed, reported to the server, and ends the program with `error stop`.
+! penstock.h is the reference.
 module penstock
   use, intrinsic :: iso_c_binding
   use, intrinsic :: iso_fortran_env, only: error_unit
@@ -31,8 +32,8 @@ module penstock
   integer, parameter, public :: PENSTOCK_FLOAT32 = 1, PENSTOCK_FLOAT64 = 2, PENSTOCK_INT32 = 3, PENSTOCK_INT64 = 4
   integer, parameter, public :: PENSTOCK_STATIC_STEP = -1
 
-  ! A field as it will be sent; made by penstock_field(name, dtype, shape, components, is_static). `shape` is that of the
-  ! whole field over all ranks.
+  ! A field that the solver announces; made by penstock_field(name, dtype, shape, components, is_static). `shape` is the
+  ! shape of the whole field over all ranks.
   type :: penstock_field
     character(len=255) :: name = ""
     integer :: dtype = PENSTOCK_FLOAT64
@@ -51,17 +52,17 @@ module penstock
     private
     type(c_ptr) :: handle = c_null_ptr
   contains
-    procedure :: connect       ! to the server, and take on the simulation this process was started for
-    procedure :: simulation    ! its id
-    procedure :: is_validation ! whether it is held out
+    procedure :: connect       ! connect, and take the simulation this process was started for
+    procedure :: simulation    ! id of the simulation
+    procedure :: is_validation ! whether it is held out for validation
     procedure :: parameter     ! the value of a parameter, by its name in the study file
-    procedure :: announce      ! the fields that will be sent, numbered from 1 from then on
-    procedure :: indices       ! the points (from 1) of a field that this rank holds, where they are not contiguous
-    procedure :: wanted        ! .false. for a static field that the server has
-    procedure :: step_sent     ! all pieces of a time step have been handed over
-    procedure :: finish        ! wait until all has arrived, report the simulation finished, and close
-    procedure :: fail          ! report it failed instead, and close
-    procedure :: error_text    ! of the last failure
+    procedure :: announce      ! announce the fields; later calls number them from 1
+    procedure :: indices       ! list the points (from 1) of a field that this rank holds, where not contiguous
+    procedure :: wanted        ! .false. for a static field that the server already has
+    procedure :: step_sent     ! mark a time step as complete, after all its pieces
+    procedure :: finish        ! wait until the server has processed all, report the simulation finished, and close
+    procedure :: fail          ! report the simulation failed instead, and close
+    procedure :: error_text    ! description of the last failure
     procedure, private :: send_real32_1, send_real32_2, send_real32_3, &
         send_real64_1, send_real64_2, send_real64_3, &
         send_int32_1, send_int32_2, send_int32_3, &
@@ -92,7 +93,7 @@ contains
     if (present(is_static)) field%is_static = is_static
   end function make_field
 
-  ! connect_file: path of connect.json; by default where PENSTOCK_CONNECT points.
+  ! connect_file: path of connect.json; default: the value of PENSTOCK_CONNECT.
   subroutine connect(self, rank, ranks, connect_file, status)
     class(penstock_client), intent(inout) :: self
     integer, intent(in) :: rank, ranks
@@ -123,7 +124,7 @@ contains
     held_out = c_is_validation(self%handle) /= 0
   end function is_validation
 
-  ! A name that is no parameter of the study ends the program.
+  ! Ends the program if the study has no parameter of this name.
   function parameter(self, name) result(value)
     class(penstock_client), intent(in) :: self
     character(len=*), intent(in) :: name
@@ -192,7 +193,7 @@ contains
     integer :: outcome
     outcome = c_finish(self%handle)
     call settle(self, outcome, status)
-    if (outcome /= PENSTOCK_OK) return ! error_text is still to be read; `fail` closes
+    if (outcome /= PENSTOCK_OK) return ! keep the handle for error_text; `fail` closes it
     call c_close(self%handle)
     self%handle = c_null_ptr
   end subroutine finish
@@ -237,7 +238,7 @@ contains
     end if
   end subroutine settle
 
-  ! An MPI launcher ends the other ranks, too, when one ends this way.
+  ! An MPI launcher ends all ranks when one ends this way.
   subroutine give_up(self, message)
     class(penstock_client), intent(in) :: self
     character(len=*), intent(in) :: message

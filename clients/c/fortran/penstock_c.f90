@@ -1,4 +1,4 @@
-! What penstock.f90 calls of penstock.h, as it is there.
+! Interfaces of the C functions of penstock.h that penstock.f90 calls.
 module penstock_c
   use, intrinsic :: iso_c_binding
   implicit none

@@ -11,7 +11,7 @@
 typedef struct {
     char name[256];
     uint64_t offset, mine, total;
-    int64_t sent; /* time steps */
+    int64_t sent; /* number of time steps sent */
 } field;
 
 static struct {
@@ -33,13 +33,13 @@ static void end_process(penstock *handle, const char *message)
     exit(1);
 }
 
-/* A call that Melissa's API does not allow, or that cannot be served. */
+/* End the program after a call that Melissa's API does not allow or that cannot be served. */
 static _Noreturn void misuse(const char *call, const char *name, const char *what)
 {
     char text[256];
     snprintf(text, sizeof text, "%s(\"%.50s\"): %s", call, name, what);
     (the.die != NULL ? the.die : end_process)(the.handle, text);
-    abort(); /* it does not return */
+    abort(); /* unreachable: the call above does not return */
 }
 
 static void check(penstock_status status)

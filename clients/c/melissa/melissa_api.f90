@@ -1,7 +1,7 @@
 ! The calls of Melissa's client API for Fortran: include this file among
 ! the declarations of a program unit, in fixed form (melissa_api.f) or
 ! free form (melissa_api.f90, melissa/api.f90). Names of fields end with
-! c_null_char. See melissa_api.h.
+! c_null_char. melissa_api.h describes the calls.
       interface
       subroutine melissa_init(field_name, local_vect_size, comm)        &
      & bind(c, name='melissa_init_f')

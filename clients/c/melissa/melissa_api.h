@@ -1,12 +1,17 @@
-/* The calls of Melissa's client API, over libpenstock: a solver that was instrumented for Melissa streams to Penstock
- * once it is compiled against this header and linked with libpenstock_melissa (with MPI: libpenstock_melissa_mpi). It is
- * installed under both names that solvers include, melissa_api.h and (since Melissa 0.7) melissa/api.h.
+/**
+ * @file melissa_api.h
+ * @brief Melissa's client API on top of libpenstock.
  *
- * A field is a vector of doubles, each MPI rank's part after that of the rank before. All fields are initialised before
- * the first is sent; each is sent once per time step, all fields of a time step before any of the next. Time steps are
- * counted, so [samples] time = "step" applies. A failure is printed and ends the program (all ranks), as the calls
- * return nothing; Penstock then runs the simulation again. Parameters come as command-line arguments, from the study
- * file's command. */
+ * A solver that was instrumented for Melissa streams to Penstock once it is compiled with this header and linked with
+ * libpenstock_melissa (with MPI: libpenstock_melissa_mpi). The header is installed under both names that solvers include,
+ * melissa_api.h and (since Melissa 0.7) melissa/api.h.
+ *
+ * A field is a vector of doubles; the parts of the MPI ranks follow each other in rank order. Initialise all fields before
+ * sending the first one. Send each field once per time step, and all fields of a time step before any of the next. Melissa
+ * has no physical time, so use [samples] time = "step". The calls return nothing: a failure is printed and ends the program
+ * on all ranks, and Penstock runs the simulation again. The solver gets its parameters as command-line arguments, from the
+ * command in the study file.
+ */
 #ifndef MELISSA_API_H
 #define MELISSA_API_H
 
@@ -22,22 +27,26 @@ extern "C" {
 #endif
 
 #ifdef PENSTOCK_MELISSA_MPI
-/* A field of which this rank holds vect_size values. Collective over comm; once for each field. */
+/** @brief Initialise a field of which this rank holds vect_size values; once per field. Collective over comm. */
 void melissa_init(const char *field_name, int vect_size, MPI_Comm comm);
 
-/* The same, as Fortran calls it. */
+/** @brief melissa_init for Fortran. */
 void melissa_init_f(const char *field_name, int *local_vect_size, MPI_Fint *comm_fortran);
 #endif
 
-/* A field of vect_size values of a solver without MPI; once for each field. */
+/** @brief Initialise a field of vect_size values in a solver without MPI; once per field. */
 void melissa_init_no_mpi(const char *field_name, int vect_size);
+
+/** @brief melissa_init_no_mpi for Fortran. */
 void melissa_init_no_mpi_f(const char *field_name, int *vect_size);
 
-/* The next time step of a field. send_vect may be overwritten on return. */
+/** @brief Send the next time step of a field. send_vect may be overwritten after the call. */
 void melissa_send(const char *field_name, const double *send_vect);
+
+/** @brief melissa_send in a solver without MPI. */
 void melissa_send_no_mpi(const char *field_name, const double *send_vect);
 
-/* All time steps have been sent. Before MPI_Finalize. */
+/** @brief Finish the simulation after the last time step; call it before MPI_Finalize. */
 void melissa_finalize(void);
 
 #ifdef __cplusplus

@@ -1,4 +1,4 @@
-/* The calls without MPI, under the name that some solvers include. */
+/* melissa_api.h without the MPI calls, under the name that some solvers include. */
 #ifndef MELISSA_API_NO_MPI_H
 #define MELISSA_API_NO_MPI_H
 

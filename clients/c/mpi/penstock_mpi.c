@@ -42,5 +42,5 @@ void penstock_mpi_abort(penstock *handle, MPI_Comm comm, const char *message)
         (void)penstock_fail(handle, text);
     penstock_close(handle);
     MPI_Abort(comm, 1);
-    abort(); /* MPI_Abort does not return */
+    abort(); /* unreachable: MPI_Abort does not return */
 }
