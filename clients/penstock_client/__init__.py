@@ -1,4 +1,4 @@
-"""How a solver speaks to a Penstock server: `Client`, and what it raises.
+"""Python client of a Penstock server: `Client` and the errors that it raises.
 
 from penstock_client import Client
 

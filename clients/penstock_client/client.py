@@ -1,4 +1,4 @@
-"""The client: a loop over the simulations that the server hands out, or the one simulation a solver was started for."""
+"""The client of a solver: a loop over the simulations that the server assigns, or the one it was started for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -27,38 +26,43 @@ from penstock_client.zmq_transport import ZmqTransport
 
 SIMULATION_VARIABLE = "PENSTOCK_SIMULATION"
 ATTEMPT_VARIABLE = "PENSTOCK_ATTEMPT"
-SUSPICIOUS = 3  # heartbeats without an answer after which connect.json is looked at: has the server been restarted?
-LOOK = 1.0  # seconds between two such looks
+UNANSWERED = 3  # heartbeats without an answer after which connect.json is read again: the server may have restarted
+REREAD_SECONDS = 1.0  # between two readings of connect.json
 
 
 class Client:
     """A solver's connection to the server.
 
-    A worker serves simulation after simulation:
+    A worker runs simulation after simulation:
 
         with Client() as client:
             for simulation in client.simulations():
                 for step, temperature in enumerate(solve(**simulation.parameters)):
                     simulation.send(step, T=temperature)
 
-    A solver started for one simulation (PENSTOCK_SIMULATION is set) asks for just that one with `client.simulation()`.
+    A solver that was started for one simulation (PENSTOCK_SIMULATION is set) calls `client.simulation()` instead.
 
     Args:
-        connect: path of connect.json; default: where PENSTOCK_CONNECT points.
+        connect: path of connect.json; default: the value of PENSTOCK_CONNECT.
         timeout: seconds to wait for the server's first answer.
-        comm: mpi4py communicator of a solver whose ranks each send their own part, such as MPI.COMM_WORLD. All ranks then make a
-            client and ask for simulations together. Leaving the `with` block by an exception on one rank reports the simulation as
-            failed and ends all of them (`comm.Abort`): they may be waiting for each other anywhere.
-        rank, ranks: in place of `comm`, this process's MPI rank and their number.
-        transport, control, incarnation: for the inline engine and tests, in place of `connect`.
+        comm: mpi4py communicator, such as MPI.COMM_WORLD, of a solver whose ranks each send their own part. All ranks
+            then make a client and ask for simulations together. An exception that leaves the `with` block on one rank
+            reports the simulation as failed and ends all ranks (`comm.Abort`), because the others may be waiting in any
+            MPI call.
+        rank: this process's MPI rank, in place of `comm`.
+        ranks: number of MPI ranks, in place of `comm`.
+        transport: makes the connections; in place of `connect`, for the inline engine and tests.
+        control: the coordinator's endpoint, with `transport`.
+        incarnation: the server's incarnation, with `transport`.
 
     Attributes:
-        welcome: what the server has told. incarnation: which of the server's lives this client belongs to.
+        welcome: settings of the study, as the server sent them.
+        incarnation: the server's incarnation that this client belongs to.
 
     Raises:
-        ConnectError: no usable connect.json, or nobody answers within `timeout`.
-        ServerLost: connect.json has been written anew meanwhile, by a server that was restarted.
-        Refused: the connect.json belongs to an earlier incarnation of the server.
+        ConnectError: there is no usable connect.json, or the server does not answer within `timeout`.
+        ServerLost: a restarted server has replaced connect.json while this client was connecting.
+        Refused: connect.json belongs to an earlier incarnation of the server.
     """
 
     def __init__(
@@ -73,7 +77,7 @@ class Client:
         control: str = "control",
         incarnation: int = 1,
     ) -> None:
-        self._connect, self._watches = connect, transport is None
+        self._connect, self._rereads = connect, transport is None
         if transport is None:
             info = read_connect_file(connect)
             transport, control, incarnation = ZmqTransport(info), info.control, info.incarnation
@@ -86,8 +90,8 @@ class Client:
         self.incarnation = incarnation
         self._base = Header(Kind.HELLO, incarnation, ANY_SIMULATION, rank=rank)
         self._id = secrets.token_bytes(16)
-        self._looked = 0.0
-        self._lost = False  # nothing can be delivered any more
+        self._reread_at = 0.0
+        self._lost = False  # True once nothing can be delivered any more
         self._streams: list[Stream] = []
         self._heartbeat: Heartbeat | None = None
         hello = Hello(self._id, os.getpid(), socket.gethostname())
@@ -113,27 +117,41 @@ class Client:
             raise
 
     def simulations(self) -> Iterator[Simulation]:
-        """Simulation after simulation until the study has none left; the one before is finished when the next is asked for."""
+        """Iterate over simulations until the study has none left.
+
+        Each simulation is reported as finished when the next one is asked for.
+
+        Yields:
+            The next simulation.
+        """
         while (simulation := self.next_simulation()) is not None:
             yield simulation
             simulation.finish()
 
     def next_simulation(self) -> Simulation | None:
-        """Whichever simulation is due, waiting for one; None when the study has none left."""
+        """Wait for the next simulation that the server assigns.
+
+        Returns:
+            The simulation, or None when the study has none left.
+        """
         return self._together(lambda: self._next(ANY_SIMULATION, 0))
 
     def simulation(self) -> Simulation:
-        """The one simulation this process was started for (PENSTOCK_SIMULATION, PENSTOCK_ATTEMPT); finish it yourself.
+        """Take the simulation that this process was started for (PENSTOCK_SIMULATION, PENSTOCK_ATTEMPT).
+
+        Returns:
+            The simulation; the caller must call its `finish`.
 
         Raises:
-            ConnectError: the variables are not set: the process was not started by a Penstock worker.
+            ConnectError: the variables are not set, because no Penstock worker started the process; or the study has
+                ended.
         """
         try:
             wanted = int(os.environ[SIMULATION_VARIABLE]), int(os.environ[ATTEMPT_VARIABLE])
         except (KeyError, ValueError) as error:
             raise ConnectError(
-                f"{SIMULATION_VARIABLE} and {ATTEMPT_VARIABLE} are not set to numbers ({error}): a worker sets them for a "
-                "solver it starts; a solver that runs on its own uses client.simulations()"
+                f"{SIMULATION_VARIABLE} and {ATTEMPT_VARIABLE} are not set to numbers ({error}): a worker sets them "
+                "for a solver it starts; a solver that runs on its own uses client.simulations()"
             ) from error
         simulation = self._together(lambda: self._next(*wanted))
         if simulation is None:
@@ -141,13 +159,16 @@ class Client:
         return simulation
 
     def leave(self) -> None:
-        """Tell the server that this client goes: whatever it holds, or is about to be given, is no failure, and handed out again."""
+        """Tell the server that this client is leaving.
+
+        Its simulation is handed out again and does not count as failed.
+        """
         blocked = sum(stream.blocked_seconds for stream in self._streams)
         finish = Finish(Outcome.RETURNED, self._ranks, 0, "", blocked)
         self._control.ask(self._base._replace(kind=Kind.FINISH), finish.pack(), self._check_server)
 
     def close(self) -> None:
-        """Close every connection; a simulation that is not finished is handed out again by the server."""
+        """Close all connections. The server hands an unfinished simulation out again."""
         deliver = not self._lost
         if self._heartbeat is not None:
             self._heartbeat.close()
@@ -167,14 +188,16 @@ class Client:
             return
         traceback.print_exception(error)
         if self._current is not None and not self._current.over:
-            with suppress(PenstockError):
+            try:
                 self._current.fail(f"MPI rank {self._comm.Get_rank()}: {type(error).__name__}: {error}")
+            except PenstockError as unreported:
+                print(f"penstock: the failure could not be reported to the server: {unreported}", file=sys.stderr)
         self.close()
         sys.stderr.flush()
         self._comm.Abort(1)
 
     def _together(self, ask: Callable[[], Simulation | None]) -> Simulation | None:
-        """What rank 0 is given, on every rank."""
+        """Return on every rank the simulation that rank 0 was given."""
         self._current = ask() if self._comm is None else share(self._comm, ask, self._next)
         return self._current
 
@@ -189,7 +212,8 @@ class Client:
         assign, names = Assign.unpack(payload), self.welcome.parameters
         if len(assign.parameters) != len(names) or answer.simulation < 0:
             raise WireError(
-                f"ASSIGN of simulation {answer.simulation} has {len(assign.parameters)} parameters, WELCOME named {len(names)}"
+                f"ASSIGN of simulation {answer.simulation} has {len(assign.parameters)} parameters, "
+                f"WELCOME named {len(names)}"
             )
         self._serve(answer.simulation, answer.attempt)
         return Simulation(
@@ -204,7 +228,7 @@ class Client:
         )
 
     def _request(self, header: Header, payload: bytes, expected: Kind) -> bytes:
-        # That a simulation is not wanted any more does not keep its end from being reported.
+        # The end of a simulation is reported even if the server no longer wants it.
         check = self._check_server if header.kind is Kind.FINISH else self._check
         try:
             answer, body = self._control.ask(header, payload, check)
@@ -220,32 +244,32 @@ class Client:
             self._heartbeat.serve(simulation, attempt)
 
     def _check(self) -> None:
-        """Raise what has made it pointless to go on with the current simulation."""
+        """Raise an error if it is pointless to go on with the current simulation."""
         self._check_server()
         if self._heartbeat is not None:
             self._heartbeat.check_wanted()
 
     def _check_server(self) -> None:
-        """Raise when the server is gone, or does not want this client."""
+        """Raise an error if the server is lost or does not want this client."""
         if self._heartbeat is None:
             return
         try:
             self._heartbeat.check_server()
-            if self._heartbeat.silent() > SUSPICIOUS * self.welcome.heartbeat_ms / 1000:
+            if self._heartbeat.silent() > UNANSWERED * self.welcome.heartbeat_ms / 1000:
                 self._look_for_another_server()
         except (Refused, ServerLost):
             self._lost = True
             raise
 
     def _look_for_another_server(self) -> None:
-        """A server that has been restarted has written connect.json anew; the one before will not answer any more."""
+        """Raise ServerLost if a restarted server has replaced connect.json; the old server will not answer any more."""
         now = time.monotonic()
-        if not self._watches or now - self._looked < LOOK:
+        if not self._rereads or now - self._reread_at < REREAD_SECONDS:
             return
-        self._looked = now
+        self._reread_at = now
         try:
             incarnation = read_connect_file(self._connect).incarnation
         except ConnectError:
-            return  # being written, or gone with its study: the heartbeat's time-out decides
+            return  # missing or incomplete for the moment: the heartbeat's time-out decides
         if incarnation != self._base.incarnation:
             raise ServerLost(f"the server has been restarted (as incarnation {incarnation}): connect anew")

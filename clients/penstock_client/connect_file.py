@@ -1,4 +1,4 @@
-"""connect.json: all that a client needs to find and trust the server (mode 0600, written by the server)."""
+"""connect.json: address and keys of the server. The server writes it with mode 0600; clients read it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,17 @@ _KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")  # Z85
 
 @dataclass(frozen=True)
 class ConnectInfo:
-    """What connect.json holds: one flat JSON object, strings and integers only, so that a C client can read it.
+    """Content of connect.json: one flat JSON object of strings and integers, so that a C client can read it.
 
-    study: the study's name. incarnation: the server's current life. control: the coordinator's endpoint.
-    The keys are CURVE keys in Z85 (40 characters), made for this study; the client pair is one worker's own.
+    The keys are CURVE keys in Z85 (40 characters), made for this study.
+
+    Attributes:
+        study: name of the study.
+        incarnation: number of the server's current life; a restart raises it.
+        control: endpoint of the coordinator.
+        server_public_key: public key of the server.
+        client_public_key: public key of the worker that this file was made for.
+        client_secret_key: secret key of the same worker.
     """
 
     study: str
@@ -35,15 +42,21 @@ class ConnectInfo:
         return f"ConnectInfo(study={self.study!r}, incarnation={self.incarnation}, control={self.control!r}, keys=***)"
 
     def write(self, path: Path) -> None:
-        """Write atomically with mode 0600 (`write_private`)."""
+        """Write the file atomically with mode 0600."""
         write_private(path, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def read_connect_file(path: str | Path | None = None) -> ConnectInfo:
-    """Read connect.json from `path`, or from where PENSTOCK_CONNECT points.
+    """Read connect.json.
+
+    Args:
+        path: path of the file; None: the value of PENSTOCK_CONNECT.
+
+    Returns:
+        The content, checked.
 
     Raises:
-        ConnectError: no path given, no such file, or not a connect.json of this version.
+        ConnectError: no path is given, the file is missing, or it is not a connect.json of this version.
     """
     chosen = path if path is not None else os.environ.get(ENVIRONMENT_VARIABLE)
     if not chosen:

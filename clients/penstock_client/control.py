@@ -1,7 +1,7 @@
-"""The control connection: HELLO, and one numbered request at a time, repeated until it is answered.
+"""The control connection: HELLO, then one numbered request at a time, repeated until it is answered.
 
-When TCP breaks, ZeroMQ makes the connection anew by itself, as another peer of the server, and what was on the way is lost: a
-request, or its answer. The server recognises a repetition by its number and answers it as before.
+When TCP breaks, ZeroMQ reconnects by itself, as a new peer of the server, and a request or an answer in transit is
+lost. The server recognises a repeated request by its number and repeats its answer.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from penstock_client.reasons import Reason
 from penstock_client.transport import Connection
 from penstock_client.wire import Header, Kind, unpack
 
-WAIT = 0.5  # seconds between two looks at the heartbeat while waiting for the server
-REPEAT = 4.0  # seconds after which a request without an answer is sent again
+WAIT = 0.5  # seconds between two checks of the heartbeat while waiting for the server
+REPEAT = 4.0  # seconds after which an unanswered request is repeated
 HELLO_NUMBER = 0
 
 
 class Control:
-    """Speaks to the coordinator; used from one thread.
+    """Sends requests to the coordinator. Not thread-safe: one thread uses it.
 
     Args:
-        connection: to the coordinator. hello: the header of HELLO, and who this is.
+        connection: the connection to the coordinator.
+        header: header of every message: incarnation and MPI rank.
+        hello: payload of HELLO, which identifies this client.
     """
 
     def __init__(self, connection: Connection, header: Header, hello: Hello) -> None:
@@ -34,10 +36,19 @@ class Control:
         self._number = HELLO_NUMBER
 
     def hello(self, endpoint: str, timeout: float, check: Callable[[], None]) -> Welcome:
-        """Say who this is; `check` as for `ask`.
+        """Introduce this client to the server.
+
+        Args:
+            endpoint: the coordinator's endpoint, for the error message.
+            timeout: seconds to wait for the answer.
+            check: called while waiting; raises an error when waiting has become pointless.
+
+        Returns:
+            The server's answer.
 
         Raises:
-            ConnectError: no answer within `timeout` seconds. Refused: the server does not want this client.
+            ConnectError: no answer within `timeout` seconds.
+            Refused: the server refuses this client.
         """
         deadline = time.monotonic() + timeout
 
@@ -58,25 +69,34 @@ class Control:
         return welcome
 
     def ask(self, header: Header, payload: bytes, check: Callable[[], None]) -> tuple[Header, bytes]:
-        """Send a request and wait for its answer. `check` is called while waiting and raises when that has become pointless.
+        """Send a request and wait for its answer.
+
+        Args:
+            header: header of the request; the request number is added.
+            payload: payload of the request.
+            check: called while waiting; raises an error when waiting has become pointless.
+
+        Returns:
+            Header and payload of the answer.
 
         Raises:
-            Refused: the server refuses it.
+            Refused: the server refuses the request.
         """
         self._number += 1
         return self._until_answered([header._replace(offset=self._number).pack(), payload], self._number, check, WAIT)
 
     def close(self, *, deliver: bool) -> None:
+        """Close the connection; see `Connection.close`."""
         self._connection.close(deliver=deliver)
 
     def _until_answered(
         self, request: list[bytes], number: int, check: Callable[[], None], wait: float
     ) -> tuple[Header, bytes]:
-        again = -math.inf
+        repeat_at = -math.inf
         while True:
-            if time.monotonic() >= again:
+            if time.monotonic() >= repeat_at:
                 self._connection.send(request)
-                again = time.monotonic() + REPEAT
+                repeat_at = time.monotonic() + REPEAT
             frames = self._connection.receive(wait)
             if frames is None:
                 check()
@@ -88,8 +108,8 @@ class Control:
                 refuse = Refuse.unpack(frames[1])
                 if refuse.reason is not Reason.NO_HELLO:
                     raise Refused(refuse.reason, refuse.text)
-                self._connection.send(self._hello)  # over the connection that has been made anew
-                again = -math.inf
+                self._connection.send(self._hello)  # ZeroMQ has reconnected: this connection needs HELLO first
+                repeat_at = -math.inf
             elif header.offset == number:
                 return header, frames[1]
-            # Anything else is the second answer to a request that was sent twice.
+            # Anything else is a second answer to a repeated request.

@@ -1,11 +1,11 @@
-"""Every error the client raises on purpose.
+"""All errors that the client raises on purpose.
 
 PenstockError
 ├── ConnectError        connect.json is missing, unreadable or malformed; the server cannot be reached
 ├── WireError           bytes that are not a valid message (wrong magic, version, size, kind)
-├── FieldError          an array that does not fit the announced field; raised before anything is sent
+├── FieldError          an array does not fit the announced field; raised before anything is sent
 ├── Refused             the server refused a message; `.reason` is a `Reason`, the text says what to do
-├── ConnectionBroken    what was on the way to a trainer rank is lost; the simulation must be run again
+├── ConnectionBroken    pieces in transit to a trainer rank were lost; the simulation must be run again
 ├── Abandoned           the server no longer wants this simulation (the study is stopping, or gave it to another)
 └── ServerLost          the server stopped answering for longer than its time-out
 """
@@ -16,19 +16,19 @@ from penstock_client.reasons import Reason
 
 
 class PenstockError(Exception):
-    """Base of every error that Penstock raises on purpose."""
+    """Base class of all errors that Penstock raises on purpose."""
 
 
 class ConnectError(PenstockError):
-    """The server cannot be found: its connect.json is missing or malformed, or nobody answers there."""
+    """The server cannot be reached: connect.json is missing or malformed, or the address in it does not answer."""
 
 
 class WireError(PenstockError):
-    """Bytes that do not form a message of this version of the wire format (docs/wire-format.md)."""
+    """Bytes are not a message of this version of the wire format (docs/wire-format.md)."""
 
 
 class FieldError(PenstockError):
-    """An array whose dtype, shape or name does not fit the announced field."""
+    """An array does not fit the announced field: wrong dtype, shape or name."""
 
 
 class ServerLost(PenstockError):
@@ -36,7 +36,7 @@ class ServerLost(PenstockError):
 
 
 class ConnectionBroken(PenstockError):
-    """A data connection broke, and what was on the way over it is lost: the simulation cannot be whole and must be run again."""
+    """A data connection broke and pieces in transit were lost: the simulation is incomplete and must be run again."""
 
 
 class Abandoned(PenstockError):

@@ -1,4 +1,4 @@
-"""Heartbeats on a thread and a connection of their own, so that a long solver step or a slow server step kills nobody."""
+"""Heartbeats on a thread and a connection of their own, independent of the solver's and the server's steps."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from penstock_client.payloads import Alive, Refuse
 from penstock_client.transport import Connection
 from penstock_client.wire import ANY_SIMULATION, Header, Kind, unpack
 
-PATIENCE = 5.0  # seconds for the last beat; in vain only where the thread never came to run
+PATIENCE = 5.0  # seconds to wait for the final heartbeat
 
 
 class Heartbeat:
-    """Beats from `start` until closed, and remembers what the server answered.
+    """Sends heartbeats from `start` until `close`, and keeps what the server answered.
 
-    A signal handler may raise at any point of either: only a heartbeat that somebody can close may beat.
+    The constructor does not start the thread: a signal handler may raise at any point, and the caller must be able to
+        close
+    every heartbeat that runs.
 
     Args:
-        connection: to the coordinator, used by this thread alone.
-        client: the 16 bytes that name this client process.
-        interval, server_timeout: seconds.
+        connection: connection to the coordinator; only the heartbeat's thread uses it.
+        client: the 16 bytes that identify this client process.
+        incarnation: the server's incarnation, sent with every heartbeat.
+        interval: seconds between two heartbeats.
+        server_timeout: seconds without an answer after which the server counts as lost.
     """
 
     def __init__(
@@ -42,23 +46,25 @@ class Heartbeat:
         self._begun = False
 
     def start(self) -> None:
+        """Start the thread."""
         self._begun = True
         self._thread.start()
 
     def serve(self, simulation: int, attempt: int) -> None:
-        """From now on beat for this simulation; ANY_SIMULATION when idle."""
+        """Set the simulation that heartbeats name from now on; ANY_SIMULATION when idle."""
         self._current = (simulation, attempt)
 
     def silent(self) -> float:
-        """Seconds since the server's last answer."""
+        """Return the seconds since the server's last answer."""
         return time.monotonic() - self._heard
 
     def check_server(self) -> None:
-        """Raise what the server's answers, or their absence, say about this client.
+        """Raise an error if this client cannot go on with this server.
 
         Raises:
             ServerLost: no answer for longer than the server's time-out.
             Refused: the server belongs to another incarnation, or has given this client up.
+            WireError: an answer was not a valid message.
         """
         if self._trouble is not None:
             raise self._trouble
@@ -70,14 +76,19 @@ class Heartbeat:
             )
 
     def check_wanted(self) -> None:
-        """Raise Abandoned when the server no longer wants the current simulation."""
+        """Raise an error if the server no longer wants the current simulation.
+
+        Raises:
+            Abandoned: the server has said so.
+        """
         if self._abandoned == self._current and self._current[0] != ANY_SIMULATION:
             raise Abandoned(f"the server no longer wants simulation {self._current[0]}, attempt {self._current[1]}")
 
     def close(self) -> None:
+        """Send the final heartbeat, then end the thread and close the connection."""
         self._closing.set()
         if self._begun:
-            # No join: it takes a thread whose start was interrupted for one that was never started.
+            # Not join(): it raises if the thread's start was interrupted.
             self._ended.wait(PATIENCE)
         else:
             self._connection.close(deliver=False)
@@ -91,7 +102,7 @@ class Heartbeat:
                 while (frames := self._connection.receive(0)) is not None:
                     try:
                         self._hear(frames)
-                    except WireError as error:  # for whoever waits: this thread has nobody to tell
+                    except WireError as error:  # raised by check_server on the solver's thread
                         self._trouble = self._trouble or error
                 self._closing.wait(self._interval)
         finally:

@@ -1,7 +1,9 @@
-"""Flat binary payloads of the control messages (docs/wire-format.md), so that a C client needs no parser library.
+"""Payloads of the control connection and of REFUSE (docs/wire-format.md).
 
-Every payload is a dataclass with `pack()` and a classmethod `unpack(frame)`. Strings are UTF-8 behind a u32 length.
-`unpack` raises WireError on truncated or trailing bytes, and checks every length before it allocates.
+They are flat and binary, so that a C client needs no parser library.
+Every payload is a dataclass with `pack()`, which returns its bytes, and a classmethod `unpack(frame)`, which reads
+them. A string is UTF-8 after its length, a u32. `unpack` raises WireError on truncated or trailing bytes, and checks
+every length before it allocates memory.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from penstock_client.wire import Dtype
 class Hello:
     """HELLO, client -> coordinator: the first message of a client process.
 
-    client: 16 random bytes that name this client process on every connection; pid and host are for messages only.
+    Attributes:
+        client: 16 random bytes that identify this client process on all its connections.
+        pid: process id, for messages only.
+        host: name of the machine, for messages only.
     """
 
     client: bytes
@@ -27,10 +32,12 @@ class Hello:
     host: str
 
     def pack(self) -> bytes:
+        """Return the bytes of this payload."""
         return Writer().raw(self.client).put("I", self.pid).string(self.host).bytes()
 
     @classmethod
     def unpack(cls, frame: bytes | memoryview) -> Hello:
+        """Read the payload of HELLO."""
         r = Reader(frame)
         hello = cls(r.raw(16), r.integer("I"), r.string())
         r.end()
@@ -39,15 +46,20 @@ class Hello:
 
 @dataclass(frozen=True)
 class Welcome:
-    """WELCOME, coordinator -> client: where to send what.
+    """WELCOME, coordinator -> client: the settings of the study that a client needs.
 
-    heartbeat_ms, server_timeout_ms: how often to beat, and how long a silence means the server is gone.
-    credit_bytes: window of each data connection. coalesce_bytes, coalesce_ms: small pieces may be sent together up
-    to so many payload bytes and for so long.
-    pin_simulations: False: time step k of simulation s goes to rank (s + k) mod n. True: all of s goes to rank s mod n.
-    rank_endpoints: data sockets, one a trainer rank, in rank order (they share the study's server key).
-    parameters: names, in the order of every ASSIGN. fields: the study's field names.
-    solver: JSON text that tells a worker how to run the solver; a solver that streams for itself ignores it.
+    Attributes:
+        heartbeat_ms: milliseconds between two heartbeats.
+        server_timeout_ms: milliseconds without an answer after which the server counts as lost.
+        credit_bytes: credit window of each data connection, in payload bytes.
+        coalesce_bytes: small pieces may be sent together up to this many payload bytes.
+        coalesce_ms: milliseconds for which small pieces may be held back.
+        pin_simulations: False: time step k of simulation s goes to trainer rank (s + k) mod n. True: all time steps of
+            simulation s go to trainer rank s mod n.
+        rank_endpoints: endpoints of the trainer ranks' data sockets, in rank order; all use the study's server key.
+        parameters: names of the parameters, in the order of every ASSIGN.
+        fields: names of the study's fields.
+        solver: JSON text that tells a worker how to run the solver; a solver that streams for itself ignores it.
     """
 
     heartbeat_ms: int
@@ -62,6 +74,7 @@ class Welcome:
     solver: str
 
     def pack(self) -> bytes:
+        """Return the bytes of this payload."""
         w = Writer().put("IIQIIB", self.heartbeat_ms, self.server_timeout_ms, self.credit_bytes, self.coalesce_bytes,
                          self.coalesce_ms, self.pin_simulations)  # fmt: skip
         for names in (self.rank_endpoints, self.parameters, self.fields):
@@ -72,6 +85,7 @@ class Welcome:
 
     @classmethod
     def unpack(cls, frame: bytes | memoryview) -> Welcome:
+        """Read the payload of WELCOME."""
         r = Reader(frame)
         heartbeat, timeout, credit, coalesce_bytes, coalesce_ms, pin = r.integers("IIQIIB")
         ranks, parameters, fields = (tuple(r.string() for _ in range(r.count())) for _ in range(3))
@@ -84,18 +98,25 @@ class Welcome:
 
 @dataclass(frozen=True)
 class Assign:
-    """ASSIGN, coordinator -> client: one simulation; its id and attempt are in the header. validation: held out."""
+    """ASSIGN, coordinator -> client: one simulation; its id and attempt number are in the header.
+
+    Attributes:
+        parameters: parameter values, in the order of WELCOME.
+        validation: True if the simulation is held out for validation.
+    """
 
     parameters: tuple[float, ...]
     validation: bool
 
     def pack(self) -> bytes:
+        """Return the bytes of this payload."""
         return Writer().put("BI", self.validation, len(self.parameters)).put(
             f"{len(self.parameters)}d", *self.parameters
         ).bytes()  # fmt: skip
 
     @classmethod
     def unpack(cls, frame: bytes | memoryview) -> Assign:
+        """Read the payload of ASSIGN."""
         r = Reader(frame)
         validation = bool(r.integer("B"))
         assign = cls(r.doubles(r.count()), validation)
@@ -105,10 +126,17 @@ class Assign:
 
 @dataclass(frozen=True)
 class FieldAnnouncement:
-    """One field as a client will send it: `shape` is the spatial shape (row-major), whole over all solver ranks.
+    """One field as a client will send it.
 
-    A structured 2D field has shape (ny, nx); an unstructured one (n_cells,). Elements on the wire are ordered by point,
-    components fastest: count = prod(shape) x components. static: sent once a study (mesh geometry), at STATIC_STEP.
+    Elements on the wire are ordered by point, components fastest; a field has prod(shape) x components elements.
+
+    Attributes:
+        name: name of the field.
+        dtype: element type.
+        components: number of components per point.
+        shape: spatial shape of the whole field over all solver ranks, row-major: (ny, nx) if structured, (n_cells,) if
+            unstructured.
+        static: True for mesh geometry, which is sent once per study, as time step STATIC_STEP.
     """
 
     name: str
@@ -120,11 +148,16 @@ class FieldAnnouncement:
 
 @dataclass(frozen=True)
 class Announce:
-    """ANNOUNCE, client -> coordinator: every field this simulation will send, in one message."""
+    """ANNOUNCE, client -> coordinator: all fields that this simulation will send.
+
+    Attributes:
+        fields: the fields.
+    """
 
     fields: tuple[FieldAnnouncement, ...]
 
     def pack(self) -> bytes:
+        """Return the bytes of this payload."""
         w = Writer().put("I", len(self.fields))
         for f in self.fields:
             w.string(f.name).put("BBII", f.dtype, f.static, f.components, len(f.shape)).put(
@@ -134,6 +167,7 @@ class Announce:
 
     @classmethod
     def unpack(cls, frame: bytes | memoryview) -> Announce:
+        """Read the payload of ANNOUNCE."""
         r = Reader(frame)
         fields = []
         for _ in range(r.count()):
@@ -152,13 +186,18 @@ class Announce:
 
 @dataclass(frozen=True)
 class Accept:
-    """ACCEPT, coordinator -> client: the field ids, in the order announced; `wanted` is False where a static field
-    has already arrived and need not be sent again."""
+    """ACCEPT, coordinator -> client: the answer to ANNOUNCE.
+
+    Attributes:
+        ids: field ids, in the order of ANNOUNCE.
+        wanted: for each field, False if it is a static field that the server already has.
+    """
 
     ids: tuple[int, ...]
     wanted: tuple[bool, ...]
 
     def pack(self) -> bytes:
+        """Return the bytes of this payload."""
         w = Writer().put("I", len(self.ids))
         for number, wanted in zip(self.ids, self.wanted, strict=True):
             w.put("IB", number, wanted)
@@ -166,54 +205,11 @@ class Accept:
 
     @classmethod
     def unpack(cls, frame: bytes | memoryview) -> Accept:
+        """Read the payload of ACCEPT."""
         r = Reader(frame)
         pairs = [r.integers("IB") for _ in range(r.count())]
         r.end()
         return cls(tuple(p[0] for p in pairs), tuple(bool(p[1]) for p in pairs))
-
-
-@dataclass(frozen=True)
-class Begin:
-    """BEGIN, client -> trainer rank: opens a simulation's stream; id, attempt and sender's rank are in the header.
-
-    ranks: how many solver ranks send pieces. parameters: as assigned.
-    """
-
-    ranks: int
-    parameters: tuple[float, ...]
-
-    def pack(self) -> bytes:
-        return Writer().put("II", self.ranks, len(self.parameters)).put(
-            f"{len(self.parameters)}d", *self.parameters
-        ).bytes()  # fmt: skip
-
-    @classmethod
-    def unpack(cls, frame: bytes | memoryview) -> Begin:
-        r = Reader(frame)
-        ranks = r.integer("I")
-        begin = cls(ranks, r.doubles(r.count()))
-        r.end()
-        return begin
-
-
-@dataclass(frozen=True)
-class Streamed:
-    """STREAMED, trainer rank -> client, answers END: pieces of this stream that were accepted, dropped as
-    duplicates, and refused."""
-
-    accepted: int
-    duplicates: int
-    refused: int
-
-    def pack(self) -> bytes:
-        return Writer().put("QQQ", self.accepted, self.duplicates, self.refused).bytes()
-
-    @classmethod
-    def unpack(cls, frame: bytes | memoryview) -> Streamed:
-        r = Reader(frame)
-        streamed = cls(*r.integers("QQQ"))
-        r.end()
-        return streamed
 
 
 class Outcome(IntEnum):
@@ -221,13 +217,21 @@ class Outcome(IntEnum):
 
     FINISHED = 0  # every time step sent and confirmed by the trainer ranks
     FAILED = 1  # diverged, crashed, refused: `message` says why
-    RETURNED = 2  # handed back unfinished (a worker that must leave); does not count as a failure
-    EXITED = 3  # the runner saw the solver process end well; the stream itself must have said FINISHED
+    RETURNED = 2  # handed back unfinished by a worker that must leave; not a failure
+    EXITED = 3  # the solver's process ended with code 0; its stream must have reported FINISHED before
 
 
 @dataclass(frozen=True)
 class Finish:
-    """FINISH, client -> coordinator: one solver rank has ended. steps: time steps sent; message: for people."""
+    """FINISH, client -> coordinator: one solver rank has ended its simulation.
+
+    Attributes:
+        outcome: how the simulation ended.
+        ranks: number of solver ranks.
+        steps: number of time steps sent.
+        message: reason of a failure, or summary of the run, for people.
+        blocked_seconds: seconds that this rank spent waiting for credit.
+    """
 
     outcome: Outcome
     ranks: int
@@ -236,12 +240,14 @@ class Finish:
     blocked_seconds: float
 
     def pack(self) -> bytes:
+        """Return the bytes of this payload."""
         return Writer().put("BIQd", self.outcome, self.ranks, self.steps, self.blocked_seconds).string(
             self.message
         ).bytes()  # fmt: skip
 
     @classmethod
     def unpack(cls, frame: bytes | memoryview) -> Finish:
+        """Read the payload of FINISH."""
         r = Reader(frame)
         outcome, ranks, steps = r.integers("BIQ")
         blocked = r.doubles(1)[0]
@@ -255,15 +261,21 @@ class Finish:
 
 @dataclass(frozen=True)
 class Alive:
-    """ALIVE, coordinator -> client, answers HEARTBEAT. abandon: stop the simulation named in the header."""
+    """ALIVE, coordinator -> client: the answer to HEARTBEAT.
+
+    Attributes:
+        abandon: True if the client must stop the simulation that the header names.
+    """
 
     abandon: bool
 
     def pack(self) -> bytes:
+        """Return the bytes of this payload."""
         return Writer().put("B", self.abandon).bytes()
 
     @classmethod
     def unpack(cls, frame: bytes | memoryview) -> Alive:
+        """Read the payload of ALIVE."""
         r = Reader(frame)
         alive = cls(bool(r.integer("B")))
         r.end()
@@ -272,16 +284,23 @@ class Alive:
 
 @dataclass(frozen=True)
 class Refuse:
-    """REFUSE, server -> client: why a message was not taken; the header repeats the refused message's header."""
+    """REFUSE, server -> client: a message was refused; the header repeats that message's header.
+
+    Attributes:
+        reason: machine-readable reason.
+        text: explanation for people.
+    """
 
     reason: Reason
     text: str
 
     def pack(self) -> bytes:
+        """Return the bytes of this payload."""
         return Writer().put("I", self.reason).string(self.text).bytes()
 
     @classmethod
     def unpack(cls, frame: bytes | memoryview) -> Refuse:
+        """Read the payload of REFUSE."""
         r = Reader(frame)
         code = r.integer("I")
         try:

@@ -1,4 +1,4 @@
-"""Which part of a field one MPI rank sends."""
+"""The part of a field that one MPI rank sends."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from penstock_client.errors import FieldError
 
 @dataclass(frozen=True)
 class Field:
-    """How a solver announces a field.
+    """A field as a solver announces it.
 
-    shape: spatial shape of the whole field, over all MPI ranks, e.g. (ny, nx) or (n_cells,). components: 1 scalar, 3 vector,
-    6 or 9 tensor; they come last in the arrays that are sent. dtype: float32, float64, int32 or int64.
+    Attributes:
+        shape: spatial shape of the whole field over all MPI ranks, such as (ny, nx) or (n_cells,).
+        components: components per point: 1 scalar, 3 vector, 6 symmetric tensor, 9 tensor; the last axis of the arrays.
+        dtype: float32, float64, int32 or int64.
+        static: True for mesh geometry, which is sent once per study.
     """
 
     shape: tuple[int, ...]
@@ -28,14 +31,22 @@ class Field:
 
     @property
     def points(self) -> int:
+        """Number of points of the whole field."""
         return math.prod(self.shape)
 
 
 def checked_indices(fields: Mapping[str, Field], indices: ArrayLike) -> NDArray[np.int32] | NDArray[np.int64]:
-    """The index list as it will travel: one-dimensional, int32 where that suffices.
+    """Check a list of points and convert it to the type that is sent.
+
+    Args:
+        fields: the announced fields, by name.
+        indices: points that this rank holds, (n,).
+
+    Returns:
+        The points, (n,), as int32 if that suffices for every field, else as int64.
 
     Raises:
-        FieldError: not integers, or a point that a field does not have.
+        FieldError: the list is not one-dimensional, not of integers, or contains a point that a field does not have.
     """
     array = np.asarray(indices)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
@@ -55,17 +66,27 @@ def first_element(
     offset: int | None,
     indices: NDArray[Any] | None,
 ) -> int:
-    """Where an array begins: of the whole field, in elements with components counted; of the rank's own list where there is one.
+    """Check the shape of an array and find where it begins.
+
+    Args:
+        name: name of the field.
+        field: the field as announced.
+        array: this rank's values.
+        offset: first point of the array in the whole field; None: the array is the whole field, or follows `indices`.
+        indices: points that this rank has listed, (n,), or None.
+
+    Returns:
+        Number of the array's first element, components included, in the whole field, or in the rank's list of points.
 
     Raises:
-        FieldError: the array is not of the shape that was announced, or does not lie within the field.
+        FieldError: the array does not have the announced shape, or does not lie within the field.
     """
     whole = (*field.shape, field.components)
     if offset is None and indices is None:
         if array.shape != whole and not (field.components == 1 and array.shape == field.shape):
             raise FieldError(
-                f"field {name!r} has shape {array.shape}, announced was {field.shape} x {field.components}: send all of it, or "
-                "say with offset= or announce(indices=...) which part this is"
+                f"field {name!r} has shape {array.shape}, announced was {field.shape} x {field.components}: send all "
+                "of it, or say with offset= or announce(indices=...) which part this is"
             )
         return 0
     if field.components > 1 and array.shape[-1:] != (field.components,):

@@ -1,4 +1,4 @@
-"""One simulation as its solver sees it: parameters in, time steps out."""
+"""One simulation from the solver's side: it reads the parameters and sends the time steps."""
 
 from __future__ import annotations
 
@@ -8,32 +8,36 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from penstock_client.errors import FieldError, PenstockError, Refused, WireError
-from penstock_client.payloads import (
-    Accept,
-    Announce,
-    Begin,
-    FieldAnnouncement,
-    Finish,
-    Outcome,
-    Welcome,
-)
+from penstock_client.errors import Abandoned, FieldError, Refused, ServerLost, WireError
+from penstock_client.payloads import Accept, Announce, FieldAnnouncement, Finish, Outcome, Welcome
 from penstock_client.piece import Field, checked_indices, first_element
 from penstock_client.reasons import Reason
 from penstock_client.stream import Stream
+from penstock_client.stream_payloads import Begin
 from penstock_client.wire import STATIC_STEP, WIRE_DTYPES, Dtype, Header, Kind
 
 Request = Callable[[Header, bytes, Kind], bytes]
-"""Sends one control message and returns the payload of its answer, which must be of the given kind."""
+"""Sends a request to the coordinator and returns the payload of the answer, which must have the given kind."""
 
 
 class Simulation:
-    """One assigned simulation. Made by `Client`; not to be made by hand.
+    """A simulation that the server has assigned. `Client` makes these objects.
+
+    Args:
+        header: incarnation, simulation id, attempt number and MPI rank, for every message.
+        parameters: parameter values by name, in the study's order.
+        validation: whether the simulation is held out.
+        ranks: number of MPI ranks of the solver.
+        welcome: settings of the study.
+        streams: data connections, one per trainer rank.
+        request: sends a request to the coordinator.
+        check: raises an error when it is pointless to go on with this simulation.
 
     Attributes:
-        id, attempt: which simulation, and the how-manieth try it is (from 1).
-        parameters: name to value, in the study's order.
-        validation: True when the model never trains on it.
+        id: simulation id.
+        attempt: attempt number, starting at 1.
+        parameters: parameter values by name, in the study's order.
+        validation: True if the simulation is held out for validation: the model never trains on it.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class Simulation:
         self.attempt = header.attempt
         self.parameters = dict(parameters)
         self.validation = validation
-        self._header = header  # incarnation, simulation, attempt and rank of every message
+        self._header = header
         self._ranks = ranks
         self._welcome = welcome
         self._streams = streams
@@ -67,28 +71,36 @@ class Simulation:
 
     @property
     def over(self) -> bool:
-        """True once finished, failed or handed back."""
+        """True once the simulation is finished, failed or handed back."""
         return self._over
 
     @property
     def abandoned(self) -> bool:
-        """True once the server no longer wants this simulation or this client, or has stopped answering."""
+        """True once the server no longer wants this simulation or this client, or has stopped answering.
+
+        Raises:
+            WireError: the server answered a heartbeat with bytes that are not a valid message.
+        """
         try:
             self._check()
-        except PenstockError:
+        except (Abandoned, Refused, ServerLost):
             return True
         return False
 
     def announce(self, indices: ArrayLike | None = None, **fields: Field) -> None:
-        """Say which fields will be sent; done by the first `send` from its arrays where it is not done here.
+        """Announce the fields that will be sent.
+
+        Without this call, the first `send` announces the fields of its arrays.
 
         Args:
-            indices: the points of the whole fields that this MPI rank holds, (n,), in the order in which it will send them, where
-                it sends a part that is not contiguous: an unstructured mesh's partition. Each point belongs to one rank.
+            indices: points of the whole fields that this MPI rank holds, (n,), in the order in which it will send them.
+                Needed where a rank's part is not contiguous (an unstructured mesh's partition). Each point belongs to
+                one rank.
+            **fields: the fields, by name.
 
         Raises:
             Refused: the study expects other fields, or another size, dtype or number of components.
-            FieldError: a point that a field does not have.
+            FieldError: `indices` contains a point that a field does not have.
         """
         held = None if indices is None else checked_indices(fields, indices)
         announcements = tuple(
@@ -114,18 +126,23 @@ class Simulation:
                         stream.describe(header._replace(field=self._ids[name]), held)
 
     def send(self, step: int, time: float = math.nan, offset: int | None = None, **fields: ArrayLike) -> None:
-        """Send one time step, or this MPI rank's part of it; returns when it may be overwritten. Waits while the server has no room.
+        """Send one time step, or this MPI rank's part of it. Waits while the server has no room.
 
         Args:
-            step: 0, 1, 2, ... in order of emission.
+            step: number of the time step: 0, 1, 2, ... in the order of sending.
             time: physical time, in the solver's units.
-            offset: where the arrays are consecutive points of the whole fields, row-major: the first of these points.
-            fields: every announced field that is not static, of shape `shape` or `(*shape, components)`; a part, by `offset` or
-                announced indices, has any shape of so many points, components last. It may be empty.
+            offset: first point of the arrays in the whole fields (row-major), where the arrays are a contiguous part of
+                them.
+            **fields: every announced field that is not static, of shape `shape` or `(*shape, components)`. A part (with
+                `offset` or announced indices) may have any shape with the components as its last axis, and may be
+                empty. The arrays may be overwritten after the call.
 
         Raises:
-            FieldError: an array does not fit what was announced; nothing of this step has been sent.
-            Refused, ConnectionBroken, Abandoned, ServerLost: see `penstock_client.errors`.
+            FieldError: an array does not fit the announced field; nothing of this time step has been sent.
+            Refused: the server refused an earlier piece.
+            ConnectionBroken: pieces in transit were lost.
+            Abandoned: the server no longer wants this simulation.
+            ServerLost: the server stopped answering.
         """
         arrays = {name: np.asarray(value) for name, value in fields.items()}
         if not self._fields:
@@ -148,7 +165,7 @@ class Simulation:
             if not array.size:
                 continue  # a rank that holds no points
             if not stream.may_send(array.nbytes):
-                # Before waiting for this rank: what waits for company elsewhere may be what another rank waits for.
+                # Before waiting for this rank, flush the others: they may be waiting for the pieces held back here.
                 for other in self._streams:
                     other.flush()
             stream.send(self._piece(name, step, time, first, array), array)
@@ -156,18 +173,26 @@ class Simulation:
         self._steps.add(step)
 
     def send_static(self, offset: int | None = None, **fields: ArrayLike) -> None:
-        """Send static fields (mesh geometry), announced with static=True; those the server has already are skipped."""
+        """Send static fields (mesh geometry), except those that the server already has.
+
+        Args:
+            offset: as for `send`.
+            **fields: fields that were announced with static=True, as for `send`.
+
+        Raises:
+            FieldError: an array does not fit the announced field.
+        """
         for name, value in fields.items():
             first, array = self._checked(name, np.asarray(value), offset)
             if self._wanted[name] and array.size:
                 self._streams[0].send(self._piece(name, STATIC_STEP, math.nan, first, array), array)
 
     def finish(self) -> None:
-        """Wait until the server has dealt with every time step, then report the simulation finished.
+        """Wait until the server has processed every time step, then report the simulation as finished.
 
         Raises:
-            Refused: the server refused one or more pieces; the simulation is reported as failed by the caller.
-            ConnectionBroken: one or more pieces were lost on their way; likewise.
+            Refused: the server refused one or more pieces; the caller must report the simulation as failed.
+            ConnectionBroken: one or more pieces were lost in transit; the caller must report the simulation as failed.
         """
         if self._over:
             return
@@ -179,15 +204,23 @@ class Simulation:
         self._end(Outcome.FINISHED, "")
 
     def fail(self, message: str) -> None:
-        """Report this simulation as failed; the server decides whether it is tried again."""
+        """Report the simulation as failed. The server decides whether it is tried again.
+
+        Args:
+            message: reason of the failure, for the study's report.
+        """
         self._end(Outcome.FAILED, message)
 
     def hand_back(self) -> None:
-        """Return the simulation unfinished, as a worker does that must leave; it does not count as a failure."""
+        """Return the simulation unfinished, because this worker must leave. This is not a failure."""
         self._end(Outcome.RETURNED, "")
 
     def exited(self, message: str = "") -> None:
-        """Report that a solver process which streams for itself has ended well (see `Outcome.EXITED`)."""
+        """Report that a solver process with a stream of its own has ended with code 0 (see `Outcome.EXITED`).
+
+        Args:
+            message: summary of the run, as JSON text.
+        """
         self._end(Outcome.EXITED, message)
 
     def _end(self, outcome: Outcome, message: str) -> None:
@@ -199,7 +232,8 @@ class Simulation:
         try:
             self._request(self._header._replace(kind=Kind.FINISH), finish.pack(), Kind.FINISHED)
         except Refused as refused:
-            # Somebody else has the simulation by now: how this attempt ended is of no consequence, unless it claims to be whole.
+            # The simulation has been handed out again. The end of this attempt no longer matters, unless it claims
+            # success.
             if refused.reason is not Reason.STALE_ATTEMPT or outcome is Outcome.FINISHED:
                 raise
 
@@ -215,7 +249,7 @@ class Simulation:
         )
 
     def _checked(self, name: str, array: NDArray, offset: int | None) -> tuple[int, NDArray]:  # type: ignore[type-arg]
-        """The array as it will travel, C-contiguous, little-endian, and the element it begins with."""
+        """Return the number of the array's first element, and the array in C order and little-endian."""
         field = self._fields.get(name)
         if field is None:
             raise FieldError(f"field {name!r} was not announced; announced were {sorted(self._fields)}")

@@ -1,4 +1,4 @@
-"""What a solver written in Python is, and how its time steps are streamed."""
+"""The interface of a solver written in Python, and the streaming of its time steps."""
 
 from __future__ import annotations
 
@@ -17,26 +17,44 @@ _log = logging.getLogger("penstock.solver")
 
 
 class Solver(Protocol):
-    """Any class with these two members.
+    """The interface of a Python solver: any class with these two members.
 
-    fields: name to `Field` (shape, components, dtype) of what `run` yields.
-
-    It may also have `check_parameters(names)`, which raises ValueError for names of parameters that are unknown or missing; it is
-    called before the study starts.
+    A solver may also have a method `check_parameters(names)`, which raises ValueError if the names of the study's
+    parameters include an unknown one or lack a required one. Penstock calls it before the study starts.
     """
 
     @property
-    def fields(self) -> Mapping[str, Field]: ...
+    def fields(self) -> Mapping[str, Field]:
+        """Shape, components and dtype of each field that `run` yields, by name."""
 
     def run(self, parameters: Mapping[str, float]) -> Iterator[tuple[float, Mapping[str, ArrayLike]]]:
-        """Yield (physical time, fields) for one time step after the other."""
+        """Run one simulation.
+
+        Args:
+            parameters: value of each parameter, by name.
+
+        Yields:
+            Physical time in the solver's units, and the fields by name, for each time step.
+        """
 
 
 def stream_solver(solver: Solver, simulation: Simulation, fields: tuple[str, ...], every: int = 1) -> Iterator[int]:
-    """Run a solver for one simulation and send each `every`-th time step; yields each step number once it is sent.
+    """Run a solver for one simulation and send its time steps.
 
-    The simulation is always reported: finished at the end, failed when the solver raises or its fields are refused, handed
-    back when the study wants no more or the caller closes this generator. Only ServerLost passes through.
+    The simulation's end is always reported: finished at the end; failed if the solver raises an error or the server
+    refuses its fields; handed back if the study wants no more or the caller closes this generator.
+
+    Args:
+        solver: the solver.
+        simulation: the simulation that the server has assigned.
+        fields: names of the fields to send.
+        every: send every n-th time step.
+
+    Yields:
+        The number of each time step, once it has been sent.
+
+    Raises:
+        ServerLost: the server stopped answering.
     """
     try:
         simulation.announce(None, **{name: field for name, field in solver.fields.items() if name in fields})
@@ -56,6 +74,6 @@ def stream_solver(solver: Solver, simulation: Simulation, fields: tuple[str, ...
             simulation.hand_back()
         else:
             simulation.fail(str(refused))
-    except Exception as error:  # whatever a solver may raise costs its simulation and nothing else
+    except Exception as error:  # an error of the solver fails its simulation, not the worker
         _log.error("simulation %d failed", simulation.id, exc_info=error)
         simulation.fail(f"{type(error).__name__}: {error}")

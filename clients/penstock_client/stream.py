@@ -1,4 +1,4 @@
-"""One data connection to one trainer rank: credit, coalescing of small pieces, and what the rank answers."""
+"""One data connection to one trainer rank: credit, coalescing of small pieces, the rank's answers."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ from numpy.typing import NDArray
 
 from penstock_client.control import WAIT
 from penstock_client.errors import ConnectionBroken, PenstockError, Refused, WireError
-from penstock_client.payloads import Begin, Refuse, Streamed, Welcome
+from penstock_client.payloads import Refuse, Welcome
 from penstock_client.reasons import Reason
+from penstock_client.stream_payloads import Begin, Streamed
 from penstock_client.transport import Connection, Frame
 from penstock_client.wire import Header, Kind, unpack
 
-ASK, ASK_AT_MOST = (
-    4.0,
-    60.0,
-)  # seconds of waiting for a rank after which it is asked (again), from the first to the longest
+FIRST_REPEAT = 4.0  # seconds without an answer of the rank after which a question is repeated for the first time
+LONGEST_REPEAT = 60.0  # seconds; the interval doubles with each repetition up to this
 
 
 class Stream:
-    """Pieces of one simulation on their way to one trainer rank.
+    """Sends the pieces of one simulation after another to one trainer rank.
 
-    `check` is called while waiting and raises when waiting has become pointless (server lost, simulation abandoned).
-    `blocked_seconds` is the time spent waiting for credit.
+    Args:
+        connection: data connection to the rank.
+        welcome: settings of the study.
+        check: called while waiting; raises an error when waiting has become pointless (server lost, simulation
+            abandoned).
+
+    Attributes:
+        blocked_seconds: seconds spent waiting for credit.
     """
 
     def __init__(self, connection: Connection, welcome: Welcome, check: Callable[[], None]) -> None:
@@ -33,11 +38,11 @@ class Stream:
         self._coalesce_bytes = welcome.coalesce_bytes
         self._coalesce_seconds = welcome.coalesce_ms / 1000
         self._check = check
-        self._stream = Header(Kind.BEGIN)  # of the simulation that is streamed
-        self._pieces = 0  # of this simulation
-        self._bytes = 0  # of them
-        self._counted = False  # whether CREDIT for this simulation has come
-        self._sent = 0  # payload bytes, since the connection was made
+        self._stream = Header(Kind.BEGIN)  # BEGIN header of the current simulation
+        self._pieces = 0  # of the current simulation
+        self._bytes = 0  # payload bytes of these pieces
+        self._has_credit = False  # whether CREDIT for the current simulation has arrived
+        self._sent = 0  # payload bytes since the connection was established
         self._limit = 0  # cumulative payload bytes that may be sent; granted by CREDIT
         self._pending: list[Frame] = []
         self._pending_bytes = 0
@@ -47,14 +52,28 @@ class Stream:
         self.blocked_seconds = 0.0
 
     def begin(self, header: Header, begin: Begin) -> None:
-        """Open a simulation's stream. Raises Refused where the rank does not want it."""
-        self.flush()  # what a simulation that failed has left waiting still belongs before this one's BEGIN
+        """Open the stream of a simulation.
+
+        Args:
+            header: header of BEGIN.
+            begin: payload of BEGIN.
+        """
+        self.flush()  # pieces that a failed simulation has left pending must precede this BEGIN
         self._refusal, self._streamed = None, None
-        self._stream, self._pieces, self._bytes, self._counted = header, 0, 0, False
+        self._stream, self._pieces, self._bytes, self._has_credit = header, 0, 0, False
         self._connection.send([header.pack(), begin.pack()])
 
     def send(self, header: Header, array: NDArray) -> None:  # type: ignore[type-arg]
-        """Send one piece, waiting for credit first; small pieces may travel together with later ones."""
+        """Wait for credit, then send one piece. Small pieces are held back and sent together.
+
+        Args:
+            header: header of the piece.
+            array: its elements, C-contiguous and little-endian; may be overwritten after the call.
+
+        Raises:
+            Refused: the rank has refused a piece of this simulation.
+            ConnectionBroken: the connection broke.
+        """
         if array.nbytes and not self.may_send(array.nbytes):
             self.flush()
             self._wait_for_credit(array.nbytes)
@@ -62,19 +81,30 @@ class Stream:
         self._bytes += array.nbytes
         self._pieces += 1
         small = array.nbytes <= self._coalesce_bytes
-        # An array that waits for company is copied: its owner goes on computing in it.
+        # A piece that is held back is copied, because the solver goes on computing in its array.
         self._pending += [header.pack(), array.tobytes() if small else array]
         self._pending_bytes += array.nbytes
         if not small or self._pending_bytes >= self._coalesce_bytes:
             self.flush()
 
     def describe(self, header: Header, indices: NDArray) -> None:  # type: ignore[type-arg]
-        """Send the list of the points of which a field's pieces will consist; needs no credit."""
+        """Send the list of points that a field's pieces will consist of. This needs no credit.
+
+        Args:
+            header: header of INDICES.
+            indices: the points, (n,).
+        """
         self._connection.send([header.pack(), indices])
 
     def step_sent(self) -> None:
-        """All pieces of a time step have been handed over: what is small waits for the next one only where time steps
-        follow each other within the coalescing time. Raises Refused when the rank has refused a piece meanwhile."""
+        """Mark a time step as complete.
+
+        Small pieces are flushed unless the previous time step was sent less than `coalesce_ms` ago.
+
+        Raises:
+            Refused: the rank has refused a piece of this simulation.
+            ConnectionBroken: the connection broke.
+        """
         now = time.monotonic()
         slow, self._last_step = now - self._last_step > self._coalesce_seconds, now
         if slow:
@@ -84,21 +114,22 @@ class Stream:
             raise self._refusal
 
     def flush(self) -> None:
-        """Send what has been waiting for company."""
+        """Send the pieces that are held back."""
         if self._pending:
             frames, self._pending, self._pending_bytes = self._pending, [], 0
             self._connection.send(frames)
 
     def request_end(self) -> None:
-        """Say that this simulation's pieces are all sent."""
+        """Tell the rank that all pieces of this simulation have been sent."""
         self.flush()
         self._ask(Kind.END)
 
     def await_end(self) -> None:
-        """Wait until the rank has dealt with every piece.
+        """Wait until the rank has processed every piece.
 
         Raises:
-            Refused: it took one or more of them amiss. ConnectionBroken: one or more have not reached it.
+            Refused: the rank has refused one or more pieces.
+            ConnectionBroken: one or more pieces have not arrived.
         """
         self._wait_until(lambda: self._streamed is not None, Kind.END)
         if self._refusal is not None:
@@ -109,34 +140,38 @@ class Stream:
             raise ConnectionBroken(f"{arrived} of {self._pieces} pieces have reached the trainer rank: {RUN_AGAIN}")
 
     def close(self, *, deliver: bool = True) -> None:
+        """Close the connection; see `Connection.close`."""
         self._connection.close(deliver=deliver)
 
     def may_send(self, size: int) -> bool:
-        """Whether credit is there for so many bytes."""
-        # The second case lets a piece larger than the whole window through once nothing else is on the way.
+        """Return whether the credit suffices for a piece of `size` bytes."""
+        # The second condition admits a piece larger than the whole window once nothing else is in transit.
         return self._sent + size <= self._limit or (self._limit > 0 and self._sent + self._window <= self._limit)
 
     def _wait_for_credit(self, size: int) -> None:
         begun = time.monotonic()
         self._listen(0)
         if size > self._window // 8:
-            # The rank grants more only when an eighth of the window has been used; this piece may need it before.
+            # The rank grants more credit when an eighth of the window has been used; this piece may need it earlier.
             self._ask(Kind.CREDIT)
         self._wait_until(lambda: self.may_send(size), Kind.CREDIT)
         self.blocked_seconds += time.monotonic() - begun
 
-    def _wait_until(self, true: Callable[[], bool], question: Kind) -> None:
-        """Wait for the rank. If the connection has been made anew meanwhile it owes us nothing that it knows of, so it is asked."""
-        patience = ASK
+    def _wait_until(self, condition: Callable[[], bool], question: Kind) -> None:
+        """Wait for an answer of the rank.
+
+        After a silent reconnect the rank has forgotten this stream; repeat `question` until it answers or refuses.
+        """
+        interval = FIRST_REPEAT
         asked = time.monotonic()
-        while not true():
+        while not condition():
             self._listen(WAIT)
             self._check()
             if self._refusal is not None:
                 raise self._refusal
-            if time.monotonic() - asked > patience:
+            if time.monotonic() - asked > interval:
                 self._ask(question)
-                asked, patience = time.monotonic(), min(2 * patience, ASK_AT_MOST)
+                asked, interval = time.monotonic(), min(2 * interval, LONGEST_REPEAT)
 
     def _ask(self, kind: Kind) -> None:
         self._connection.send([self._stream._replace(kind=kind).pack()])
@@ -144,7 +179,7 @@ class Stream:
     def _listen(self, timeout: float) -> None:
         while (frames := self._connection.receive(timeout)) is not None:
             timeout = 0
-            header, payload = unpack(frames[0]), b"".join(frames[1:2])  # which CREDIT does without
+            header, payload = unpack(frames[0]), b"".join(frames[1:2])  # CREDIT has no payload
             ours = (header.simulation, header.attempt) == (self._stream.simulation, self._stream.attempt)
             if header.kind is Kind.CREDIT:
                 self._take_credit(header.count, ours)
@@ -152,26 +187,26 @@ class Stream:
                 if ours:
                     self._streamed = Streamed.unpack(payload)
             elif header.kind is Kind.REFUSE:
-                if ours or not header.attempt:  # without an attempt: of a message that the rank could not read
+                if ours or not header.attempt:  # attempt 0: the rank could not read a message
                     self._refusal = self._refusal or _refusal(Refuse.unpack(payload))
             else:
                 raise WireError(f"{header.kind.name} on a data connection")
 
     def _take_credit(self, count: int, ours: bool) -> None:
-        if ours and not self._counted:
-            # The rank counts from the beginning of the connection, which may have been made anew since the last simulation. Its
-            # answer to BEGIN tells where it stands: everything before BEGIN had been dealt with.
-            self._counted = True
+        if ours and not self._has_credit:
+            # The rank counts bytes from the start of the connection, and ZeroMQ may have reconnected since the last
+            # simulation. Its answer to BEGIN gives its count: it has processed everything that came before BEGIN.
+            self._has_credit = True
             self._sent = count - self._window + self._bytes
             self._limit = count
         else:
             self._limit = max(self._limit, count)
 
 
-RUN_AGAIN = "the connection has broken, and what was on the way is lost; the simulation must be run again"
+RUN_AGAIN = "the connection has broken, and the pieces in transit are lost; the simulation must be run again"
 
 
 def _refusal(refuse: Refuse) -> PenstockError:
-    if refuse.reason is Reason.NO_BEGIN:  # BEGIN is the first of what is sent: the rank sees another connection
+    if refuse.reason is Reason.NO_BEGIN:  # BEGIN was sent first, so this is a new connection
         return ConnectionBroken(f"the trainer rank does not know this stream ({refuse.text}): {RUN_AGAIN}")
     return Refused(refuse.reason, refuse.text)

@@ -1,4 +1,4 @@
-"""The seam between the client and its carrier: ZeroMQ for real studies, direct calls for the inline engine and tests."""
+"""Interface between the client and its connections: ZeroMQ sockets, or plain calls in the inline engine and tests."""
 
 from __future__ import annotations
 
@@ -11,23 +11,46 @@ Frame = bytes | memoryview | NDArray  # type: ignore[type-arg]
 
 
 class Connection(Protocol):
-    """One two-way, ordered message connection to one socket of the server. Used from one thread."""
+    """A two-way, ordered message connection to one socket of the server. One thread uses it."""
 
     def send(self, frames: Sequence[Frame]) -> None:
-        """Send one multipart message; frames are not modified, and may be reused on return."""
+        """Send one multipart message.
+
+        Args:
+            frames: parts of the message; they are not modified, and may be overwritten after the call.
+        """
 
     def receive(self, timeout: float) -> list[bytes] | None:
-        """The next message, or None when `timeout` seconds have passed without one."""
+        """Wait for the next message.
+
+        Args:
+            timeout: seconds to wait.
+
+        Returns:
+            The frames of the message, or None if none has arrived in time.
+        """
 
     def close(self, *, deliver: bool = True) -> None:
-        """Give the connection back. deliver: what is already sent is still delivered where possible."""
+        """Close the connection.
+
+        Args:
+            deliver: whether to try to deliver the messages that have been sent.
+        """
 
 
 class Transport(Protocol):
-    """Makes connections."""
+    """Makes connections to the sockets of one server."""
 
     def connect(self, endpoint: str, *, control: bool = False) -> Connection:
-        """A connection to a server socket. control: to the coordinator, which reads at once."""
+        """Connect to a socket of the server.
+
+        Args:
+            endpoint: address of the socket.
+            control: True for the coordinator, which reads messages without delay.
+
+        Returns:
+            The connection.
+        """
 
     def close(self, *, deliver: bool = True) -> None:
-        """Close everything this transport made; see `Connection.close`."""
+        """Close all connections of this transport; see `Connection.close`."""

@@ -1,7 +1,7 @@
-"""The wire format: one fixed little-endian header of 64 bytes, then raw payload frames. Never pickle.
+"""The wire format: a fixed little-endian header of 64 bytes, then raw payload frames; no pickled data.
 
-The specification is docs/wire-format.md; tests/wire/vectors.json holds the test vectors that this module and
-libpenstock (clients/c) both pass.
+docs/wire-format.md is the specification. tests/wire/vectors.json holds the test vectors for this module and for
+libpenstock (clients/c).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ MAGIC = b"PNSK"
 VERSION = 1
 HEADER_BYTES = 64
 STATIC_STEP = -1  # time step of a static field (mesh cell centres, cell volumes)
-ANY_SIMULATION = -1  # NEXT: hand me whichever simulation is due
+ANY_SIMULATION = -1  # in NEXT: any simulation that is waiting
 
 _HEADER = struct.Struct("<4sHBBIIqqIIQQd")
 assert _HEADER.size == HEADER_BYTES
 
 
 class Kind(IntEnum):
-    """What a message is. Requests and their answers are listed side by side in docs/wire-format.md."""
+    """Kind of a message. docs/wire-format.md lists requests with their answers."""
 
     HELLO = 1
     WELCOME = 2
@@ -48,7 +48,7 @@ class Kind(IntEnum):
 
 
 class Dtype(IntEnum):
-    """Element types a field may have on the wire (little-endian)."""
+    """Element type of a field on the wire (little-endian)."""
 
     NONE = 0
     FLOAT32 = 1
@@ -70,17 +70,18 @@ class Header(NamedTuple):
     """The fixed header. Fields that a kind does not use are 0.
 
     Attributes:
-        kind: what the message is.
-        incarnation: the server's life that this message belongs to.
+        kind: kind of the message.
+        incarnation: incarnation of the server that this message is for, or comes from.
         simulation: simulation id, or ANY_SIMULATION.
-        attempt: attempt number of the simulation, from 1.
-        step: time step (0, 1, 2, ... in order of emission), or STATIC_STEP.
-        field: field id as given by ACCEPT.
+        attempt: attempt number of the simulation, starting at 1.
+        step: number of the time step (0, 1, 2, ... in the order of sending), or STATIC_STEP.
+        field: field id, as given by ACCEPT.
         rank: MPI rank of the sender within its simulation.
-        offset: first element of the piece within the field (elements, components included).
-        count: elements in the piece; for CREDIT, the cumulative number of payload bytes the client may have sent.
+        offset: first element of the piece within the field, components included; for a request to the coordinator, the
+            number of the request.
+        count: number of elements in the piece; for CREDIT, the cumulative number of payload bytes the client may send.
         dtype: element type of the payload.
-        time: physical time of the time step in the solver's units; NaN where the solver has none.
+        time: physical time of the time step in the solver's units; NaN if the solver has none.
     """
 
     kind: Kind
@@ -96,7 +97,7 @@ class Header(NamedTuple):
     time: float = 0.0
 
     def pack(self) -> bytes:
-        """The 64 bytes of this header."""
+        """Return the 64 bytes of this header."""
         return _HEADER.pack(
             MAGIC,
             VERSION,
@@ -115,15 +116,21 @@ class Header(NamedTuple):
 
 
 class VersionMismatch(WireError):
-    """A header of another version of the wire format."""
+    """The header has another version of the wire format."""
 
 
 def unpack(frame: bytes | memoryview) -> Header:
     """Read a header frame.
 
+    Args:
+        frame: the first frame of a message.
+
+    Returns:
+        The header.
+
     Raises:
-        VersionMismatch: the sender speaks another version.
-        WireError: not 64 bytes, wrong magic, unknown kind or dtype.
+        VersionMismatch: the sender uses another version of the wire format.
+        WireError: the frame does not have 64 bytes, or has the wrong magic, an unknown kind or an unknown dtype.
     """
     if len(frame) != HEADER_BYTES:
         raise WireError(f"header frame of {len(frame)} bytes, expected {HEADER_BYTES}")

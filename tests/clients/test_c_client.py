@@ -24,8 +24,9 @@ from live_server import live_server, worker
 from network import Proxy
 from penstock_client import wire
 from penstock_client.connect_file import ConnectInfo, read_connect_file
-from penstock_client.payloads import Accept, Alive, Assign, Refuse, Streamed, Welcome
+from penstock_client.payloads import Accept, Alive, Assign, Refuse, Welcome
 from penstock_client.reasons import Reason
+from penstock_client.stream_payloads import Streamed
 from penstock_client.wire import Header, Kind
 from penstock_server.network import open_keys
 from penstock_server.network.auth import AllowList, secure_context

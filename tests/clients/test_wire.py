@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_client import payloads, wire
+from penstock_client import payloads, stream_payloads, wire
 from penstock_client.errors import WireError
 from penstock_client.reasons import Reason
 from penstock_client.wire import Dtype, Header, Kind
@@ -32,8 +32,8 @@ PAYLOADS: dict[Kind, type[Payload]] = {
     Kind.ASSIGN: payloads.Assign,
     Kind.ANNOUNCE: payloads.Announce,
     Kind.ACCEPT: payloads.Accept,
-    Kind.BEGIN: payloads.Begin,
-    Kind.STREAMED: payloads.Streamed,
+    Kind.BEGIN: stream_payloads.Begin,
+    Kind.STREAMED: stream_payloads.Streamed,
     Kind.FINISH: payloads.Finish,
     Kind.ALIVE: payloads.Alive,
     Kind.REFUSE: payloads.Refuse,
@@ -136,8 +136,8 @@ bodies: st.SearchStrategy[Payload] = st.one_of(
     st.builds(payloads.Assign, tuples(doubles), st.booleans()),
     st.builds(payloads.Announce, tuples(announcements)),
     accepts,
-    st.builds(payloads.Begin, u32, tuples(doubles)),
-    st.builds(payloads.Streamed, u64, u64, u64),
+    st.builds(stream_payloads.Begin, u32, tuples(doubles)),
+    st.builds(stream_payloads.Streamed, u64, u64, u64),
     st.builds(payloads.Finish, st.sampled_from(payloads.Outcome), u32, u64, texts, doubles),
     st.builds(payloads.Alive, st.booleans()),
     st.builds(payloads.Refuse, st.sampled_from(Reason), texts),

@@ -13,19 +13,23 @@ import numpy as np
 from choices import Choices
 from mutations import VECTORS, Frames, mutated, mutated_bytes, vector_messages
 
-from penstock_client import payloads
+from penstock_client import payloads, stream_payloads
 from penstock_client.client import Client
 from penstock_client.errors import PenstockError, ServerLost, WireError
 from penstock_client.heartbeat import Heartbeat
-from penstock_client.payloads import Accept, Alive, Assign, Refuse, Streamed, Welcome
+from penstock_client.payloads import Accept, Alive, Assign, Refuse, Welcome
 from penstock_client.reasons import Reason
 from penstock_client.simulation import Field
+from penstock_client.stream_payloads import Streamed
 from penstock_client.wire import Header, Kind, unpack
 
 # --- codecs -------------------------------------------------------------------------------------------------------------
 
 CODECS: dict[Kind, Any] = {
-    kind: getattr(payloads, kind.name.title()) for kind in Kind if hasattr(payloads, kind.name.title())
+    kind: getattr(module, kind.name.title())
+    for module in (payloads, stream_payloads)
+    for kind in Kind
+    if hasattr(module, kind.name.title())
 }
 _PAYLOADS = [
     (Kind[m["header"]["kind"]], bytes.fromhex(m["payload_hex"])) for m in VECTORS["messages"] if "payload" in m

@@ -19,15 +19,14 @@ from mutations import Frames, mutated, vector_messages
 from penstock_client.payloads import (
     Announce,
     Assign,
-    Begin,
     FieldAnnouncement,
     Finish,
     Hello,
     Outcome,
     Refuse,
-    Streamed,
     Welcome,
 )
+from penstock_client.stream_payloads import Begin, Streamed
 from penstock_client.wire import ANY_SIMULATION, STATIC_STEP, Dtype, Header, Kind, unpack
 from penstock_server.buffer import Buffer, Slot
 from penstock_server.coordinator import Coordinator, Point

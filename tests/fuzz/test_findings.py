@@ -28,9 +28,10 @@ from penstock_client.client import Client
 from penstock_client.connect_file import ConnectInfo, read_connect_file
 from penstock_client.errors import ConnectError, WireError
 from penstock_client.heartbeat import Heartbeat
-from penstock_client.payloads import Accept, Announce, Assign, Begin, Finish, Hello, Outcome, Refuse, Welcome
+from penstock_client.payloads import Accept, Announce, Assign, Finish, Hello, Outcome, Refuse, Welcome
 from penstock_client.reasons import Reason
 from penstock_client.simulation import Field
+from penstock_client.stream_payloads import Begin
 from penstock_client.wire import Header, Kind, unpack
 from penstock_client.zmq_transport import ZmqTransport
 from penstock_server.checkpoint import load_latest, write_checkpoint

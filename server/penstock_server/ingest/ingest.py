@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from penstock_client.errors import Refused, WireError
-from penstock_client.payloads import Begin, Streamed
 from penstock_client.reasons import Reason
+from penstock_client.stream_payloads import Begin, Streamed
 from penstock_client.wire import Header, Kind, unpack
 from penstock_server.buffer import Slot
 from penstock_server.ingest.assembly import PartialStep, WindowBuilder

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock_client.errors import Refused
-from penstock_client.payloads import Begin, FieldAnnouncement, Refuse, Streamed
+from penstock_client.payloads import FieldAnnouncement, Refuse
 from penstock_client.reasons import Reason
+from penstock_client.stream_payloads import Begin, Streamed
 from penstock_client.wire import STATIC_STEP, Dtype, Header, Kind, unpack
 from penstock_server.buffer import Buffer
 from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds
