@@ -32,8 +32,6 @@ from world import SERVER_TIMEOUT, World, world
 DISK_MEGABYTES = 256
 GAVE_UP = "workers in a row died"  # what the launcher says of workers that cannot live
 MEMORY_SECONDS = 2.0  # between two looks at memory
-# A worker that did not hear of the study's end waits [server] server_timeout for an answer, and as long for another server.
-WORKER_SECONDS = 2 * SERVER_TIMEOUT + 30.0
 FLAT = 1.15  # resident memory in the last quarter of the longest incarnation over that in its second, at most
 
 
@@ -150,13 +148,31 @@ def growth(memory: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def run(folder: Path, number: int, seconds: float, seed: int, simulations: int) -> dict[str, Any]:
-    """The soak; what was done, what came of it, and what is wrong."""
+def run(
+    folder: Path,
+    number: int,
+    seconds: float,
+    seed: int,
+    simulations: int,
+    server_timeout: float = SERVER_TIMEOUT,
+) -> dict[str, Any]:
+    """Run the soak; returns what was done, what came of it, and what is wrong.
+
+    Args:
+        folder: where the study lives, on a small disk of its own.
+        number: faults after which it is left alone.
+        seconds: after which it is left alone at the latest.
+        seed: of the faults and of the study.
+        simulations: of the study.
+        server_timeout: [server] server_timeout, in seconds.
+    """
+    # A worker that did not hear of the study's end waits so long for an answer, and as long again for another server.
+    worker_seconds = 2 * server_timeout + 30.0
     over = threading.Event()
     with (
         other_host() as cable,
         small_disk(folder, DISK_MEGABYTES),
-        world(folder, host=cable.here, simulations=simulations, seed=seed) as study,
+        world(folder, host=cable.here, simulations=simulations, seed=seed, server_timeout=server_timeout) as study,
     ):
         soak = Soak(study, cable, random.Random(seed))
         watching = threading.Thread(target=soak.watch_memory, args=(over,), daemon=True)
@@ -183,9 +199,9 @@ def run(folder: Path, number: int, seconds: float, seed: int, simulations: int) 
         soak.wrong += faults_of(report)
         for worker in study.others:
             try:
-                worker.wait(timeout=WORKER_SECONDS)
+                worker.wait(timeout=worker_seconds)
             except subprocess.TimeoutExpired:
-                soak.wrong.append(f"worker {worker.pid} still runs {WORKER_SECONDS:.0f} s after the study's end")
+                soak.wrong.append(f"worker {worker.pid} still runs {worker_seconds:.0f} s after the study's end")
     soak.wrong += soak.study.left_over()
     grown = growth(soak.memory)
     soak.wrong += [f"memory of the {kind} grew to {ratio} times" for kind, ratio in grown.items() if ratio > FLAT]

@@ -23,6 +23,6 @@ def test_a_fault_costs_no_sample(name: str, tmp_path: Path, root_and_iproute2: N
 
 
 def test_a_brief_soak_loses_nothing_and_leaves_nothing_behind(tmp_path: Path, root_and_iproute2: None) -> None:
-    end = soak.run(tmp_path / "soak", number=25, seconds=60.0, seed=3, simulations=150)
+    end = soak.run(tmp_path / "soak", number=25, seconds=60.0, seed=3, simulations=150, server_timeout=20.0)
     assert end["wrong"] == []
     assert sum(end["faults"].values()) > 10

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE
+
 WORKER = Path(__file__).with_name("group_worker.py")
 
 
@@ -32,7 +34,7 @@ def ranks(size: int, what: str, *arguments: object) -> Iterator[list[subprocess.
             process.communicate()
 
 
-def result(process: subprocess.Popen[str], timeout: float = 60.0) -> Any:
+def result(process: subprocess.Popen[str], timeout: float = PATIENCE) -> Any:
     """What a rank printed at its end."""
     printed, _ = process.communicate(timeout=timeout)
     assert process.returncode == 0, printed

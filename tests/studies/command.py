@@ -28,7 +28,7 @@ def penstock(*arguments: str | Path, code: int = 0, timeout: float = 400.0) -> s
     return done.stdout + done.stderr
 
 
-def started(*arguments: str | Path) -> subprocess.Popen[str]:
+def started(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
     """Start and return the process; it leads a process group of its own, as one started from a shell does.
 
     `end_what_was_started` ends it after the test, whatever the outcome.
@@ -40,7 +40,7 @@ def started(*arguments: str | Path) -> subprocess.Popen[str]:
         text=True,
         cwd=ROOT,
         process_group=0,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
     )
     _started.append(process)
     return process

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import tomli_w
+from command import PENSTOCK, started
 
 from penstock.run import default_directory, prepare
 from penstock.run.numbers import duration
@@ -23,7 +24,6 @@ from penstock.study import StudyError, load_study
 from waiting import PATIENCE, busy, wait_for
 
 HERE = Path(__file__).parents[1]
-PENSTOCK = [sys.executable, "-m", "penstock.main"]
 
 
 def write_study(folder: Path, **solver: Any) -> Path:
@@ -85,9 +85,7 @@ def test_a_frozen_worker_costs_an_attempt_and_leaves_nothing_behind(tmp_path: Pa
     study = write_study(tmp_path, adapter="slow_solver:Slow", simulations=2, options={"steps": 15, "pause": 0.1})
     out = tmp_path / "out"
     settings = ("--set", "server.heartbeat=0.2", "--set", "server.client_timeout=2", "--set", "study.engine=ray")
-    running = subprocess.Popen(
-        [*PENSTOCK, "run", study, "--out", out, *settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    running = started("run", study, "--out", out, *settings)
     wait_for(lambda: assigned(out))
     (frozen,) = workers_of(running.pid)
     time.sleep(0.5)
@@ -114,24 +112,17 @@ def test_a_worker_from_elsewhere_goes_on_with_the_server_that_comes_after_a_cras
     monkeypatch.setenv("SOLVER_PIDS", str(tmp_path / "pids"))
     monkeypatch.setenv("SOLVER_STEPS", "20")
     out = tmp_path / "out"
-    running = subprocess.Popen([*PENSTOCK, "run", study, "--out", out, "--set", "server.heartbeat=0.2"])
+    running = started("run", study, "--out", out, "--set", "server.heartbeat=0.2")
     wait_for(lambda: assigned(out))
-    helper = subprocess.Popen(
-        [*PENSTOCK, "worker", "--connect", out / "connect.json"], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        wait_for(lambda: f'"pid": {helper.pid}' in (out / "events.jsonl").read_text())
-        wait_for(lambda: list((out / "checkpoints").glob("[!.]*")))
-        running.kill()
-        running.wait()
-        subprocess.run([*PENSTOCK, "resume", out], check=True, timeout=PATIENCE)
-        _, said = helper.communicate(timeout=PATIENCE)
-        assert helper.returncode == 0
-        assert "the server has been restarted (as incarnation 2)" in said
-    finally:
-        for process in (helper, running):
-            process.kill()
-            process.wait()
+    helper = started("worker", "--connect", out / "connect.json")
+    wait_for(lambda: f'"pid": {helper.pid}' in (out / "events.jsonl").read_text())
+    wait_for(lambda: list((out / "checkpoints").glob("[!.]*")))
+    running.kill()
+    running.wait()
+    subprocess.run([*PENSTOCK, "resume", out], check=True, timeout=PATIENCE)
+    said, _ = helper.communicate(timeout=PATIENCE)
+    assert helper.returncode == 0
+    assert "the server has been restarted (as incarnation 2)" in said
     report = json.loads((out / "report.json").read_text())
     assert (report["status"], report["incarnations"], report["simulations"]["finished"]) == ("finished", 2, 5)
     assert report["samples"]["unique"] == report["samples"]["expected"] == 80
@@ -142,7 +133,7 @@ def test_a_worker_from_elsewhere_goes_on_with_the_server_that_comes_after_a_cras
 def test_ctrl_c_stops_within_ten_seconds_and_resume_finishes(tmp_path: Path, penstock: Penstock) -> None:
     study = write_study(tmp_path, adapter="slow_solver:Slow", options={"steps": 400, "pause": 0.1})
     out = tmp_path / "out"
-    running = subprocess.Popen([*PENSTOCK, "run", study, "--out", out], stdout=subprocess.PIPE, text=True)
+    running = started("run", study, "--out", out)
     wait_for(lambda: (out / "metrics.jsonl").is_file() and assigned(out))
     assert f"running (pid {running.pid})" in penstock("status", out).out
     held = penstock("resume", out)
@@ -168,12 +159,7 @@ def start_with_workers(tmp_path: Path) -> tuple[subprocess.Popen[str], list[int]
     """A running study whose solvers are processes of their own; returns it and all processes below it."""
     study = write_study(tmp_path, command=[sys.executable, "slow_solver.py"])
     pids = tmp_path / "pids"
-    running = subprocess.Popen(
-        [*PENSTOCK, "run", study, "--out", tmp_path / "out"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "SOLVER_PIDS": str(pids)},
-    )
+    running = started("run", study, "--out", tmp_path / "out", SOLVER_PIDS=str(pids))
     wait_for(lambda: pids.is_file() and pids.read_text().endswith("\n"))
     below = [process.pid for process in psutil.Process(running.pid).children(recursive=True)]
     assert int(pids.read_text().split()[0]) in below

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from command import EXAMPLES, PENSTOCK, events, penstock, report, started
+from command import EXAMPLES, events, penstock, report, started
 from slurm_cluster import queue, slurm
 from slurm_studies import (
     QUICK_SIMULATIONS,
@@ -128,10 +127,7 @@ def test_when_its_time_is_up_it_goes_back_to_the_queue_and_a_cancelled_study_con
     assert queue() == {}
     assert report(out)["status"] == "stopped"
     assert "slow: stopped after" in penstock("status", out)
-    following = subprocess.Popen(
-        [*PENSTOCK, "submit", out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    ends_well(following, out, incarnations=3, simulations=QUICK_SIMULATIONS)
+    ends_well(started("submit", out), out, incarnations=3, simulations=QUICK_SIMULATIONS)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ def test_eight_ranks_with_wildly_uneven_streams_end_cleanly(policy: str) -> None
     # samples, seconds between two: floods, trickles, one that ends at once, one that brings a single sample late
     streams = [(200, 0.0), (0, 0.0), (1, 2.0), (40, 0.01), (7, 0.2), (100, 0.001), (3, 0.0), (20, 0.05)]
     with ranks(len(streams), "streams", policy, 8, *(value for stream in streams for value in stream)) as processes:
-        results = [result(process, timeout=100) for process in processes]
+        results = [result(process) for process in processes]
     assert len({one["steps"] for one in results}) == 1  # all have made the same steps
     assert [one["trained"] for one in results] == [number for number, _ in streams]
     assert results[1]["without"] == results[1]["steps"]
