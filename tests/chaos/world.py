@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from traces import MARK, left_over, shared_memory
 
 PENSTOCK = [sys.executable, "-m", "penstock.main"]
