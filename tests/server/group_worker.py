@@ -84,10 +84,10 @@ def streams(group: RankGroup, arguments: list[str]) -> Any:
         group,
         buffer,
         2,
-        over=lambda: False,
+        ending=lambda: False,
         log_due=lambda: False,
         checkpoint_due=lambda: False,
-        samples_seen=lambda: 1.0,
+        rows_seen=lambda: 1.0,
     )
     made = without = 0
     while (step := steps.next()) is not None:

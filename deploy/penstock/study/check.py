@@ -19,7 +19,7 @@ from penstock_server.coordinator import make_spares, solver_description
 from penstock_server.network import own_address
 from penstock_server.recording import Recording, check_recording
 from penstock_server.study import FieldSpec, ModelSection, ParameterSpace, SampleSpec, Study, parse_bytes
-from penstock_server.trainer_rank import share_of
+from penstock_server.trainer_rank import batch_share, buffer_share
 from penstock_server.training import make_loss, make_optimizer, make_scheduler, resolve_device
 from penstock_server.training.models import make_model
 from penstock_server.training.models.loader import check_options
@@ -255,8 +255,8 @@ def _buffer(study: Study, spec: SampleSpec | None) -> Iterator[str]:
             )
         return
     try:
-        share = share_of(study, spec, rank=0)
-        check_sizes(buffer.policy, share.capacity, share.watermark, share.batch_size, buffer.presentations_per_sample)
+        share, batch_size = buffer_share(study, spec), batch_share(study, rank=0)
+        check_sizes(buffer.policy, share.capacity, share.watermark, batch_size, buffer.presentations_per_sample)
     except ValueError as error:
         yield f"[buffer] {error}"
 

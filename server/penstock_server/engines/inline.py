@@ -30,7 +30,7 @@ from penstock_server.engines.sockets import StudySockets
 from penstock_server.network import next_incarnation, open_keys, own_address, write_connect_file
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import EventLog, Metrics, ProcessLog, ServerRun, write_targets
-from penstock_server.trainer_rank import TrainerRank
+from penstock_server.trainer_rank import RankCallbacks, TrainerRank
 
 CONTROL, DATA = "control", "data"
 
@@ -73,11 +73,11 @@ class InlineEngine:
             directory,
             rank=0,
             incarnation=self._incarnation,
-            held_out=study.solver.simulations,
-            simulations=len(plan),
-            put=self._put,
-            coordinator_state=lambda: self._kept or self._coordinator_state(),
-            on_static=lambda name: self._coordinator.static_arrived(name),
+            callbacks=RankCallbacks(
+                put=self._put,
+                coordinator_state=lambda: self._kept or self._coordinator_state(),
+                on_static=lambda name: self._coordinator.static_arrived(name),
+            ),
             restore=restore,
         )
         self._ended = threading.Event()
@@ -115,8 +115,8 @@ class InlineEngine:
             self._rank.configure(schema)
             again = [] if self._production is None else self._production.under_way
             self._coordinator.load_state_dict(coordinator_before, self._rank.arrived, again=again)
-            if self._production is not None:
-                self._production.announce_again(self._rank.ingest)
+            if self._production is not None and self._rank.training is not None:
+                self._production.announce_again(self._rank.training.ingest)
         self._begun = time.monotonic()
         self._thread = threading.Thread(target=self._produce, name="penstock-inline", daemon=True)
 
@@ -184,7 +184,7 @@ class InlineEngine:
             incarnations=self._incarnation,
             simulations=self._coordinator.counts(),
             expected=self._coordinator.expected(self._rank.arrived),
-            unique=self._rank.trained.total(),
+            unique=self._rank.ledgers.trained.total(),
             ranks=[rank],
             control_refused=self._metrics.refusals(),
             blocked_seconds=self._coordinator.blocked_seconds,
@@ -201,8 +201,9 @@ class InlineEngine:
 
     def _put(self, slot: Slot) -> bool:
         """Commit a sample, training until there is room for it; False when training has ended meanwhile."""
-        buffer = self._rank.buffer
-        assert buffer is not None
+        training = self._rank.training
+        assert training is not None  # a slot of its buffer is filled
+        buffer = training.buffer
         self._putting(True)
         try:
             while not self._rank.over:
@@ -214,7 +215,7 @@ class InlineEngine:
                     # A setting of each thread: over sockets, the one that receives also trains.
                     if torch.get_num_threads() != self._threads:
                         torch.set_num_threads(self._threads)
-                    self._rank.train_batch(batch)
+                    training.loop.train_batch(batch)
                 elif not self._rank.over:  # else it has been stopped, and the buffer with it, since the loop began
                     raise RuntimeError(f"the buffer takes no sample and gives no batch: {buffer.stats()}")
         except (
@@ -232,15 +233,14 @@ class InlineEngine:
         try:
             torch.set_num_threads(self._threads)
             self._rank.end_production()
-            buffer = self._rank.buffer
-            while buffer is not None and not self._rank.over:
-                batch = buffer.try_get(self._study.training.batch_size)
+            training = self._rank.training
+            while training is not None and not self._rank.over:
+                batch = training.buffer.try_get(self._study.training.batch_size)
                 if batch is None:
-                    self._rank.finish("production ended")
+                    self._rank.context.finish("production ended")
                     break
-                self._rank.train_batch(batch)
-            if buffer is not None:
-                self._rank.ingest.give_up_incomplete()
+                training.loop.train_batch(batch)
+            self._rank.drop_incomplete()
             self._rank.conclude()
         except BaseException as error:
             self._broken(error)

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import h5py
 import torch
 
 from penstock_client.wire import Dtype
@@ -20,7 +19,16 @@ from penstock_server.network import CONNECT_FILE, own_address
 from penstock_server.recording import FileSource, Recording, RecordingReader
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import EventLog, ProcessLog, read_lines, write_targets
-from penstock_server.trainer_rank import TrainingLoop
+from penstock_server.trainer_rank import (
+    RankContext,
+    RankStatus,
+    RecordedSupply,
+    TrainingLoop,
+    TrainingParts,
+    add_to_mesh,
+    make_parts,
+    status_before_training,
+)
 
 EVENTS = "events.jsonl"
 
@@ -48,7 +56,8 @@ class OfflineEngine:
         self._log = ProcessLog(directory, "server")
         self._events = EventLog(directory / EVENTS)
         self._outages = Outages(directory)
-        self._loop = TrainingLoop(study, directory, restore=restore, exhausted="all epochs done")
+        self._context = RankContext(study, directory, restore=restore)
+        self._loop: TrainingLoop | None = None  # until the training thread has made it
         self._samples = 0
         self._stopped = self._error = ""
         self._begun = time.monotonic()
@@ -57,7 +66,7 @@ class OfflineEngine:
 
     def start(self) -> Path:
         """Begin to train. The path returned is of a connect.json that is not there: nobody needs it."""
-        endpoint = self._loop.metrics.serve(own_address(self._study.server.host))
+        endpoint = self._context.metrics.serve(own_address(self._study.server.host))
         write_targets(self._directory / "targets.json", self._study.study.name, [endpoint])
         self._events.write("started", incarnation=self._incarnation, engine="offline")
         for simulation in [*self._training.tolist(), *self._held_out.tolist()]:
@@ -67,7 +76,7 @@ class OfflineEngine:
 
     def status(self) -> StudyStatus:
         return study_status(
-            [self._loop.status()],
+            [self._rank_status()],
             self._counts,
             wanted_workers=0,
             elapsed=time.monotonic() - self._begun,
@@ -81,7 +90,9 @@ class OfflineEngine:
 
     def stop(self, reason: str) -> None:
         self._stopped = self._stopped or reason
-        self._loop.stop(reason)
+        self._context.finish(reason)
+        if self._loop is not None:
+            self._loop.stop(reason)
 
     def fail(self, reason: str) -> None:
         self._error = self._error or reason
@@ -94,8 +105,8 @@ class OfflineEngine:
         if not self._ended.is_set():
             self.stop("closed")
             self._ended.wait()
-        self._loop.metrics.close()
-        rank = self._loop.status()
+        self._context.metrics.close()
+        rank = self._rank_status()
         self._outages.note([rank])
         status, message = study_outcome([rank], self._counts, self._error, self._stopped)
         report = build_report(
@@ -119,52 +130,53 @@ class OfflineEngine:
         self._log.close()
         return report
 
+    def _rank_status(self) -> RankStatus:
+        return status_before_training(self._context) if self._loop is None else self._loop.status()
+
     def _run(self) -> None:
         torch.set_num_threads(self._threads)
         try:
-            source = self._set_up()
-            if self._loop.restore is None:
-                self._take_in()
-                self._loop.metrics.samples_received.inc(self._samples)
+            parts = make_parts(self._context, self._schema())
+            source = FileSource(self._recording, self._study, pin=parts.trainer.device.type == "cuda")
+            self._samples = len(source.samples)
+            if self._context.restore is None:
+                self._take_in(parts)
+                self._context.metrics.samples_received.inc(self._samples)
             if (
-                not self._loop.over
-            ):  # else it was stopped before its statistics were whole: there is nothing to go on from
-                self._loop.load(source)
-                self._loop.begin(source)
+                not self._context.over
+            ):  # else it was stopped before its statistics were whole: there is nothing to resume
+                self._loop = TrainingLoop(self._context, parts, RecordedSupply(source, self._context.metrics))
                 self._loop.train()
         except BaseException as error:
             self._error = self._error or self._log.failure(error)
-            self._loop.fail(self._error)
+            self._context.fail(self._error)
+            if self._loop is not None:
+                self._loop.stop("failed")
         self._ended.set()
 
-    def _set_up(self) -> FileSource:
+    def _schema(self) -> Schema:
         samples = self._study.samples
         spec = self._recording.spec(samples.window, samples.bundle)
         ids = {field.name: number for number, field in enumerate(spec.fields)}
         dtypes = dict.fromkeys(ids.values(), Dtype.FLOAT32)
-        self._loop.set_up(Schema(spec, ids, dtypes, len(self._recording.seeds)))
-        source = FileSource(self._recording, self._study, pin=self._loop.trainer.device.type == "cuda")
-        self._samples = len(source.samples)
-        return source
+        return Schema(spec, ids, dtypes, len(self._recording.seeds))
 
-    def _take_in(self) -> None:
-        """What a stream brings along the way: statistics of the training part, the held-out time steps, the mesh."""
-        reader, loop = RecordingReader(self._recording, self._study.samples.time), self._loop
+    def _take_in(self, parts: TrainingParts) -> None:
+        """Take what a stream brings along the way: statistics of the training part, the held-out time steps, the mesh."""
+        reader = RecordingReader(self._recording, self._study.samples.time)
         for simulation in self._training.tolist():
-            if loop.over:
+            if self._context.over:
                 return
             inputs, targets = reader.read(simulation, 0, int(self._recording.steps[simulation]))
-            loop.normaliser.update(inputs[:, None], targets[:, None])
+            parts.normaliser.update(inputs[:, None], targets[:, None])
         for simulation in self._held_out.tolist():
             inputs, targets = reader.read(simulation, 0, int(self._recording.steps[simulation]))
             for step in range(len(inputs)):
-                loop.validation.add(simulation, step, inputs[step], targets[step])
+                parts.validation.add(simulation, step, inputs[step], targets[step])
         static = reader.static_fields()
         reader.close()
         if static:
-            with h5py.File(self._directory / "mesh.h5", "w") as file:
-                for name, values in static.items():
-                    file[name] = values
+            add_to_mesh(self._directory, static)
 
 
 def _starts(events: Path) -> int:

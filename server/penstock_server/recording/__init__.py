@@ -2,6 +2,6 @@
 
 from penstock_server.recording.check import check_recording
 from penstock_server.recording.recording import Recording, RecordingReader, RecordingWriter
-from penstock_server.recording.source import FileSource
+from penstock_server.recording.source import FileSource, RecordingStats
 
-__all__ = ["FileSource", "Recording", "RecordingReader", "RecordingWriter", "check_recording"]
+__all__ = ["FileSource", "Recording", "RecordingReader", "RecordingStats", "RecordingWriter", "check_recording"]

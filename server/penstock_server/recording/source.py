@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from penstock_server.buffer import BufferStats
 from penstock_server.recording.recording import Recording, RecordingError, RecordingReader
 from penstock_server.study import Batch, Study, TrainingSection, windows_in
 
@@ -93,6 +93,70 @@ class Epochs:
         return order
 
 
+@dataclass(frozen=True)
+class RecordingStats:
+    """The figures of a recording that training draws from, at one moment; counts go back to the study's start, across checkpoints.
+
+    Named as those of a buffer (`penstock_server.buffer.BufferStats`), so that logs and reports of offline studies read alike: all samples
+    are there from the start and stay, and nothing produces more.
+
+    Attributes:
+        samples: number of samples in the recording.
+        presentations: samples drawn, each draw counted.
+        stall_seconds: time that training has waited for a batch, in seconds.
+    """
+
+    samples: int
+    presentations: int
+    stall_seconds: float
+
+    @property
+    def population(self) -> int:
+        """Samples that may be drawn: all."""
+        return self.samples
+
+    @property
+    def capacity(self) -> int:
+        """Samples that there is room for: those that there are."""
+        return self.samples
+
+    @property
+    def received(self) -> int:
+        """Samples that there have been: all."""
+        return self.samples
+
+    @property
+    def mean_population(self) -> float:
+        """Mean population over all batches drawn."""
+        return float(self.samples)
+
+    @property
+    def trained_unique(self) -> int:
+        """Different samples drawn at least once."""
+        return min(self.presentations, self.samples)
+
+    @property
+    def unseen(self) -> int:
+        """Samples that have not been drawn yet."""
+        return self.samples - self.trained_unique
+
+    @property
+    def times_seen(self) -> dict[int, int]:
+        """Number of samples, by how often each has been drawn: once in each epoch."""
+        epochs, more = divmod(self.presentations, self.samples)
+        return {epochs: self.samples - more} | ({epochs + 1: more} if more else {})
+
+    @property
+    def put_blocked_seconds(self) -> float:
+        """0: nothing produces samples."""
+        return 0.0
+
+    @property
+    def production_ended(self) -> bool:
+        """True: nothing produces samples."""
+        return True
+
+
 class FileSource:
     """A `sample_source.SampleSource` that draws from a recording.
 
@@ -162,32 +226,11 @@ class FileSource:
 
     producer_blocked = False
 
-    def stats(self) -> BufferStats:
-        """As of a buffer that holds the whole dataset."""
-        number = len(self.samples)
+    def stats(self) -> RecordingStats:
+        """The figures of this moment."""
         with self._lock:
-            epochs, more = divmod(self._position, number)
-            seen = min(self._position, number)
             waiting = time.monotonic() - self._waiting_since if self._waiting_since else 0.0
-            times_seen = {epochs: number - more} | ({epochs + 1: more} if more else {})
-            return BufferStats(
-                population=number,
-                unseen=number - seen,
-                capacity=number,
-                received=number,
-                presentations=self._position,
-                trained_unique=seen,
-                evicted=0,
-                spilled=0,
-                batches=self._batches,
-                mean_population=float(number),
-                times_seen=times_seen,
-                mean_times_seen=self._position / number,
-                put_blocked_seconds=0.0,
-                stall_seconds=self._stall + waiting,
-                production_ended=True,
-                drained=self._position == self._end,
-            )
+            return RecordingStats(len(self.samples), self._position, self._stall + waiting)
 
     def close(self) -> None:
         self._closed = True

@@ -5,85 +5,87 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from penstock_server.checkpoint import write_checkpoint
-from penstock_server.telemetry import EventLog, Metrics
+from penstock_server.trainer_rank.context import RankContext
 from penstock_server.trainer_rank.status import CheckpointFigures
-from penstock_server.training import RankGroup
+
+CHECKPOINTS = "checkpoints"
+"""Name of their folder in a run directory."""
 
 
 class Checkpoints:
-    """Writes them, all ranks of the group together; rank 0 counts and reports them.
+    """Writes checkpoints, all ranks of the group together; rank 0 counts and reports them.
+
+    The first is due [training] checkpoint_every after the object is made.
 
     Args:
-        directory: where they lie. first: number of the next one. every: seconds between two, kept: how many of the last ones stay.
+        context: the rank.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        group: RankGroup,
-        *,
-        first: int,
-        every: float,
-        kept: int,
-        events: EventLog,
-        metrics: Metrics,
-    ) -> None:
-        self._directory, self._group = directory, group
-        self._next, self._every, self._kept = first, every, kept
-        self._events, self._metrics = events, metrics
+    def __init__(self, context: RankContext) -> None:
+        training, restore = context.study.training, context.restore
+        self._directory, self._group = context.directory / CHECKPOINTS, context.group
+        self._events, self._metrics = context.events, context.metrics
+        self._next = 0 if restore is None else restore.number + 1
+        self._every, self._kept = training.checkpoint_every, training.checkpoints_kept
         self._figures = CheckpointFigures()
-        self._fault = ""
-        self._due = time.monotonic() + every
-
-    def wait_anew(self) -> None:
-        """From now on as long as between two."""
+        self._last_failure = ""
         self._due = time.monotonic() + self._every
 
     def due(self) -> bool:
+        """Return whether the next checkpoint is due."""
         return time.monotonic() >= self._due
 
-    def write(self, parts: Callable[[], Mapping[str, Any]], batches: int, locked: Callable[[], float]) -> None:
-        """Write one. One that the disk does not take is counted and given up: the one before stays, and the next is tried when it is due.
+    def write(
+        self, parts: Callable[[], Mapping[str, Any]], batches: int, ingest_blocked_seconds: Callable[[], float]
+    ) -> None:
+        """Write a checkpoint, all ranks at the same step.
 
-        parts: makes what this rank writes. batches: trained so far. locked: seconds for which checkpoints have kept samples waiting so far.
+        One that the disk does not take is counted and given up: the one before stays, and the next is tried when it is due.
+
+        Args:
+            parts: makes the parts that this rank writes.
+            batches: training steps so far.
+            ingest_blocked_seconds: returns for how many seconds checkpoints have kept arriving samples waiting so far.
+
+        Raises:
+            PeersLost: when another rank has gone.
         """
-        figures, begun, locked_before = self._figures, time.monotonic(), locked()
-        fault = ""
+        figures, begun, blocked_before = self._figures, time.monotonic(), ingest_blocked_seconds()
+        failure = ""
         try:
             write_checkpoint(self._directory, self._next, parts(), keep=self._kept, group=self._group)
         except OSError as error:
-            fault = error.strerror or str(error)
+            failure = error.strerror or str(error)
         seconds = time.monotonic() - begun
         if self._group.rank == 0:
             figures.seconds += seconds
-            if fault:
+            if failure:
                 figures.failed += 1
                 self._metrics.checkpoints_failed.inc()
-                self._fault = fault
-                self._events.write("checkpoint_failed", number=self._next, message=fault)
+                self._last_failure = failure
+                self._events.write("checkpoint_failed", number=self._next, message=failure)
             else:
                 figures.count += 1
                 self._metrics.checkpoints.inc()
                 self._events.write("checkpoint", number=self._next, batches=batches, seconds=round(seconds, 3))
-        self._next += not fault
-        blocked = locked() - locked_before
+        self._next += not failure
+        blocked = ingest_blocked_seconds() - blocked_before
         figures.ingest_blocked_seconds += blocked
         self._metrics.ingest_blocked_seconds.inc(blocked)
-        self.wait_anew()
+        self._due = time.monotonic() + self._every
 
     def figures(self) -> CheckpointFigures:
-        """So far; a copy."""
+        """Return a copy of the figures so far."""
         return replace(self._figures)
 
     def warnings(self) -> list[str]:
-        """For the report."""
+        """Return warnings for the report about checkpoints that could not be written."""
         figures = self._figures
         if not figures.failed:
             return []
         return [
-            f"{figures.failed} checkpoints could not be written (the last time: {self._fault}); {figures.count} were"
+            f"{figures.failed} checkpoints could not be written (the last time: {self._last_failure}); {figures.count} were"
         ]

@@ -97,7 +97,9 @@ class TrainingClock:
         self._earlier = dict(state)
 
     def _stall(self, stall_seconds: float) -> float:
-        return self._earlier["stall"] + max(0.0, stall_seconds - self._stall_before)
+        # Before the first batch, everything that the source has waited belongs to earlier runs or to the start of production.
+        now = 0.0 if self._begun is None else max(0.0, stall_seconds - self._stall_before)
+        return self._earlier["stall"] + now
 
     def _training_seconds(self) -> float:
         return 0.0 if self._begun is None else time.monotonic() - self._begun - self._aside

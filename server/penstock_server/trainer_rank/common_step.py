@@ -1,14 +1,15 @@
-"""How the trainer ranks agree on each step, so that none ever waits for one that will not come.
+"""How the trainer ranks agree on each training step, so that none ever waits for one that will not come.
 
-Before every step each rank has, or has not, a batch of its own; the streams that they receive may be wildly uneven. They add up their
-votes and all see the same sums, from which each draws the same conclusion. A step is made
+Before every step each rank has, or has not, a batch of its own; the streams that they receive may be very uneven. The ranks add up their
+votes. All see the same sums and so draw the same conclusion. A step is made
 
 - when every rank that still expects samples has a batch;
-- without those that have none, when somewhere samples wait for room, which only a step makes, and the solver that waits may be
-  the very one whose samples the others lack; or when one rank has waited PATIENCE for the others. Whoever is passed over
-  is not waited for again until it has a batch.
+- without those that have none, when samples wait for room somewhere, which only a step makes: the solver that waits may be the very one
+  whose samples the other ranks lack;
+- without those that have none, when one rank has waited PATIENCE_SECONDS for the others. A rank that was passed over is not waited for
+  again until it has a batch.
 
-A rank without a batch takes part in the step with no gradient of its own, and so keeps the same weights.
+A rank without a batch takes part in the step with a gradient of zero, and so keeps the same weights.
 """
 
 from __future__ import annotations
@@ -21,30 +22,38 @@ from penstock_server.study import Batch
 from penstock_server.trainer_rank.sample_source import SampleSource
 from penstock_server.training import RankGroup
 
-PATIENCE = 5.0  # seconds that a rank with a batch waits for one without
-LOOK = 0.2  # seconds that a rank without a batch waits for one before it votes
+PATIENCE_SECONDS = 5.0  # that a rank with a batch waits for one without
+POLL_SECONDS = 0.2  # that a rank without a batch waits for one before it votes
 
 
 @dataclass(frozen=True)
-class Step:
-    """What the ranks have agreed on. batch: this rank's, None where it takes part without. log, checkpoint: after the step.
+class AgreedStep:
+    """A training step that all ranks have agreed on.
 
-    samples_seen: by all ranks, what their normalisers know.
+    Attributes:
+        batch: this rank's own; None where it takes part without one.
+        log: whether a log line is written after the step.
+        checkpoint: whether a checkpoint is written after the step.
+        rows_seen: input rows that the normalisers of all ranks together have seen.
     """
 
     batch: Batch | None
     log: bool
     checkpoint: bool
-    samples_seen: float
+    rows_seen: float
 
 
 class CommonStep:
-    """Draws this rank's batches and votes.
+    """Draws this rank's batches and votes on the next step.
 
     Args:
-        source: where batches come from. batch_size: this rank's share of it.
-        over: whether training is to end, for whatever reason of this rank. log_due, checkpoint_due: asked on rank 0 alone.
-        samples_seen: how many samples this rank's normaliser knows.
+        group: the ranks.
+        source: gives batches.
+        batch_size: samples that this rank draws.
+        ending: returns whether this rank wants training to end.
+        log_due: returns whether a log line is due; asked on rank 0.
+        checkpoint_due: returns whether a checkpoint is due; asked on rank 0.
+        rows_seen: returns how many input rows this rank's normaliser has seen.
     """
 
     def __init__(
@@ -53,30 +62,34 @@ class CommonStep:
         source: SampleSource,
         batch_size: int,
         *,
-        over: Callable[[], bool],
+        ending: Callable[[], bool],
         log_due: Callable[[], bool],
         checkpoint_due: Callable[[], bool],
-        samples_seen: Callable[[], float],
+        rows_seen: Callable[[], float],
     ) -> None:
         self._group, self._source, self._batch_size = group, source, batch_size
-        self._over, self._samples_seen = over, samples_seen
+        self._ending, self._rows_seen = ending, rows_seen
         self._log_due, self._checkpoint_due = log_due, checkpoint_due
         self._passed_over = False
 
-    def next(self) -> Step | None:
-        """Wait for the next step; None when training ends: one rank is to end it, or none will have a batch any more.
+    def next(self) -> AgreedStep | None:
+        """Wait for the next step.
 
-        Raises PeersLost where another rank has gone.
+        Returns:
+            The step; None when training ends: a rank wants it to end, or no rank will have a batch any more.
+
+        Raises:
+            PeersLost: when another rank has gone.
         """
         batch: Batch | None = None
         since = 0.0
         while True:
-            over = self._over()
-            if batch is None and not over:
-                batch = self._source.get(self._batch_size, self._patience())
+            ending = self._ending()
+            if batch is None and not ending:
+                batch = self._source.get(self._batch_size, self._timeout())
                 since = time.monotonic()
                 self._passed_over = self._passed_over and batch is None
-            waited = batch is not None and time.monotonic() - since > PATIENCE
+            waited = batch is not None and time.monotonic() - since > PATIENCE_SECONDS
             first = self._group.rank == 0
             votes = self._group.sum(
                 (
@@ -84,21 +97,22 @@ class CommonStep:
                     batch is None and self._source.drained,
                     batch is None and self._passed_over,
                     self._source.producer_blocked or waited,
-                    over,
+                    ending,
                     first and self._log_due(),
                     first and self._checkpoint_due(),
-                    self._samples_seen(),
+                    self._rows_seen(),
                 )
             )
-            have, drained, passed_over, urgent, ending, log, checkpoint, seen = votes
-            if not have and (ending or drained == self._group.size):
+            have, drained, passed_over, urgent, ended, log, checkpoint, rows_seen = votes
+            if not have and (ended or drained == self._group.size):
                 return None
-            # What has been drawn is trained on, also when training ends: it counts as presented.
-            if have and (urgent or ending or have + drained + passed_over >= self._group.size):
+            # A batch that has been drawn is trained on, also when training ends: it counts as presented.
+            if have and (urgent or ended or have + drained + passed_over >= self._group.size):
                 self._passed_over = batch is None
-                return Step(batch, bool(log), bool(checkpoint), float(seen))
+                return AgreedStep(batch, bool(log), bool(checkpoint), float(rows_seen))
 
-    def _patience(self) -> float | None:
+    def _timeout(self) -> float | None:
+        """Seconds to wait for a batch; None: until there is one."""
         if self._group.alone:
             return None
-        return 0.0 if self._passed_over else LOOK
+        return 0.0 if self._passed_over else POLL_SECONDS

@@ -1,382 +1,219 @@
-"""The training loop of one rank: from a source of samples to a trained, validated, checkpointed and exported model.
+"""The training loop of one rank: from a supply of samples to a trained, validated, checkpointed and exported model.
 
-Several ranks train one model: they step, validate and write checkpoints together (`rank_group`, `common_step`), each on samples of its own.
-Where the samples come from is another's business: `rank.TrainerRank` takes them from clients, `offline_engine.OfflineEngine` from a
-recording.
+Several ranks train one model: they step, validate and write checkpoints together (`training.RankGroup`, `common_step`), each on its own
+samples. Where the samples come from is the business of a `SampleSupply`: clients (`streamed`) or a recording (`recorded`).
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from penstock_client.reasons import Reason
-from penstock_server.buffer import BufferStats
-from penstock_server.checkpoint import Checkpoint
-from penstock_server.study import Batch, Schema, Study
+from penstock_server.study import Batch
 from penstock_server.surrogate.export import ExportError
-from penstock_server.telemetry import EventLog, Metrics
 from penstock_server.trainer_rank.checkpoints import Checkpoints
-from penstock_server.trainer_rank.clock import TrainingClock
 from penstock_server.trainer_rank.common_step import CommonStep
+from penstock_server.trainer_rank.context import RankContext
 from penstock_server.trainer_rank.metrics_log import MetricsLog
-from penstock_server.trainer_rank.redistribution import Part, parts_of
-from penstock_server.trainer_rank.restore import CHECKPOINTS, export_trained
-from penstock_server.trainer_rank.sample_source import SampleSource
-from penstock_server.trainer_rank.shares import Share, share_of
-from penstock_server.trainer_rank.status import RankStatus
-from penstock_server.training import Normaliser, PeersLost, RankGroup, Trainer
-from penstock_server.validation import ValidationResult, ValidationStore, evaluate, take_snapshots, write_snapshots
+from penstock_server.trainer_rank.parts import TrainingParts
+from penstock_server.trainer_rank.restore import export_trained, restore_rank
+from penstock_server.trainer_rank.sample_source import SampleSupply
+from penstock_server.trainer_rank.shares import batch_share
+from penstock_server.trainer_rank.status import RankStatus, set_gauges, status_of_training, totals_of_ranks
+from penstock_server.validation import ValidationResult, evaluate, take_snapshots, write_snapshots
 
 LOG_SECONDS = 1.0  # between two lines of metrics.jsonl
 
 
 class TrainingLoop:
-    """Composes normaliser, trainer, validation, clock, log and checkpoints of one rank; call `set_up`, `load`, `begin`, then `train`.
+    """Trains, validates, logs and writes checkpoints. Made from a checkpoint where the rank has one to continue from.
+
+    Either `train` does all of it, or, on a rank that is alone, the caller draws batches, gives them to `train_batch` and calls `conclude`.
 
     Args:
-        study: the whole study. directory: its run directory. restore: the checkpoint to go on from.
-        exhausted: why training has ended when its source has no batch left.
+        context: the rank.
+        parts: what is trained; as new.
+        supply: where samples come from; as new.
+
+    Raises:
+        PenstockError: when the checkpoint belongs to other samples.
+        ValueError: when the checkpoint belongs to another model, optimizer or buffer.
+        RuntimeError: when the weights of the checkpoint belong to another model.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        directory: Path,
-        *,
-        rank: int = 0,
-        restore: Checkpoint | None = None,
-        exhausted: str = "production ended",
-    ) -> None:
-        self.study, self.directory, self.rank = study, directory, rank
-        self.group = RankGroup(rank, study.training.ranks)
-        self.metrics = Metrics(f"rank-{rank}", study.study.name)
-        self.restore = restore
-        self.source: SampleSource | None = None
-        self._exhausted = exhausted
-        self._log: MetricsLog | None = None
-        self._ready = threading.Event()  # set once there is something to draw from, or the study ends without
-        self._over = ""
-        self._error = ""
-        self.events = EventLog(directory / "events.jsonl")
-        self._warnings: list[str] = list(() if restore is None else restore.skipped)
-        self._checkpoints = Checkpoints(
-            directory / CHECKPOINTS,
-            self.group,
-            first=0 if restore is None else restore.number + 1,
-            every=study.training.checkpoint_every,
-            kept=study.training.checkpoints_kept,
-            events=self.events,
-            metrics=self.metrics,
-        )
-        self._last_validation: tuple[int, ValidationResult] | None = None
-
-    # Setting up ----------------------------------------------------------------------------------------------------
-
-    def set_up(self, schema: Schema) -> None:
-        """Make everything whose size depends on the fields.
-
-        Raises PenstockError subclasses and ValueError where the study asks for what cannot be: memory, model, optimizer.
-        """
-        study, spec = self.study, schema.spec
-        self.schema = schema
-        self.normaliser = Normaliser(spec, inputs=study.normalisation.inputs, targets=study.normalisation.targets)
-        self.trainer = Trainer(
-            spec,
-            study.model,
-            study.training,
-            self.normaliser,
-            device=study.training.device,
-            seed=study.study.seed,
-            gradient_average=None if self.group.alone else self.group.average,
-        )
-        if self.rank:  # the same weights, and other random numbers
-            torch.manual_seed(study.study.seed + self.rank)
-        self.share: Share = share_of(study, spec, self.rank)
-        self.validation = ValidationStore(spec)
-        self.clock = TrainingClock()
-
-    def load(self, source: SampleSource) -> None:
-        """Go on from the checkpoint, where there is one."""
-        if self.restore is not None:
-            study = self.study
-            ranks, seed = study.training.ranks, study.study.seed
-            part = parts_of(self.restore, self.rank, ranks, self.schema.spec, seed)
-            self.load_parts(part, source)
-            self.load_counts(part("counts"))
-            self.metrics.presentations.inc(source.stats().presentations)
-
-    def begin(self, source: SampleSource) -> None:
-        """Let `train` begin to draw from this source."""
-        self._log = MetricsLog(self.directory, append=self.restore is not None) if self.rank == 0 else None
-        self._checkpoints.wait_anew()
+    def __init__(self, context: RankContext, parts: TrainingParts, supply: SampleSupply) -> None:
+        self.parts = parts
+        self._context, self._supply, self._source = context, supply, supply.source
+        self._training, self._group, self._metrics = context.study.training, context.group, context.metrics
+        restore_rank(context, parts, supply)
+        self._log = MetricsLog(context.directory, append=context.restore is not None) if context.rank == 0 else None
         self._log_due = time.monotonic()
-        self.source = source
-        self._ready.set()
+        self._checkpoints = Checkpoints(context)
+        self._last_validation: tuple[int, ValidationResult] | None = None  # at which batch, and its result
 
-    # Training ------------------------------------------------------------------------------------------------------
+    @property
+    def batches(self) -> int:
+        """Training steps since the study began."""
+        return self.parts.trainer.batches
 
     def train(self) -> None:
-        """Train until the study's end; then validate once more and write a checkpoint.
+        """Train until the study's end, all ranks together; then conclude.
 
-        Where another rank is lost, training ends at once: what has been done since the last checkpoint is lost with it.
+        Raises:
+            PeersLost: when another rank has gone; what was trained since the last checkpoint is lost.
         """
-        self._ready.wait()
-        try:
-            if self.source is not None:
-                self._train_together(self.source)
-            self.conclude()
-        except PeersLost as lost:
-            self.stop(str(lost))
-
-    def _train_together(self, source: SampleSource) -> None:
-        self.group.broadcast(self.trainer.shared_tensors())
+        group, normaliser = self._group, self.parts.normaliser
+        group.broadcast(self.parts.trainer.shared_tensors())
         steps = CommonStep(
-            self.group,
-            source,
-            self.share.batch_size,
-            over=lambda: bool(self._over),
+            group,
+            self._source,
+            batch_share(self._context.study, self._context.rank),
+            ending=lambda: bool(self._context.over),
             log_due=self._log_is_due,
             checkpoint_due=self._checkpoints.due,
-            samples_seen=lambda: self.normaliser.samples_seen,
+            rows_seen=lambda: normaliser.rows_seen,
         )
         while (agreed := steps.next()) is not None:
-            if not self.group.alone and self.normaliser.is_outdated(agreed.samples_seen):
-                self.normaliser.share([rows[0] for rows in self.group.gather(self.normaliser.statistics()[None])])
-            self.step(agreed.batch)
+            if not group.alone and normaliser.is_outdated(agreed.rows_seen):
+                normaliser.share([rows[0] for rows in group.gather(normaliser.statistics()[None])])
+            self._step(agreed.batch)
             if agreed.log:
-                self.log()
+                self._write_log()
             if agreed.checkpoint:
-                self.checkpoint()
-        self.finish(self._exhausted if source.drained else "another trainer rank has ended training")
+                self._write_checkpoint()
+        drained = self._source.drained
+        self._context.finish(self._supply.exhausted if drained else "another trainer rank has ended training")
+        self.conclude()
 
     def train_batch(self, batch: Batch) -> None:
-        """One training step of a rank that is alone, and what is due after it."""
-        self.step(batch)
-        if self._log_is_due():
-            self.log()
-        if self._checkpoints.due():
-            self.checkpoint()
+        """Train on one batch on a rank that is alone; then log and write a checkpoint where they are due.
 
-    def step(self, batch: Batch | None) -> None:
-        """One training step. batch: this rank's own; None where it takes part without."""
-        assert self.source is not None
-        training = self.study.training
-        if not self.clock.running:
-            self.clock.begin(self.source.stats().stall_seconds)
-        self.trainer.step(batch)
+        Args:
+            batch: raw samples.
+        """
+        self._step(batch)
+        if self._log_is_due():
+            self._write_log()
+        if self._checkpoints.due():
+            self._write_checkpoint()
+
+    def conclude(self) -> None:
+        """Write the last log line, checkpoint, validation and pictures, and export the model."""
+        self._supply.before_conclusion()
+        self._source.close()
+        self._write_log()
+        # Before a validation off the schedule, which brings the normalisation up to date earlier than training would have.
+        self._write_checkpoint()
+        if self._last_validation is None or self._last_validation[0] != self.batches:
+            self._validate()
+        if self._context.rank == 0:
+            self._write_pictures()
+            self._export()
+        if self._log is not None:
+            self._log.close()
+
+    def stop(self, reason: str) -> None:
+        """End training after the current step, whatever it waits for. May be called from any thread.
+
+        Args:
+            reason: why, for the report.
+        """
+        self._context.finish(reason)
+        self._source.close()
+
+    def status(self) -> RankStatus:
+        """Return the figures of this moment. May be called from any thread."""
+        warnings = self._checkpoints.warnings()
+        if self._log is not None:
+            warnings += self._log.warnings()
+        return status_of_training(
+            self._context,
+            self.parts,
+            self._source.stats(),
+            self._last_validation[1] if self._last_validation else None,
+            self._checkpoints.figures(),
+            warnings,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return the parts of a checkpoint that this rank writes.
+
+        Raises:
+            TrainingDiverged: when the loss is not finite.
+        """
+        samples = self._supply.state()
+        return {**samples, **self.parts.state(self._context.rank, self._source.stats().stall_seconds)}
+
+    def _step(self, batch: Batch | None) -> None:
+        """Make one training step; batch: this rank's own, None where it takes part without one."""
+        training, clock, trainer = self._training, self.parts.clock, self.parts.trainer
+        if not clock.running:
+            clock.begin(self._source.stats().stall_seconds)
+        trainer.step(batch)
         samples = 0 if batch is None else len(batch)
-        self.clock.batch(samples)
-        self.metrics.batches.inc()
-        self.metrics.presentations.inc(samples)
-        if self.trainer.batches % training.validate_every == 0:
-            self.validate()
+        clock.batch(samples)
+        self._metrics.batches.inc()
+        self._metrics.presentations.inc(samples)
+        if trainer.batches % training.validate_every == 0:
+            self._validate()
             target = training.target_error
             if target is not None and self._last_validation and self._last_validation[1].relative_l2 <= target:
-                self.finish("target error reached")
-        if training.max_batches is not None and self.trainer.batches >= training.max_batches:
-            self.finish("max_batches reached")
-        if self.rank == 0 and training.wall_time is not None and self.clock.wall_seconds() > training.wall_time:
-            self.finish("wall_time reached")
+                self._context.finish("target error reached")
+        if training.max_batches is not None and trainer.batches >= training.max_batches:
+            self._context.finish("max_batches reached")
+        if self._context.rank == 0 and training.wall_time is not None and clock.wall_seconds() > training.wall_time:
+            self._context.finish("wall_time reached")
+        self._supply.after_step(trainer.batches)
+
+    def _validate(self) -> None:
+        """Evaluate on the held-out time steps that have arrived, all ranks together; not part of training time."""
+        parts, group = self.parts, self._group
+        with parts.clock.aside(self._metrics.validation_seconds):
+            if not group.sum([len(parts.validation.predictable())])[0]:
+                return
+            group.broadcast(parts.trainer.model.buffers())
+            result = evaluate(parts.validation, parts.trainer, group)
+            self._last_validation = (self.batches, result)
+            self._metrics.validation_mse.set(result.mse)
+            self._metrics.validation_relative_l2.set(result.relative_l2)
+            if self._log is not None:
+                self._log.validation(parts.clock.wall_seconds(), self.batches, result)
 
     def _log_is_due(self) -> bool:
         return time.monotonic() >= self._log_due
 
-    def validate(self) -> None:
-        """Evaluate on what has arrived of the held-out simulations, all ranks together; off the training clock."""
-        with self.clock.aside(self.metrics.validation_seconds):
-            if not self.group.sum([len(self.validation.predictable())])[0]:
-                return
-            self.group.broadcast(self.trainer.model.buffers())
-            result = evaluate(self.validation, self.trainer, self.group)
-            self._last_validation = (self.trainer.batches, result)
-            self.metrics.validation_mse.set(result.mse)
-            self.metrics.validation_relative_l2.set(result.relative_l2)
-            if self._log is not None:
-                self._log.validation(self.clock.wall_seconds(), self.trainer.batches, result)
-
-    def log(self) -> None:
-        """Set the gauges, of this rank, and write a line of metrics.jsonl, of all ranks together, from the same numbers."""
-        if self.source is None:
-            return
+    def _write_log(self) -> None:
+        """Set this rank's gauges, and write a line of metrics.jsonl for all ranks together from the same numbers."""
         self._log_due = time.monotonic() + LOG_SECONDS
-        stats = self.source.stats()
-        rate = self.clock.recent_samples_per_second()
-        loss = self.trainer.last_loss()
-        m = self.metrics
-        m.buffer_population.set(stats.population)
-        m.buffer_unseen.set(stats.unseen)
-        m.buffer_capacity.set(stats.capacity)
-        m.stall_seconds.set(stats.stall_seconds)
-        m.put_blocked_seconds.set(stats.put_blocked_seconds)
-        m.samples_per_second.set(rate)
-        if loss is not None:
-            m.loss.set(loss)
-        stats, rate = self._of_all_ranks(stats, rate)
+        stats, clock, trainer = self._source.stats(), self.parts.clock, self.parts.trainer
+        rate, loss = clock.recent_samples_per_second(), trainer.last_loss()
+        set_gauges(self._metrics, stats, rate, loss)
+        totals = totals_of_ranks(self._group, stats, rate)
         if self._log is not None:
-            self._log.training(self.clock, self.trainer.batches, loss, stats, self.trainer.learning_rate, rate)
+            self._log.training(clock, trainer.batches, loss, trainer.learning_rate, totals)
 
-    def _of_all_ranks(self, stats: BufferStats, rate: float) -> tuple[BufferStats, float]:
-        """Sums over the ranks; of the time that training has waited, the mean."""
-        population, unseen, received, presentations, blocked, stalled, ended, rate = self.group.sum(
-            [
-                stats.population,
-                stats.unseen,
-                stats.received,
-                stats.presentations,
-                stats.put_blocked_seconds,
-                stats.stall_seconds / self.group.size,
-                stats.production_ended,
-                rate,
-            ]
-        ).tolist()
-        together = replace(
-            stats,
-            population=int(population),
-            unseen=int(unseen),
-            received=int(received),
-            presentations=int(presentations),
-            put_blocked_seconds=blocked,
-            stall_seconds=stalled,
-            production_ended=ended == self.group.size,
-        )
-        return together, rate
+    def _write_checkpoint(self) -> None:
+        """Write a checkpoint at this step, all ranks together; not part of training time."""
+        with self.parts.clock.aside(self._metrics.checkpoint_seconds):
+            self._checkpoints.write(self.state, self.batches, self._supply.ingest_blocked_seconds)
 
-    def checkpoint(self) -> None:
-        """Write one whole checkpoint at this step, all ranks together; off the training clock."""
-        source = self.source
-        assert source is not None
-        with self.clock.aside(self.metrics.checkpoint_seconds):
-            self._checkpoints.write(self.state, self.trainer.batches, lambda: source.stats().snapshot_seconds)
-
-    def conclude(self) -> None:
-        """After the last batch: a last validation, log line and checkpoint, and pictures' worth of held-out samples."""
-        if self.source is None:
+    def _write_pictures(self) -> None:
+        """Write a few held-out samples with their predictions, for plotting."""
+        if not len(self.parts.validation):
             return
-        self.source.close()
-        self.log()
-        # Before a validation off the schedule, which brings the normalisation up to date earlier than training would have.
-        self.checkpoint()
-        if self._last_validation is None or self._last_validation[0] != self.trainer.batches:
-            self.validate()
-        if self.rank == 0:
-            try:
-                if len(self.validation):
-                    pictures = take_snapshots(self.validation, self.trainer)
-                    write_snapshots(self.directory / "validation_snapshots.h5", pictures)
-                validation = self._last_validation[1] if self._last_validation else None
-                export_trained(self.study, self.trainer, validation, self.directory)
-            except ExportError as error:
-                self._warnings.append(str(error))
-            except OSError as error:
-                self._warnings.append(f"the trained model was not exported ({error}): `penstock export` does it later")
-        if self._log is not None:
-            self._log.close()
+        path = self._context.directory / "validation_snapshots.h5"
+        try:
+            write_snapshots(path, take_snapshots(self.parts.validation, self.parts.trainer))
+        except OSError as error:
+            self._context.warnings.append(f"{path.name} could not be written ({error})")
 
-    # Being told ----------------------------------------------------------------------------------------------------
-
-    @property
-    def over(self) -> str:
-        """Why training has ended; "" while it goes on."""
-        return self._over
-
-    def finish(self, reason: str) -> None:
-        """Training ends after the step that is under way; the first reason given counts."""
-        self._over = self._over or reason
-
-    def stop(self, reason: str) -> None:
-        """End training after the step that is under way, whatever it waits for."""
-        self.finish(reason)
-        self._ready.set()
-        if self.source is not None:
-            self.source.close()
-
-    def fail(self, error: str) -> None:
-        """Something in this rank is broken beyond its own repair."""
-        self._error = self._error or error
-        self.stop("failed")
-
-    def status(self) -> RankStatus:
-        """How this rank stands; safe from any thread."""
-        if self.source is None:
-            return RankStatus(
-                over=self._over, error=self._error, refused=self.metrics.refusals(), warnings=self._all_warnings()
+    def _export(self) -> None:
+        validation = self._last_validation[1] if self._last_validation else None
+        try:
+            export_trained(self._context.study, self.parts.trainer, validation, self._context.directory)
+        except ExportError as error:
+            self._context.warnings.append(str(error))
+        except OSError as error:
+            self._context.warnings.append(
+                f"the trained model was not exported ({error}): `penstock export` does it later"
             )
-        stats = self.source.stats()
-        return RankStatus(
-            over=self._over,
-            error=self._error,
-            device=str(self.trainer.device),
-            batches=self.trainer.batches,
-            samples_per_second=self.clock.recent_samples_per_second(),
-            mean_samples_per_second=self.clock.samples_per_second(),
-            stall_fraction=self.clock.stall_fraction(stats.stall_seconds),
-            loss=self.trainer.last_loss(),
-            buffer=stats,
-            received=self.metrics.total("samples_received"),
-            duplicates=self.metrics.total("duplicates_dropped"),
-            incomplete=self.metrics.total("incomplete_dropped"),
-            bytes_received=self.metrics.total("received_bytes"),
-            refused=self.metrics.refusals(),
-            validation=self._last_validation[1] if self._last_validation else None,
-            validated=len(self.validation),
-            first_step=self.clock.first_step,
-            last_step=self.clock.last_step,
-            checkpoints=self._checkpoints.figures(),
-            warnings=self._all_warnings(),
-        )
-
-    def _all_warnings(self) -> tuple[str, ...]:
-        more = self._checkpoints.warnings()
-        if self._log is not None:
-            more += self._log.warnings()
-        return (*self._warnings, *more, *self.events.warnings())
-
-    # Checkpoints ---------------------------------------------------------------------------------------------------
-
-    def state(self) -> dict[str, Any]:
-        """The parts of a checkpoint that this rank writes."""
-        assert self.source is not None
-        trainer = self.trainer.state_dict()
-        if self.rank == 0:
-            common = {"schema": self.schema.state_dict(), "trainer": trainer}
-        else:
-            common = {"random": {name: trainer[name] for name in ("torch_rng", "cuda_rng")}}
-        return {
-            **common,
-            "buffer": self.source.state_dict(),
-            "normaliser": self.normaliser.state_dict(),
-            "validation": self.validation.state_dict(),
-            "clock": self.clock.state_dict(self.source.stats().stall_seconds),
-            "counts": {
-                "received": self.metrics.total("samples_received"),
-                "duplicates": self.metrics.total("duplicates_dropped"),
-                "bytes": self.metrics.total("received_bytes"),
-                "incomplete": self.metrics.total("incomplete_dropped"),
-                # What a stopping study turns away is sent again.
-                "refused": {reason: n for reason, n in self.metrics.refusals().items() if reason != "study_over"},
-            },
-        }
-
-    def load_parts(self, part: Part, source: SampleSource) -> None:
-        """Take over this rank's parts of a checkpoint, the source's among them."""
-        source.load_state_dict(part("buffer"))
-        self.normaliser.load_state_dict(part("normaliser"))
-        self.validation.load_state_dict(part("validation"))
-        self.trainer.load_state_dict(part("trainer"))
-        self.clock.load_state_dict(part("clock"))
-
-    def load_counts(self, counts: dict[str, Any]) -> None:
-        """Take over what a checkpoint has counted, once all else has been taken over."""
-        self.metrics.samples_received.inc(counts["received"])
-        self.metrics.duplicates_dropped.inc(counts["duplicates"])
-        self.metrics.bytes_received.inc(counts["bytes"])
-        self.metrics.incomplete_dropped.inc(counts["incomplete"])
-        for reason, number in counts["refused"].items():
-            self.metrics.refused(Reason[reason.upper()], number)
-        self.metrics.batches.inc(self.trainer.batches)

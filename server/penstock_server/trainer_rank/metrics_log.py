@@ -10,9 +10,9 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from penstock_server.buffer import BufferStats
 from penstock_server.telemetry import LineFile
 from penstock_server.trainer_rank.clock import TrainingClock
+from penstock_server.trainer_rank.status import SourceTotals
 from penstock_server.validation import ValidationResult
 
 _log = logging.getLogger("penstock.metrics_log")
@@ -39,23 +39,22 @@ class MetricsLog:
         clock: TrainingClock,
         batches: int,
         loss: float | None,
-        stats: BufferStats,
         learning_rate: float,
-        samples_per_second: float,
+        totals: SourceTotals,
     ) -> None:
         """A line about training and the buffer."""
         values = {
             "training_seconds": round(clock.training_seconds(), 3),
             "loss": loss,
             "learning_rate": learning_rate,
-            "samples_per_second": samples_per_second,
-            "buffer_population": stats.population,
-            "buffer_unseen": stats.unseen,
-            "received": stats.received,
-            "presentations": stats.presentations,
-            "stall_seconds": stats.stall_seconds,
-            "put_blocked_seconds": stats.put_blocked_seconds,
-            "production_ended": int(stats.production_ended),
+            "samples_per_second": totals.samples_per_second,
+            "buffer_population": totals.population,
+            "buffer_unseen": totals.unseen,
+            "received": totals.received,
+            "presentations": totals.presentations,
+            "stall_seconds": totals.stall_seconds,
+            "put_blocked_seconds": totals.put_blocked_seconds,
+            "production_ended": int(totals.production_ended),
         }
         self._write("train", clock.wall_seconds(), batches, values)
 

@@ -22,8 +22,8 @@ from penstock_server.study import SampleSpec
 from penstock_server.training import merged_statistics
 from penstock_server.validation import ValidationStore
 
-Part = Callable[[str], Any]
-"""A rank's part of a checkpoint, by name."""
+ReadPart = Callable[[str], Any]
+"""Returns a rank's part of a checkpoint, by name."""
 
 
 def rank_of(simulation: int, step: int, ranks: int, *, pinned: bool) -> int:
@@ -31,7 +31,7 @@ def rank_of(simulation: int, step: int, ranks: int, *, pinned: bool) -> int:
     return (simulation if pinned else simulation + step) % ranks
 
 
-def parts_of(checkpoint: Checkpoint, rank: int, ranks: int, spec: SampleSpec, seed: int) -> Part:
+def parts_of(checkpoint: Checkpoint, rank: int, ranks: int, spec: SampleSpec, seed: int) -> ReadPart:
     """What trainer rank `rank` of `ranks` goes on from. seed: the study's, for ranks that there were none of before."""
     if checkpoint.ranks == ranks:
         return lambda name: _own(checkpoint, rank, name, seed)

@@ -1,4 +1,4 @@
-"""What each trainer rank gets of a study's buffer and batch, which the study file gives for all ranks together."""
+"""The share of one trainer rank in the buffer and the batch, which the study file gives for all ranks together."""
 
 from __future__ import annotations
 
@@ -9,28 +9,48 @@ from penstock_server.study import SampleSpec, Study
 
 
 @dataclass(frozen=True)
-class Share:
-    """Of one rank, in samples."""
+class BufferShare:
+    """The buffer of one rank.
+
+    Attributes:
+        capacity: samples that it holds.
+        watermark: samples that it needs before the first batch is drawn.
+    """
 
     capacity: int
     watermark: int
-    batch_size: int
 
 
-def share_of(study: Study, spec: SampleSpec | None, rank: int) -> Share:
-    """One rank's share. Capacities are rounded up and watermarks down, so that as few as one sample a rank can be drawn; the batches of all
-    ranks add up to [training] batch_size, the first ranks taking one sample more where it does not divide.
+def batch_share(study: Study, rank: int) -> int:
+    """Return the number of samples that one rank draws for each batch.
 
-    spec: None where it is not known yet; then the capacity must be given in samples.
+    The shares of all ranks add up to [training] batch_size; the first ranks take one sample more where it does not divide.
 
-    Raises ValueError where a sample does not fit in the capacity, or the buffers do not fit in the memory available.
+    Args:
+        study: the whole study.
+        rank: number of the rank.
     """
     ranks, batch = study.training.ranks, study.training.batch_size
-    asked = study.buffer.capacity
+    return batch // ranks + (rank < batch % ranks)
+
+
+def buffer_share(study: Study, spec: SampleSpec | None) -> BufferShare:
+    """Return one rank's share of the buffer, the same for each rank.
+
+    Capacities are rounded up and watermarks down, so that one sample on each rank is enough to draw from.
+
+    Args:
+        study: the whole study.
+        spec: shapes of a sample; None where they are not known yet: then the capacity must be given in samples.
+
+    Raises:
+        ValueError: when a sample does not fit in the capacity, or the buffers do not fit in the memory available.
+    """
+    ranks, asked = study.training.ranks, study.buffer.capacity
     if spec is not None:
         capacity = capacity_in_samples(asked, spec, ranks=ranks)
     elif isinstance(asked, int):
         capacity = asked
     else:
-        raise ValueError(f"capacity = {asked!r}: how many samples that is takes the fields' shapes")
-    return Share(-(-capacity // ranks), study.buffer.watermark // ranks, batch // ranks + (rank < batch % ranks))
+        raise ValueError(f"capacity = {asked!r}: the number of samples depends on the shapes of the fields")
+    return BufferShare(-(-capacity // ranks), study.buffer.watermark // ranks)

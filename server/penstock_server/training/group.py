@@ -101,18 +101,14 @@ class RankGroup:
         """What every rank has brought, in their order: rows (n, columns), whose n may differ."""
         if self.alone:
             return [rows]
-        numbers = [int(n) for n in self._gather(torch.tensor([len(rows)]))]
-        padded = np.zeros((max(numbers), rows.shape[1]))
-        padded[: len(rows)] = rows
-        everybody = self._gather(torch.from_numpy(padded)) if max(numbers) else [torch.from_numpy(padded)] * self.size
-        return [of_rank[:number].numpy() for of_rank, number in zip(everybody, numbers, strict=True)]
+        return [of_rank.numpy() for of_rank in self._gather_rows(torch.from_numpy(rows))]
 
     def gather_text(self, text: str) -> list[str]:
         """What every rank says, in their order."""
         if self.alone:
             return [text]
-        rows = np.frombuffer(text.encode(), np.uint8).astype(np.float64).reshape(-1, 1)
-        return [bytes(of_rank.astype(np.uint8)).decode() for of_rank in self.gather(rows)]
+        rows = torch.tensor(list(text.encode()), dtype=torch.uint8).reshape(-1, 1)
+        return [of_rank.numpy().tobytes().decode() for of_rank in self._gather_rows(rows)]
 
     def average(self, parameters: list[nn.Parameter], samples: int) -> None:
         """Make the gradients of all ranks equal, in place: their mean, weighted by each rank's number of samples (0: none of its own)."""
@@ -137,6 +133,14 @@ class RankGroup:
             for tensor in tensors:
                 with _peers():
                     dist.broadcast(_real(tensor.detach()), 0)
+
+    def _gather_rows(self, rows: Tensor) -> list[Tensor]:
+        """The rows of all ranks, in their order: (n, columns), whose n may differ."""
+        numbers = [int(n) for n in self._gather(torch.tensor([len(rows)]))]
+        padded = rows.new_zeros((max(numbers), rows.shape[1]))
+        padded[: len(rows)] = rows
+        of_ranks = self._gather(padded) if max(numbers) else [padded] * self.size
+        return [of_rank[:number] for of_rank, number in zip(of_ranks, numbers, strict=True)]
 
     def _gather(self, row: Tensor) -> list[Tensor]:
         everybody = [torch.empty_like(row) for _ in range(self.size)]

@@ -159,15 +159,15 @@ class Normaliser:
             return self._own[0].low.copy(), self._own[0].high.copy()
 
     @property
-    def samples_seen(self) -> float:
-        """Rows of inputs that have been taken in here."""
+    def rows_seen(self) -> float:
+        """Input rows (one a time step) that this normaliser has taken in."""
         with self._lock:
             return self._own[0].count
 
-    def is_outdated(self, samples_seen: float) -> bool:
+    def is_outdated(self, rows_seen: float) -> bool:
         """Whether the affine should follow now that all ranks together have seen so many."""
         with self._lock:
-            return self._outdated(samples_seen)
+            return self._outdated(rows_seen)
 
     def statistics(self) -> Array:
         """What this rank has seen, as one float64 row whose length depends on the spec alone: fit for an all-gather."""

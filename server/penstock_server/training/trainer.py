@@ -168,7 +168,9 @@ class Trainer:
                 arguments = [affine.inputs(inputs[start : start + rows].to(self.device, torch.float32))]
                 if state is not None:
                     arguments.append(affine.targets(state[start : start + rows].to(self.device, torch.float32)))
-                yield affine.raw_targets(self.model(*arguments))
+                predicted = affine.raw_targets(self.model(*arguments))
+            # Outside no_grad, which would otherwise hold for the consumer between two chunks.
+            yield predicted
 
     @property
     def chunk_rows(self) -> int:

@@ -14,7 +14,7 @@ from penstock_client import Field
 from penstock_server.checkpoint import load_latest
 from penstock_server.engines.inline import InlineEngine
 from penstock_server.study import Study
-from penstock_server.trainer_rank import TrainerRank
+from penstock_server.trainer_rank import TrainingLoop
 from penstock_solvers.problems.heat2d import Heat2D
 from resumed import accounting, assert_same, parts, with_training
 from waiting import PATIENCE
@@ -168,14 +168,14 @@ def test_a_count_that_was_read_later_or_earlier_than_the_ledger_is_put_right(
     heat_study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
 ) -> None:
     """Where clients stream, samples go on coming while a checkpoint's parts are read one after the other."""
-    study, whole = make(heat_study, "reservoir"), TrainerRank.state
+    study, whole = make(heat_study, "reservoir"), TrainingLoop.state
 
-    def torn(rank: TrainerRank) -> dict[str, Any]:
-        state = whole(rank)
+    def torn(loop: TrainingLoop) -> dict[str, Any]:
+        state = whole(loop)
         state["counts"]["received"] += ahead
         return state
 
-    monkeypatch.setattr(TrainerRank, "state", torn)
+    monkeypatch.setattr(TrainingLoop, "state", torn)
     assert run(study, tmp_path / "run", stop_at=50)["status"] == "stopped"
     samples = run(study, tmp_path / "run")["samples"]
     assert samples["received"] - samples["duplicates_dropped"] == samples["unique"] == samples["expected"]

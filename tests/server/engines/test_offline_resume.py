@@ -65,3 +65,9 @@ def test_stopped_at_any_time_while_others_read(study: Study, tmp_path: Path) -> 
     resumed = run(study, tmp_path / "run")
     assert_same(tmp_path / "run", tmp_path / "undisturbed")
     assert accounting(resumed) == accounting(report)
+
+
+def test_a_buffer_that_would_not_fit_in_memory_is_nothing_to_an_offline_study(study: Study, tmp_path: Path) -> None:
+    buffer = study.buffer.model_copy(update={"capacity": 10**15})
+    report = run(study.model_copy(update={"buffer": buffer}), tmp_path / "run")
+    assert (report["status"], report["training"]["batches"]) == ("finished", BATCHES)

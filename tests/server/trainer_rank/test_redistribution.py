@@ -161,7 +161,7 @@ def test_everything_is_taken_over_once(
             assert len(batch)
 
     # Statistics: of everything, once.
-    merged = sum(rank.normaliser.samples_seen for rank in new)
+    merged = sum(rank.normaliser.rows_seen for rank in new)
     assert merged == len(arrivals) * window
     assert sum(parts_of(checkpoint, n, after, spec, SEED)("counts")["received"] for n in range(after)) == 5 * before
 

@@ -88,6 +88,13 @@ def test_predictions_in_chunks_are_the_same_as_at_once(monkeypatch: pytest.Monke
     assert trainer.predict(inputs[:0]).shape == (0, SPEC.width)
 
 
+def test_gradients_are_on_between_two_chunks_of_predictions() -> None:
+    trainer, inputs = make(), samples(SPEC, 10).inputs[:, 0]
+    for predicted in trainer.predict_chunks(inputs):
+        assert torch.is_grad_enabled()
+        assert not predicted.requires_grad
+
+
 def test_the_same_seed_gives_the_same_weights_bit_for_bit() -> None:
     runs = []
     for seed in (3, 3, 4):

@@ -17,7 +17,7 @@ from penstock_server.coordinator import Coordinator, SimulationCounts, make_plan
 from penstock_server.network import Message, RouterLoop, StudyKeys, own_address, write_connect_file
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import EventLog, Metrics, ServerRun, log_this_process, write_targets
-from penstock_server.trainer_rank import CHECKPOINTS, RankStatus, TrainerRank
+from penstock_server.trainer_rank import CHECKPOINTS, RankCallbacks, RankStatus, TrainerRank
 from penstock_server.training import MeetingPoint, PeersLost
 
 
@@ -200,11 +200,11 @@ class RankActor:
             self._directory,
             rank=self._number,
             incarnation=self._incarnation,
-            held_out=study.solver.simulations,
-            simulations=study.solver.simulations + study.solver.validation_simulations,
-            coordinator_state=lambda: ray.get(self._coordinator.state_dict.remote()),
-            on_static=lambda name: self._coordinator.static_arrived.remote(name),
-            on_over=lambda: ray.get(self._coordinator.stop.remote()),
+            callbacks=RankCallbacks(
+                coordinator_state=lambda: ray.get(self._coordinator.state_dict.remote()),
+                on_static=lambda name: self._coordinator.static_arrived.remote(name),
+                on_over=lambda: ray.get(self._coordinator.stop.remote()),
+            ),
             restore=restore,
         )
         self._loop = RouterLoop(
@@ -226,7 +226,7 @@ class RankActor:
                 "coordinator": restore.parts["coordinator"],
                 "arrived": {i: self._rank.arrived(i) for i in range(self._rank.simulations)},
             }
-        if self._number == 0 and not self._rank.group.alone:
+        if self._number == 0 and not self._rank.context.group.alone:
             self._meeting = MeetingPoint(host, study.training.ranks)
         return RankStarted(
             endpoint=self._loop.endpoint,
@@ -249,7 +249,7 @@ class RankActor:
             # This thread's, and those that torch starts from it; receiving stays on the other cores.
             os.sched_setaffinity(0, self._own_cores)
         torch.set_num_threads(self._threads)
-        group = self._rank.group
+        group = self._rank.context.group
         try:
             if meeting is not None:
                 group.join(self._meeting or meeting, own_address(self._study.server.host))
@@ -276,7 +276,8 @@ class RankActor:
 
     def unique(self) -> tuple[int, dict[int, int]]:
         """Training samples in the ledger, in all and by simulation."""
-        return self._rank.trained.total(), {i: self._rank.trained.count(i) for i in self._rank.trained.simulations()}
+        trained = self._rank.ledgers.trained
+        return trained.total(), {i: trained.count(i) for i in trained.simulations()}
 
     def close(self) -> None:
         self._loop.close()

@@ -1,0 +1,49 @@
+"""What a trainer rank has from its start, before the fields of its study are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from penstock_server.checkpoint import Checkpoint
+from penstock_server.study import Study
+from penstock_server.telemetry import EventLog, Metrics
+from penstock_server.training import RankGroup
+
+
+class RankContext:
+    """The study, the logs and the outcome of one trainer rank.
+
+    The outcome (`over`, `error`) may be set from any thread; the first reason and the first error given count.
+
+    Args:
+        study: the whole study.
+        directory: the study's run directory.
+        rank: number of this trainer rank, from 0.
+        restore: checkpoint to continue from; None for a new study.
+
+    Attributes:
+        group: all trainer ranks of the study.
+        metrics: counters and gauges of this process.
+        events: events.jsonl of the run directory.
+        warnings: for the report.
+        over: why training ends or has ended; "" while it goes on.
+        error: what this rank failed of; "" where it did not.
+    """
+
+    def __init__(self, study: Study, directory: Path, *, rank: int = 0, restore: Checkpoint | None = None) -> None:
+        self.study, self.directory, self.rank, self.restore = study, directory, rank, restore
+        self.group = RankGroup(rank, study.training.ranks)
+        self.metrics = Metrics(f"rank-{rank}", study.study.name)
+        self.events = EventLog(directory / "events.jsonl")
+        self.warnings: list[str] = list(() if restore is None else restore.skipped)
+        self.over = ""
+        self.error = ""
+
+    def finish(self, reason: str) -> None:
+        """End training after the current step."""
+        self.over = self.over or reason
+
+    def fail(self, error: str) -> None:
+        """End training after the current step because of an error that this rank cannot recover from."""
+        self.error = self.error or error
+        self.finish("failed")
