@@ -49,7 +49,7 @@ class Prepared:
 
 
 class OpenFOAMRunner:
-    """Runs simulations of the study's OpenFOAM case; meets `penstock_solvers.processes.program.Runner`.
+    """Runs simulations of the study's OpenFOAM case; meets `penstock_solvers.processes.Runner`.
 
     Args:
         solver: the study's [solver] section, with "case" an absolute path, and "parameters" and "fields", the names.
@@ -79,7 +79,7 @@ class OpenFOAMRunner:
         self._prepared = None
 
     def run(self, task: Task, abandoned: Callable[[], bool]) -> RunSummary:
-        """Run one simulation; see `penstock_solvers.processes.program.Runner`."""
+        """Run one simulation; see `penstock_solvers.processes.Runner`."""
         environment = openfoam_environment({**os.environ, **task.environment})
         try:
             if self._prepared is None:

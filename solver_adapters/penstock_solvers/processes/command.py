@@ -1,4 +1,4 @@
-"""Any program as a solver: the study file gives its command, the program streams through PENSTOCK_CONNECT."""
+"""Any program as a solver: the study file gives its command, and the program itself streams to the server."""
 
 from __future__ import annotations
 
@@ -8,32 +8,30 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from penstock_solvers.processes.program import (
-    RunSummary,
-    SolverFailed,
-    Task,
-    mpi_environment,
-    require_mpirun,
-    run_program,
-    with_mpi,
-)
+from penstock_solvers.processes.mpi import mpi_environment, require_mpirun, with_mpi
+from penstock_solvers.processes.program import run_program
 from penstock_solvers.processes.scratch import Scratch, default_root
+from penstock_solvers.processes.task import RunSummary, SolverFailed, Task
 
 
 def format_command(
     command: Sequence[str], parameters: Mapping[str, float], directory: Path, search: str | None = None
 ) -> list[str]:
-    """The command with the parameters filled in and its files given as absolute paths.
+    """Fill the parameters into the command and make the paths of its files absolute.
 
     Args:
-        command: program and arguments; "{name}" stands for a parameter, written so that it reads back exactly;
-            "{name:g}" and other format specifications work too, and "{{" stands for a brace.
-        directory: folder of the study file. A program with a "/" in it starts there, and so does an argument that
-            names a file there, since the program runs in another folder.
-        search: PATH to search for a program without a "/"; default: this process's.
+        command: program and arguments; "{name}" stands for a parameter, written with full precision. "{name:g}" and
+            other format specifications work too, and "{{" stands for a brace.
+        parameters: parameter values, by name.
+        directory: folder of the study file. A program with a "/" is looked for there, and so is an argument that names
+            a file there, because the program runs in another folder.
+        search: PATH to search for a program without a "/"; default: this process's PATH.
+
+    Returns:
+        The program's path and its arguments.
 
     Raises:
-        SolverFailed: an unknown name, a wrong format, or a program that is not there or cannot be executed.
+        SolverFailed: a parameter is unknown, a format is wrong, or the program is missing or not executable.
     """
     filled = []
     for argument in command:
@@ -79,11 +77,11 @@ def _beside_study(argument: str, directory: Path) -> str:
 
 
 class CommandRunner:
-    """Runs the study's command once per simulation; meets `penstock_solvers.processes.program.Runner`.
+    """Runs the study's command once per simulation; implements `penstock_solvers.processes.Runner`.
 
     Args:
-        solver: the study's [solver] section and "directory", the folder of the study file; "command", "case", "ranks" and
-            "wall_time" are used. The command runs in the folder `case` if that is given, else in an empty folder in
+        solver: the study's [solver] section and "directory", the folder of the study file; "command", "case", "ranks"
+            and "wall_time" are used. The command runs in the folder `case` if that is given, else in an empty folder in
             memory that is removed afterwards.
     """
 
@@ -102,11 +100,11 @@ class CommandRunner:
         self.close()
 
     def close(self) -> None:
-        """Remove what was needed to run."""
+        """Remove the folder in memory, unless another worker uses it."""
         self._scratch.close()
 
     def run(self, task: Task, abandoned: Callable[[], bool]) -> RunSummary:
-        """Run one simulation; see `penstock_solvers.processes.program.Runner`."""
+        """Run one simulation; see `penstock_solvers.processes.Runner`."""
         environment = {**os.environ, **task.environment}
         command = format_command(self._command, task.parameters, self._directory, environment.get("PATH"))
         require_mpirun(self._ranks, environment.get("PATH"))
@@ -114,25 +112,31 @@ class CommandRunner:
             raise SolverFailed(
                 f"[solver] case = {str(self._case)!r} is not a folder: expected the command's working folder"
             )
-        with self._scratch.simulation(f"{task.simulation}-{task.attempt}") as scratch:
-            if self._ranks > 1:
-                environment |= mpi_environment(scratch)
-            seconds = run_program(
-                with_mpi(command, self._ranks),
-                directory=self._case or scratch,
-                environment=environment,
-                wall_time=self._wall_time,
-                abandoned=abandoned,
-                log=task.log,
-            )
+        try:
+            with self._scratch.simulation(f"{task.simulation}-{task.attempt}") as scratch:
+                if self._ranks > 1:
+                    environment |= mpi_environment(scratch)
+                seconds = run_program(
+                    with_mpi(command, self._ranks),
+                    directory=self._case or scratch,
+                    environment=environment,
+                    wall_time=self._wall_time,
+                    abandoned=abandoned,
+                    log=task.log,
+                )
+        except OSError as error:
+            raise SolverFailed(f"the files of simulation {task.simulation} cannot be written: {error}") from error
         return RunSummary(seconds=seconds)
 
 
 def check_command(solver: Mapping[str, Any]) -> list[str]:
-    """What would keep the study's command from running, one line each; empty if nothing is wrong.
+    """Find the problems that would keep the study's command from running. Nothing is run.
 
     Args:
-        solver: as for `CommandRunner`, and "parameters", the parameters' names.
+        solver: as for `CommandRunner`, and "parameters", the names of the parameters.
+
+    Returns:
+        One line per problem; empty if there is none.
     """
     directory = Path(solver["directory"])
     problems = []

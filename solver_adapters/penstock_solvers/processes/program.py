@@ -1,138 +1,44 @@
-"""Solvers that run as processes of their own: what they are asked, what they report, and watching over them."""
+"""Running one program to its end: its output is read line by line, and nothing of it is left afterwards."""
 
 from __future__ import annotations
 
 import os
 import selectors
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from penstock_client.errors import Abandoned, PenstockError
+from penstock_client.errors import Abandoned
 from penstock_solvers.processes import guard
+from penstock_solvers.processes.lines import LineSplitter
+from penstock_solvers.processes.task import TAIL_LINES, SolverFailed
 
-TAIL = 20  # lines of a log that a failure shows
-LINE = 400  # characters of each of them: the message travels to the server
-POLL = 0.2  # seconds between two looks at "abandoned" and at the wall time while a program is silent
-
-
-@dataclass(frozen=True)
-class Task:
-    """One attempt at one simulation.
-
-    environment: what is added to this process's environment: PENSTOCK_CONNECT (an absolute path), PENSTOCK_SIMULATION,
-    PENSTOCK_ATTEMPT and the thread limits. log: file that the solver's output is appended to; without one, only the last
-    lines are kept, in memory.
-    """
-
-    simulation: int
-    attempt: int
-    parameters: Mapping[str, float]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    log: Path | None = None
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What a simulation that finished tells of itself; what a solver's log does not say is None or empty.
-
-    seconds: wall time of the solver. delta_t: of the last time step, in the case's unit of time. initial_residuals,
-    final_residuals: per solved field, of the last time step (its first and its last linear solve).
-    """
-
-    seconds: float
-    time_steps: int | None = None
-    max_courant: float | None = None
-    delta_t: float | None = None
-    initial_residuals: Mapping[str, float] = field(default_factory=dict)
-    final_residuals: Mapping[str, float] = field(default_factory=dict)
-
-
-class SolverFailed(PenstockError):
-    """A simulation failed. The text holds the reason and the last lines of its log.
-
-    Attributes:
-        reason: one line.
-        tail: the last lines of the log, at most 20.
-    """
-
-    def __init__(self, reason: str, tail: Sequence[str] = ()) -> None:
-        shown = [line if len(line) <= LINE else line[:LINE] + " ..." for line in tail][-TAIL:]
-        heading = f"\nThe last {len(shown)} lines of its log:\n" if shown else ""
-        super().__init__(reason + heading + "\n".join("  " + line for line in shown))
-        self.reason = reason
-        self.tail = tuple(shown)
-
-
-class Runner(Protocol):
-    """Runs simulations of one study as processes."""
-
-    def run(self, task: Task, abandoned: Callable[[], bool]) -> RunSummary:
-        """Run one simulation to its end.
-
-        Raises:
-            SolverFailed: it could not be started, ended with an error, diverged, or took longer than its wall time.
-            Abandoned: `abandoned()` became true; nothing of the solver runs any more.
-        """
+POLL = 0.2  # seconds between two checks of `abandoned` and the wall time while a program prints nothing
 
 
 class Follower(Protocol):
-    """Reads a program's log while it runs."""
+    """Reads the output of a program while it runs."""
 
     def follow(self, line: str) -> str | None:
-        """Take one line; return why the program must be stopped, or None."""
+        """Read one line.
+
+        Args:
+            line: the line, without its end.
+
+        Returns:
+            The reason why the program must be stopped, or None.
+        """
 
     @property
     def verdict(self) -> str | None:
-        """What the log says went wrong, or None."""
-
-
-def tmpfs_directory() -> Path:
-    """A folder in memory where there is one (/dev/shm), else the system's folder for temporary files."""
-    memory = Path("/dev/shm")
-    return memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
-
-
-def with_mpi(command: Sequence[str], ranks: int) -> list[str]:
-    """The command under mpirun when there is more than one rank."""
-    return ["mpirun", "-np", str(ranks), *command] if ranks > 1 else list(command)
-
-
-def require_mpirun(ranks: int, search: str | None = None) -> None:
-    """Raise SolverFailed if more than one rank is wanted and there is no mpirun on `search` (default: this process's PATH)."""
-    if ranks > 1 and shutil.which("mpirun", path=search) is None:
-        raise SolverFailed(
-            f"[solver] ranks = {ranks}: mpirun is not installed; install an MPI (on Debian: apt-get install openmpi-bin) "
-            "or set ranks = 1"
-        )
-
-
-def mpi_environment(scratch: Path) -> dict[str, str]:
-    """Settings by which mpirun starts the ranks of one simulation among several on this machine.
-
-    Open MPI (4 and 5) alone reads them. Binding is off because each mpirun, knowing nothing of the others, would bind its
-    ranks to the same first cores; its session files go to `scratch`.
-    """
-    settings = {
-        "OMPI_MCA_rmaps_base_oversubscribe": "1",
-        "OMPI_MCA_hwloc_base_binding_policy": "none",
-        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-        "PRTE_MCA_hwloc_default_binding_policy": "none",
-        "TMPDIR": str(scratch),
-    }
-    if os.geteuid() == 0:
-        settings |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    return settings
+        """The error that the output reports, or None."""
 
 
 def run_program(
@@ -145,40 +51,44 @@ def run_program(
     log: Path | None = None,
     follower: Follower | None = None,
 ) -> float:
-    """Run a program to its end and return the seconds it took; when this returns or raises, nothing of it is left.
+    """Run a program to its end. No process of it is left when this returns or raises an error.
 
     Args:
         command: the program, found on the environment's PATH or given as a path, and its arguments.
         directory: its working directory.
-        environment: all of its environment.
+        environment: its whole environment.
         wall_time: seconds after which it is stopped and fails.
-        abandoned: asked a few times a second; when true the program is stopped.
-        log: file that its output (both streams) is appended to.
+        abandoned: asked a few times per second; the program is stopped once it returns True.
+        log: file to which its output (both streams) is appended.
         follower: reads each line of the output.
+
+    Returns:
+        The seconds that the program took.
 
     Raises:
         SolverFailed: it cannot be started, ended with a code other than 0, took too long, or the follower stopped it.
-        Abandoned: `abandoned()` was true.
+        Abandoned: `abandoned` returned True.
+        OSError: the log cannot be written.
     """
-    watched = _Watched(command, directory, environment, log, follower)
-    deadline = watched.started + wall_time
+    process = _GuardedProcess(command, directory, environment, log, follower)
+    deadline = process.started + wall_time
     try:
-        while watched.read(POLL):
+        while process.read(POLL):
             if abandoned():
-                raise Abandoned(f"{watched.name} was stopped: the server no longer wants this simulation")
+                raise Abandoned(f"{process.name} was stopped: the server no longer wants this simulation")
             if time.monotonic() > deadline:
                 raise SolverFailed(
-                    f"{watched.name} ran longer than wall_time = {wall_time:g} s and was stopped; "
+                    f"{process.name} ran longer than wall_time = {wall_time:g} s and was stopped; "
                     "raise [solver] wall_time or make the simulation cheaper",
-                    watched.tail,
+                    process.tail,
                 )
-        return watched.outcome()
+        return process.outcome()
     finally:
-        watched.close()
+        process.close()
 
 
-class _Watched:
-    """A program under its guard, its output read line by line."""
+class _GuardedProcess:
+    """A program under its guard (see `guard`), whose output is read line by line."""
 
     def __init__(
         self,
@@ -189,10 +99,10 @@ class _Watched:
         follower: Follower | None,
     ) -> None:
         self.name = shlex.join(command)
-        self.tail: deque[str] = deque(maxlen=TAIL)
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.started = time.monotonic()
         self._follower = follower
-        self._partial = b""
+        self._lines = LineSplitter()
         self._open = True
         with ExitStack() as stack:
             self._log = stack.enter_context(log.open("ab", buffering=0)) if log is not None else None
@@ -201,7 +111,7 @@ class _Watched:
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", "-S", guard.__file__, *command],
                     cwd=directory,
-                    env={**environment, "PWD": str(directory)},  # OpenFOAM believes it
+                    env={**environment, "PWD": str(directory)},  # OpenFOAM trusts PWD
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
@@ -217,7 +127,7 @@ class _Watched:
             self._resources = stack.pop_all()
 
     def read(self, timeout: float) -> bool:
-        """Take what the program has printed, waiting at most `timeout` seconds; False when it has ended."""
+        """Read the output that has arrived, waiting at most `timeout` seconds; False once the program has ended."""
         if not self._open:
             try:
                 self._process.wait(timeout)
@@ -232,11 +142,8 @@ class _Watched:
             self._selector.unregister(self._output)
         if self._log is not None:
             self._log.write(chunk)
-        *lines, self._partial = (self._partial + chunk).split(b"\n")
-        if not chunk and self._partial:
-            lines, self._partial = [self._partial], b""
-        for line in lines:
-            self._take(line.decode(errors="replace").rstrip("\r"))
+        for line in self._lines.feed(chunk):
+            self._take(line)
         return True
 
     def _take(self, line: str) -> None:
@@ -247,7 +154,7 @@ class _Watched:
             raise SolverFailed(f"{self.name} was stopped: {reason}", self.tail)
 
     def outcome(self) -> float:
-        """Seconds that the ended program took; raises SolverFailed if it did not end well."""
+        """Return the seconds that the ended program took, or raise SolverFailed if it failed."""
         seconds = time.monotonic() - self.started
         code = self._process.wait()
         verdict = self._follower.verdict if self._follower is not None else None
@@ -261,13 +168,13 @@ class _Watched:
         raise SolverFailed(f"{self.name} {how}" + (f": {verdict}" if verdict is not None else ""), self.tail)
 
     def close(self) -> None:
-        """End what still runs and let go of pipes and log."""
+        """End all processes of the program and close pipes and log."""
         with self._resources:
-            self._lifeline.close()  # the guard ends the whole session and then itself
+            self._lifeline.close()  # the guard then ends the whole session and itself
             try:
                 killed = self._process.wait(guard.GRACE + 3) < 0
             except subprocess.TimeoutExpired:
                 killed = True
-            if killed:  # somebody ended the guard itself: its work falls to us
+            if killed:  # the guard itself was killed, so end the session from here
                 guard.end_session(self._process.pid)
                 self._process.wait()

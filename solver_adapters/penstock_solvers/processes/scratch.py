@@ -1,10 +1,11 @@
 """A folder in memory that the workers of one machine share: a prepared template, and a folder per running simulation.
 
-    ROOT/KEY/lock              held while anything here is made or removed
+    ROOT/KEY/lock              locked while anything here is created or removed
     ROOT/KEY/template/         prepared once; every worker that uses it holds a shared lock on it
     ROOT/KEY/simulation-*/     one running simulation; its worker holds a lock on it
 
-The kernel lets go of a lock when its process ends, however it ends: what nobody holds is left over and can be removed.
+The kernel releases the locks of a process when it ends, so a folder that nobody has locked is left over from a killed
+worker and can be removed.
 """
 
 from __future__ import annotations
@@ -17,14 +18,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from penstock_solvers.processes.program import SolverFailed, tmpfs_directory
+from penstock_solvers.processes.task import SolverFailed
+
+
+def tmpfs_directory() -> Path:
+    """Return a folder in memory (/dev/shm) if there is one, else the system's folder for temporary files."""
+    memory = Path("/dev/shm")
+    return memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
 
 
 def default_root() -> Path:
-    """This user's folder for templates and running cases, in memory where there is a file system in memory.
+    """Return this user's folder for templates and running cases, in memory where possible.
 
     Raises:
-        SolverFailed: the folder belongs to somebody else.
+        SolverFailed: the folder belongs to another user.
     """
     root = tmpfs_directory() / f"penstock-{os.geteuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
@@ -34,13 +41,16 @@ def default_root() -> Path:
 
 
 class Scratch:
-    """One template and the simulations made from it, shared by every worker that prepares the same key.
+    """One template and the simulations made from it, shared by all workers with the same key.
 
     Args:
-        root: folder in which templates of several studies lie side by side.
-        key: names the template; equal keys must mean equal templates.
-        prepare: makes the template in a folder that does not exist yet; called by one worker, under the lock. If it
-            raises, nothing is kept.
+        root: folder for the templates of several studies.
+        key: name of the template; equal keys must mean equal templates.
+        prepare: creates the template in a folder that does not exist yet; one worker calls it, under the lock. If it
+            raises an error, nothing is kept.
+
+    Attributes:
+        template: folder of the template.
     """
 
     def __init__(self, root: Path, key: str, prepare: Callable[[Path], None]) -> None:
@@ -51,25 +61,32 @@ class Scratch:
             self._sweep()
             if not self.template.is_dir():
                 building = self._folder / "building"
-                shutil.rmtree(building, ignore_errors=True)  # left by a worker that was killed
+                shutil.rmtree(building, ignore_errors=True)  # left over from a killed worker
                 try:
                     prepare(building)
                 except BaseException:
-                    shutil.rmtree(self._folder)  # no template, so nobody uses anything here
+                    shutil.rmtree(self._folder)  # without a template, no worker uses this folder
                     raise
                 building.rename(self.template)
             self._in_use = os.open(self.template, os.O_RDONLY)
             fcntl.flock(self._in_use, fcntl.LOCK_SH)
 
     def close(self) -> None:
-        """Stop using the template; the last one to do so removes everything."""
+        """Stop using the template. The last worker that does so removes it."""
         with _locked(self._folder / "lock"):
             os.close(self._in_use)
             _remove_if_unused(self._folder)
 
     @contextmanager
     def simulation(self, name: str) -> Iterator[Path]:
-        """An empty folder, removed afterwards."""
+        """Create an empty folder for one simulation, and remove it afterwards.
+
+        Args:
+            name: part of the folder's name.
+
+        Yields:
+            The folder.
+        """
         with _locked(self._folder / "lock"):
             folder = Path(tempfile.mkdtemp(prefix=f"simulation-{name}-", dir=self._folder))
             in_use = os.open(folder, os.O_RDONLY)
@@ -82,12 +99,12 @@ class Scratch:
 
     def _sweep(self) -> None:
         for folder in self._folder.glob("simulation-*"):
-            if not _held(folder):
+            if not _is_locked(folder):
                 shutil.rmtree(folder)
 
 
-def _held(path: Path) -> bool:
-    """Whether somebody holds a lock on a folder or file."""
+def _is_locked(path: Path) -> bool:
+    """Return whether a process holds a lock on a folder or file."""
     handle = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,33 +116,36 @@ def _held(path: Path) -> bool:
 
 
 def _remove_if_unused(folder: Path) -> None:
-    """Remove a template's whole folder if no worker uses it; the caller holds its lock."""
+    """Remove a template's whole folder if no worker uses it. The caller holds its lock."""
     template = folder / "template"
-    if not template.is_dir() or not _held(template):
+    if not template.is_dir() or not _is_locked(template):
         shutil.rmtree(folder)
 
 
 def _remove_unused(root: Path) -> None:
-    """Remove what studies whose workers were all killed have left."""
+    """Remove the folders of studies whose workers have all been killed."""
     for lock in root.glob("*/lock"):
         try:
-            if _held(lock):
-                continue  # somebody is preparing
+            if _is_locked(lock):
+                continue  # a worker is preparing the template
             with _locked(lock):
                 _remove_if_unused(lock.parent)
         except FileNotFoundError:
-            continue  # another worker was quicker
+            continue  # another worker has removed it
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, made if need be; its holder may remove it, so that one got late is looked at again."""
+    """Hold a lock file, created if necessary.
+
+    The holder may remove the file, so after locking it is checked that the file is still the one at `path`.
+    """
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             file = path.open("a")
         except FileNotFoundError:
-            continue  # the folder was removed in between
+            continue  # the folder has been removed meanwhile
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:

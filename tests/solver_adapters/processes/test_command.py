@@ -175,7 +175,7 @@ def test_a_child_left_behind_by_a_program_that_ended_well_is_ended_too(
 def test_nothing_outlives_a_worker_that_is_killed(tmp_path: Path) -> None:
     program(tmp_path, f"sleep {SLEEPS[4]} & sleep {SLEEPS[4]}")
     code = (
-        "from penstock_solvers.processes.command import CommandRunner; from penstock_solvers.processes.program import Task;"
+        "from penstock_solvers.processes.command import CommandRunner; from penstock_solvers.processes.task import Task;"
         f"CommandRunner({{'command': ['./solver.sh'], 'directory': {str(tmp_path)!r}}}).run(Task(1, 1, {{}}), lambda: False)"
     )
     worker = subprocess.Popen([sys.executable, "-c", code])
@@ -258,3 +258,11 @@ def test_a_template_that_cannot_be_prepared_leaves_nothing(tmp_path: Path) -> No
     with pytest.raises(SolverFailed, match="no mesh"):
         Scratch(tmp_path, "key", fail)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_cannot_be_written_fails_the_simulation_and_not_the_worker(tmp_path: Path) -> None:
+    task = Task(3, 1, {}, log=tmp_path / "missing" / "simulation-3.log")
+    with CommandRunner({"command": ["true"], "directory": str(tmp_path)}) as runner:
+        with pytest.raises(SolverFailed, match=r"files of simulation 3 cannot be written: .*simulation-3\.log"):
+            runner.run(task, lambda: False)
+        assert runner.run(Task(4, 1, {}), lambda: False).seconds > 0
