@@ -1,6 +1,7 @@
-"""Solvers that are ready to stream: the built-in `Heat2D`, and finding a solver of one's own by import path.
+"""Solvers for Penstock: built-in Python solvers, solvers by import path, OpenFOAM cases, and any other program.
 
-The worker (`penstock_solvers.worker`) and the runners of external solvers are imported from their modules.
+`make_solver` finds a Python solver. The worker (`penstock_solvers.worker`) and the runners of other programs
+(`penstock_solvers.openfoam`, `penstock_solvers.processes`) are imported from their modules.
 """
 
 from penstock_solvers.solver import SolverError, make_solver

@@ -1,4 +1,4 @@
-"""Who a worker is, as the first line of its log says it: a launcher on another machine knows its workers by that."""
+"""The first line of a worker's log: it names process and machine, by which a launcher recognises its workers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ _LINE = re.compile(r"^penstock worker: process (\d+) on (\S+)$", re.MULTILINE)
 
 
 def introduction() -> str:
-    """This process and its machine, as its HELLO to the server names them."""
+    """Return the text that names this process and its machine, as in its HELLO to the server."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def introduced(log: str) -> list[tuple[str, int]]:
-    """Host and process id of every worker that has written its introduction into a log."""
+    """Find the workers that have written a log.
+
+    Args:
+        log: text of the log.
+
+    Returns:
+        Name of the machine and process id of each worker.
+    """
     return [(host, int(pid)) for pid, host in _LINE.findall(log)]

@@ -1,4 +1,4 @@
-"""How a Python solver is found, by name or import path."""
+"""Finding a Python solver by name or import path."""
 
 from __future__ import annotations
 
@@ -16,18 +16,25 @@ BUILT_IN = {
     "advection1d": "penstock_solvers.problems.advection1d:Advection1D",
     "lorenz": "penstock_solvers.problems.lorenz:Lorenz",
 }
-EXTERNAL = ("openfoam",)  # adapters that run the solver as a process of its own
+EXTERNAL = ("openfoam",)  # adapters that run the solver as a separate process
 
 
 class SolverError(PenstockError):
-    """A solver that cannot be found or made."""
+    """A solver cannot be found or constructed."""
 
 
 def make_solver(adapter: str, options: Mapping[str, Any]) -> Solver:
-    """The solver named by a built-in name or "package.module:Class", made with its options.
+    """Construct a Python solver.
+
+    Args:
+        adapter: name of a built-in solver, or "package.module:Class".
+        options: arguments of its constructor, by name.
+
+    Returns:
+        The solver.
 
     Raises:
-        SolverError: no such name, module or class, or a constructor that does not take the options.
+        SolverError: the name, module or class does not exist, or the constructor does not accept the options.
     """
     path = BUILT_IN.get(adapter, adapter)
     module_name, colon, class_name = path.partition(":")

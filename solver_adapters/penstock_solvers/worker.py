@@ -1,8 +1,8 @@
-"""The worker: asks for simulation after simulation and runs the study's solver for each.
+"""The worker: asks the server for simulation after simulation and runs the study's solver for each.
 
     python -m penstock_solvers.worker --connect RUN/connect.json
 
-needs numpy and pyzmq, and what the solver needs; it can be started anywhere that reaches the server.
+It needs numpy, pyzmq and the requirements of the solver, and runs on any machine from which the server can be reached.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -39,21 +39,24 @@ from penstock_solvers.introduction import introduction
 from penstock_solvers.processes import Runner, SolverFailed, Task
 from penstock_solvers.solver import EXTERNAL, make_solver
 
-HAND_BACK_SECONDS = 2.0  # that a worker which must leave waits for the server
-CONNECT_SECONDS = 30.0  # that it looks for a server, unless PENSTOCK_CONNECT_TIMEOUT says otherwise
-LOOK_SECONDS = 0.3  # between two looks at connect.json
+HAND_BACK_SECONDS = 2.0  # for which a leaving worker waits for the server
+CONNECT_SECONDS = 30.0  # for which it tries to reach a server; PENSTOCK_CONNECT_TIMEOUT overrides it
+RETRY_SECONDS = 0.3  # between two readings of connect.json
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
-OUTLIVED = (Reason.INCARNATION, Reason.NO_HELLO, Reason.GIVEN_UP)  # refusals that a client connected anew would not get
+CURED_BY_RECONNECTING = (Reason.INCARNATION, Reason.NO_HELLO, Reason.GIVEN_UP)  # reasons of refusals
 
 _log = logging.getLogger("penstock.worker")
 
-Serve = Callable[[Client, Simulation], None]
-"""Runs one simulation and reports how it ended."""
+RunSimulation = Callable[[Client, Simulation], None]
+"""Runs one simulation and reports its end to the server."""
 
 
 class _Leave(BaseException):
-    """The worker has been asked to go (SIGTERM), or has taken too long to. No Exception, or it would pass for a solver's own."""
+    """Raised by the handlers of SIGTERM and SIGALRM.
+
+    It is not an Exception, because handlers of a solver's own errors would catch it.
+    """
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:
@@ -61,14 +64,21 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
 
 
 def run_worker(connect: Path) -> int:
-    """Serve simulations until the study has none left; returns an exit code: 0 done, 1 the server is lost or the solver unusable.
+    """Run simulations until the study has none left.
 
-    A server that is restarted, and writes connect.json anew within [server] server_timeout, is served on; what was under way of the
-    one before is dropped, since the new one hands it out again. SIGTERM hands back what is running and ends the worker.
+    If the server restarts and replaces connect.json within [server] server_timeout, the worker goes on with the new
+    server; the current simulation is dropped, because the new server hands it out again. On SIGTERM the worker hands
+    its simulation back and ends.
+
+    Args:
+        connect: path of connect.json.
+
+    Returns:
+        Exit code: 0 if the study has ended or SIGTERM was received, 1 if the server is lost or the solver unusable.
     """
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGALRM, _leave)
-    # The launcher looks for this line, so it has no time before it; all that follows is logged.
+    # The launcher searches for this line, so it is printed without a time; all further lines are logged.
     print(f"penstock worker: {introduction()}", file=sys.stderr, flush=True)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     worker = _Worker(connect.absolute())
@@ -82,96 +92,110 @@ def run_worker(connect: Path) -> int:
         _log.error("%s", error)
         return 1
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is going
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already
         worker.close()
     return 0
 
 
 class _Worker:
-    """Serves one server after another, each a life of the same study."""
+    """Runs simulations for the study's server, and for each server that replaces it after a restart.
+
+    Args:
+        connect: absolute path of connect.json.
+    """
 
     def __init__(self, connect: Path) -> None:
         self._connect = connect
         self._client: Client | None = None
-        self._solver = ""  # as the server describes it
-        self._serve: Serve | None = None
+        self._solver = ""  # the server's description of the solver
+        self._run_simulation: RunSimulation | None = None
         self._resources = ExitStack()  # of the solver
 
     def run(self) -> None:
-        """Until a server has no simulation left.
+        """Run simulations until the server has none left.
 
         Raises:
-            PenstockError: the server is lost and no other has come in its place, or the solver is unusable.
+            PenstockError: the server is lost and no other has replaced it, or the solver is unusable.
         """
         patience = _connect_seconds()
-        outlived: int | None = None
+        lost: int | None = None  # incarnation of the server that was lost
         trouble: PenstockError | None = None
         while True:
-            client = self._client = _find_server(self._connect, outlived, patience, trouble)
+            client = self._client = _find_server(self._connect, lost, patience, trouble)
             patience = client.welcome.server_timeout_ms / 1000
             try:
-                self._serve_study(client)
+                self._run_study(client)
                 return
             except (ServerLost, Refused) as error:
-                if isinstance(error, Refused) and error.reason not in OUTLIVED:
+                if isinstance(error, Refused) and error.reason not in CURED_BY_RECONNECTING:
                     raise
-                # A server that gave this client up is still there; any other has been outlived.
+                # A server that has given this client up still runs; otherwise wait for a new incarnation.
                 given_up = isinstance(error, Refused) and error.reason is not Reason.INCARNATION
-                outlived, trouble = None if given_up else client.incarnation, error
+                lost, trouble = None if given_up else client.incarnation, error
                 what = "connecting again" if given_up else f"waiting up to {patience:.0f} s for another server"
                 _log.warning("%s; %s", error, what)
                 self._client = None
                 client.close()
 
-    def _serve_study(self, client: Client) -> None:
-        if self._serve is None or client.welcome.solver != self._solver:
+    def _run_study(self, client: Client) -> None:
+        if self._run_simulation is None or client.welcome.solver != self._solver:
             self._resources.close()
-            self._serve = _server_of(json.loads(client.welcome.solver), self._connect, self._resources)
+            self._run_simulation = _simulation_runner(json.loads(client.welcome.solver), self._connect, self._resources)
             self._solver = client.welcome.solver
         while (simulation := client.next_simulation()) is not None:
-            self._serve(client, simulation)
+            self._run_simulation(client, simulation)
 
     def hand_back(self) -> None:
-        """Return what is running, or has been given out meanwhile. The server may be gone, too: then there is nobody to hand back to."""
+        """Return the current simulation to the server, if there is one and the server answers in time."""
         if self._client is not None:
-            with suppress(PenstockError, _Leave):
+            try:
                 signal.setitimer(signal.ITIMER_REAL, HAND_BACK_SECONDS)
                 self._client.leave()
+            except PenstockError as error:
+                _log.warning("left without telling the server: %s", error)
+            except _Leave:
+                _log.warning("left without telling the server: no answer within %g s", HAND_BACK_SECONDS)
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def close(self) -> None:
+        """Close the connections and release the solver's resources."""
         self._resources.close()
         if self._client is not None:
             self._client.close()
 
 
-def _find_server(connect: Path, outlived: int | None, patience: float, trouble: PenstockError | None) -> Client:
-    """Connect to the server of connect.json, once that is another one than the incarnation that has been outlived.
+def _find_server(connect: Path, lost: int | None, patience: float, trouble: PenstockError | None) -> Client:
+    """Connect to the server that connect.json names, once it is a new incarnation.
 
-    patience: seconds. trouble: what became of the server before.
+    Args:
+        connect: path of connect.json.
+        lost: incarnation of the server that was lost, or None.
+        patience: seconds to try.
+        trouble: the error by which the previous server was lost; None for the first server.
 
     Raises:
-        PenstockError: the last trouble met, when patience is at an end; at once when there has never been a server.
+        PenstockError: the last error, after `patience` seconds; for the first server at once if connect.json is
+            missing.
     """
     deadline = time.monotonic() + patience
     first = trouble is None
     while True:
         try:
             found = read_connect_file(connect).incarnation
-            if found != outlived:
+            if found != lost:
                 return Client(connect, timeout=max(0.1, deadline - time.monotonic()))
         except Refused as refused:
-            if refused.reason not in OUTLIVED:
+            if refused.reason not in CURED_BY_RECONNECTING:
                 raise
-            trouble, outlived = refused, found
+            trouble, lost = refused, found
         except (ConnectError, ServerLost) as error:
             if first and not connect.is_file():
                 raise
             trouble = error
         if time.monotonic() >= deadline:
-            lost = ConnectError if first else ServerLost
-            raise lost(f"{trouble} (looked for another server in {connect} for {patience:.0f} s)") from trouble
-        time.sleep(LOOK_SECONDS)
+            failure = ConnectError if first else ServerLost
+            raise failure(f"{trouble} (looked for another server in {connect} for {patience:.0f} s)") from trouble
+        time.sleep(RETRY_SECONDS)
 
 
 def _connect_seconds() -> float:
@@ -182,11 +206,11 @@ def _connect_seconds() -> float:
         raise ConnectError(f"PENSTOCK_CONNECT_TIMEOUT is {text!r}: expected seconds, such as 30") from error
 
 
-def _server_of(solver: dict[str, Any], connect: Path, stack: ExitStack) -> Serve:
-    """How a simulation of this study is run."""
+def _simulation_runner(solver: dict[str, Any], connect: Path, stack: ExitStack) -> RunSimulation:
+    """Return the function that runs one simulation of this study."""
     directory = solver["directory"]
     if directory not in sys.path:
-        sys.path.insert(0, directory)  # a user's own solver lies beside the study file
+        sys.path.insert(0, directory)  # the folder of the study file may contain the user's solver
     adapter = solver["adapter"]
     if adapter is not None and adapter not in EXTERNAL:
         python_solver = make_solver(adapter, solver["options"])
@@ -208,14 +232,14 @@ def _runner(solver: dict[str, Any], stack: ExitStack) -> Runner:
 
 
 def _run_process(runner: Runner, simulation: Simulation, connect: Path) -> None:
-    """Run a solver that streams for itself, and report how its process ended."""
+    """Run a solver as a process that streams by itself, and report how the process ended."""
     environment = {
         ENVIRONMENT_VARIABLE: str(connect),
         SIMULATION_VARIABLE: str(simulation.id),
         ATTEMPT_VARIABLE: str(simulation.attempt),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     }
-    # Beside connect.json; the file of a worker with a key of its own lies in workers/.
+    # connect.json is in the run directory; the connect file of a worker with its own key is in workers/ there.
     run = connect.parent.parent if connect.parent.name == "workers" else connect.parent
     logs = run / "logs"
     log = logs / f"simulation-{simulation.id}.log" if logs.is_dir() else None
@@ -237,20 +261,20 @@ def _exhaust(steps: Any) -> None:
 
 
 def main() -> None:
-    """`python -m penstock_solvers.worker`."""
+    """Run `python -m penstock_solvers.worker`."""
     parser = argparse.ArgumentParser(prog="penstock worker", description="Serve simulations of a running study.")
     parser.add_argument("--connect", type=Path, required=True, help="connect.json in the study's run directory")
     parser.add_argument("--parent", type=int, help="process id of a launcher that this worker must not outlive")
     arguments = parser.parse_args()
     if arguments.parent is not None:
-        _die_with(arguments.parent)
+        _end_with_parent(arguments.parent)
     sys.exit(run_worker(arguments.connect))
 
 
-def _die_with(parent: int) -> None:
-    """Have the kernel send this process SIGTERM when its parent dies, however it dies."""
+def _end_with_parent(parent: int) -> None:
+    """Make the kernel send SIGTERM to this process when its parent dies."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it has died before we could ask
+    if os.getppid() != parent:  # it has died before the call above
         sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""OpenFOAM cases as solvers: copying, changing, checking and running them; building the function object."""
+"""OpenFOAM cases as solvers: copying, modifying, checking and running them; building the function object."""
 
 from penstock_solvers.openfoam.check import check_case
 from penstock_solvers.openfoam.runner import OpenFOAMRunner

@@ -1,8 +1,8 @@
 """Building the function object `penstockStream`, with libpenstock inside it, for the OpenFOAM of this machine.
 
-Two ways, and the machine decides which. An OpenFOAM with its sources and its own build tool (WM_PROJECT_DIR holds src/ and
-wmake/) builds it with `wmake` into FOAM_USER_LIBBIN. Debian's and Ubuntu's package has neither: the headers of exactly the installed
-version are then taken from the distribution's source package, from wherever apt gets its packages, once; no root is needed.
+There are two ways. An OpenFOAM with its sources and its build tool (WM_PROJECT_DIR contains src/ and wmake/) builds it
+with `wmake` into FOAM_USER_LIBBIN. The package of Debian and Ubuntu has neither; for it, the headers of the installed
+version are downloaded once from the distribution's source package, without root.
 """
 
 from __future__ import annotations
@@ -30,19 +30,23 @@ _PACKAGE = Path(__file__).resolve().parent.parent  # penstock_solvers
 
 
 class OpenFOAMBuildError(PenstockError):
-    """The function object cannot be built: a compiler, libzmq's headers or OpenFOAM itself is missing, or it does not compile."""
+    """The function object cannot be built: something is missing, or the compiler reports an error."""
 
 
 def build(destination: Path | None = None, log: Callable[[str], None] = print) -> Path:
-    """Build the function object's library and return its path.
+    """Build the function object's library.
 
     Args:
-        destination: folder for the library; default: FOAM_USER_LIBBIN where a site has wmake, else Penstock's cache
+        destination: folder for the library; default: FOAM_USER_LIBBIN if OpenFOAM has wmake, else Penstock's cache
             (XDG_CACHE_HOME/penstock/openfoam-VERSION/lib), where `library_path` finds it.
-        log: told what is being done, line by line.
+        log: called with a line of text for each stage.
+
+    Returns:
+        Path of the library.
 
     Raises:
-        OpenFOAMBuildError: something is missing (with the command that installs it), or the compiler's words.
+        OpenFOAMBuildError: something is missing, or the compiler reports an error. The text names the command that
+            installs what is missing, or quotes the compiler.
     """
     environment = _environment()
     _require(environment)
@@ -54,7 +58,7 @@ def build(destination: Path | None = None, log: Callable[[str], None] = print) -
 
 
 def library_path() -> Path | None:
-    """Where `build` has put the library for the OpenFOAM of this environment; None while it has not been built."""
+    """Return the path of the library for the OpenFOAM of this environment, or None if it has not been built."""
     try:
         library = _target(_environment(), None) / LIBRARY
     except OpenFOAMBuildError:
@@ -63,7 +67,11 @@ def library_path() -> Path | None:
 
 
 def sources() -> list[Path]:
-    """The C and C++ sources: in a checkout, or inside the installed package."""
+    """Find the C and C++ sources of the library, in a checkout or in the installed package.
+
+    Raises:
+        OpenFOAMBuildError: the sources are missing.
+    """
     client = Path(penstock_client.__file__).resolve().parent
     for c, openfoam in (
         (client.parent / "c", _PACKAGE.parent / "openfoam"),
@@ -86,7 +94,7 @@ def _environment() -> dict[str, str]:
 
 
 def _wmake_site(environment: Mapping[str, str]) -> Path | None:
-    """The OpenFOAM that can build for itself, if this is one."""
+    """Return the folder of OpenFOAM if it has its sources and wmake, else None."""
     site = Path(environment["WM_PROJECT_DIR"])
     return site if (site / "wmake" / "wmake").is_file() and (site / "src" / "finiteVolume").is_dir() else None
 
@@ -110,7 +118,7 @@ def _cache(environment: Mapping[str, str]) -> Path:
 
 
 def _require(environment: Mapping[str, str]) -> None:
-    """A C++ compiler and libzmq's headers."""
+    """Check that a C++ compiler and libzmq's headers are installed."""
     search = environment.get("PATH", os.defpath)
     missing = [tool for tool in ("gcc", "g++", "pkg-config") if shutil.which(tool, path=search) is None]
     if missing:
@@ -140,7 +148,8 @@ def _must_run(command: Sequence[str | Path], environment: Mapping[str, str], cwd
     done = _run(command, environment, cwd)
     if done.returncode:
         raise OpenFOAMBuildError(
-            f"{command[0]} failed with exit code {done.returncode} while building {LIBRARY}:\n{done.stdout[-4000:].rstrip()}"
+            f"{command[0]} failed with exit code {done.returncode} while building {LIBRARY}:\n"
+            f"{done.stdout[-4000:].rstrip()}"
         )
     return done.stdout
 
@@ -169,9 +178,9 @@ def _build_with_wmake(folder: Path, environment: Mapping[str, str]) -> Path:
         site = Path(environment["WM_PROJECT_DIR"])
         wmake = {**environment, "PENSTOCK_LIBBIN": str(work), "WM_DIR": str(site / "wmake")}
         wmake["PATH"] = f"{site / 'wmake'}{os.pathsep}{environment.get('PATH', os.defpath)}"
-        said = _must_run([site / "wmake" / "wmake", "libso"], wmake, work)
+        output = _must_run([site / "wmake" / "wmake", "libso"], wmake, work)
         if not (work / LIBRARY).is_file():
-            raise OpenFOAMBuildError(f"wmake made no {LIBRARY}; it said:\n{said[-4000:].rstrip()}")
+            raise OpenFOAMBuildError(f"wmake made no {LIBRARY}; its output:\n{output[-4000:].rstrip()}")
         return _install(work / LIBRARY, folder)
 
 
@@ -181,7 +190,7 @@ def _build_on_debian(folder: Path, environment: Mapping[str, str], log: Callable
     zmq = _must_run(["pkg-config", "--cflags", "--libs", "libzmq"], environment, Path.cwd()).split()
     zmq_flags, zmq_libraries = [f for f in zmq if f.startswith("-I")], [f for f in zmq if f.startswith(("-l", "-L"))]
     common = ["-O2", "-g", "-fPIC", "-pthread", *zmq_flags]
-    # The package is built in double precision with 32-bit labels. OpenFOAM's own headers warn; ours are checked elsewhere.
+    # The package is built in double precision with 32-bit labels. No -Wall: OpenFOAM's own headers cause warnings.
     cpp = ["-std=c++11", f"-DOPENFOAM={release}", "-DWM_DP", "-DWM_LABEL_SIZE=32", "-Dlinux64", "-DWM_ARCH_OPTION=64"]
     cpp += ["-DNoRepository", "-ftemplate-depth-100", *(f"-I{include}" for include in includes)]
     log(f"compiling {LIBRARY}")
@@ -201,7 +210,7 @@ def _build_on_debian(folder: Path, environment: Mapping[str, str], log: Callable
 
 
 def _headers(cache: Path, environment: Mapping[str, str], log: Callable[[str], None]) -> list[Path]:
-    """Include folders of the installed OpenFOAM, made from its source package where they are not yet in the cache."""
+    """Return the include folders of the installed OpenFOAM, after downloading its source package if necessary."""
     found = _run(["dpkg-query", "-W", "-f", "${source:Package}=${source:Version}", "libopenfoam"], environment)
     if found.returncode:
         raise OpenFOAMBuildError(
@@ -222,7 +231,7 @@ def _headers(cache: Path, environment: Mapping[str, str], log: Callable[[str], N
                 _must_run(["sh", link, "-s", tree / "src" / part], {**environment, "WM_DIR": str(tree / "wmake")}, tree)
             try:
                 tree.rename(headers)
-            except OSError:  # somebody else has made them meanwhile
+            except OSError:  # another process may have created them meanwhile
                 if not headers.is_dir():
                     raise
     return [headers / "src" / part / "lnInclude" for part in _HEADERS]

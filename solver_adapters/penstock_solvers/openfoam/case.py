@@ -1,7 +1,7 @@
-"""OpenFOAM cases as templates: copying them, setting the study's parameters, and what Penstock adds to them.
+"""OpenFOAM cases as templates: copying them, setting the study's parameters, adding the function object.
 
-A user's case is never written to. The template is copied to a folder in memory, meshed there once unless a
-parameter shapes the mesh, and each simulation gets a copy of its own in which the mesh is a link.
+A user's case is never modified. The template is copied to a folder in memory and meshed there once, unless a parameter
+changes the mesh. Each simulation gets its own copy, in which the mesh is a link.
 """
 
 from __future__ import annotations
@@ -10,92 +10,29 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from penstock_solvers.openfoam.dictionary import CaseError, FoamDictionary, unzip
+from penstock_solvers.openfoam.settings import LINKED, CaseSettings
 
 FUNCTION_OBJECT = "penstockStream"
 NEVER = 1_000_000_000  # time steps between two writes of the fields; OpenFOAM's label may be a 32 bit integer
-DEFAULT_MESH = (("blockMesh",),)
-# Files under system/ that mesh tools do not read. A parameter in any other one means a mesh for each simulation.
-_NOT_OF_THE_MESH = {"controlDict", "fvSchemes", "fvSolution", "fvOptions", "decomposeParDict"}
-_LINKED = frozenset(
-    {"polyMesh", "triSurface", "extendedFeatureEdgeMesh", "geometry"}
-)  # large, and read only once meshed
 _LEFT_OUT = re.compile(r"processor\d+|processors\d+.*|postProcessing|VTK|dynamicCode|log\..*|.*\.foam|\..*|0\.orig")
-_TIME = re.compile(r"[0-9.]+(?:[eE][-+]?[0-9]+)?")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Where a parameter goes: an entry of a file of the case, and the format of what is written there."""
-
-    file: str
-    entry: str
-    value: str = "{}"
-
-    def text(self, parameter: float) -> str:
-        """What is written for a value of the parameter. Raises ValueError if the format cannot be used."""
-        try:
-            text = self.value.format(float(parameter))
-            constant = self.value.format(1.0) == self.value.format(2.0)
-        except (KeyError, IndexError, AttributeError, ValueError) as error:
-            raise ValueError(f"{error}") from error
-        if constant:
-            raise ValueError('it holds no "{}"')
-        return text
-
-
-@dataclass(frozen=True)
-class CaseSettings:
-    """What the study says about its case.
-
-    parameters: names of the study's parameters. fields: what is streamed; empty: nothing, and no function object is
-    added. every: stream each n-th time step. application: the solver program; None: the one the controlDict names.
-    """
-
-    case: Path
-    parameters: tuple[str, ...]
-    entries: Mapping[str, Entry]
-    fields: tuple[str, ...]
-    every: int
-    ranks: int
-    application: str | None
-    mesh_commands: tuple[tuple[str, ...], ...]
-
-    @classmethod
-    def of(cls, solver: Mapping[str, Any]) -> CaseSettings:
-        """From the study's [solver] section with "parameters" and "fields", the names."""
-        mesh_commands: Sequence[Sequence[str]] = solver.get("mesh_commands", DEFAULT_MESH)
-        return cls(
-            case=Path(solver["case"]),
-            parameters=tuple(solver.get("parameters", ())),
-            entries={name: Entry(**entry) for name, entry in solver.get("entries", {}).items()},
-            fields=tuple(solver.get("fields", ())),
-            every=int(solver.get("every", 1)),
-            ranks=int(solver.get("ranks", 1)),
-            application=solver.get("application"),
-            mesh_commands=tuple(tuple(command) for command in mesh_commands),
-        )
-
-    @property
-    def mesh_each(self) -> bool:
-        """Whether a parameter shapes the mesh, so that every simulation needs its own."""
-        return bool(self.mesh_commands) and any(_shapes_mesh(Path(entry.file)) for entry in self.entries.values())
-
-
-def _shapes_mesh(file: Path) -> bool:
-    if file.parts[0] == "system":
-        return file.name not in _NOT_OF_THE_MESH
-    return bool(_LINKED.intersection(file.parts)) or len(file.parts) == 1
+_TIME = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")  # name of a time folder
 
 
 @dataclass(frozen=True)
 class Control:
-    """What a case's controlDict says: the solver program, the folder of the start time, and whether it streams already."""
+    """The settings that are read from a case's controlDict.
+
+    Attributes:
+        application: name of the solver program.
+        start: name of the folder of the start time.
+        streams: True if the case has a function object `penstockStream` of its own.
+    """
 
     application: str
     start: str
@@ -105,8 +42,14 @@ class Control:
 def read_control(settings: CaseSettings) -> Control:
     """Read a template's controlDict.
 
+    Args:
+        settings: settings of the case.
+
+    Returns:
+        The settings that the controlDict contains.
+
     Raises:
-        CaseError: there is no such case or controlDict, or no folder of the start time.
+        CaseError: the case, its controlDict or the folder of the start time does not exist.
     """
     case = settings.case
     if not case.is_dir():
@@ -138,13 +81,13 @@ def _start_folder(case: Path, start: Any) -> str:
     if time == 0 and (case / "0.orig").is_dir():
         return "0"
     raise CaseError(
-        f"[solver] case = '{case}' has no folder {time:g} with the initial fields, where its controlDict's startTime = {time:g} "
-        "says the simulation starts; add it or change startTime"
+        f"[solver] case = '{case}' has no folder {time:g} with the initial fields, but its controlDict has "
+        f"startTime = {time:g}; add the folder or change startTime"
     )
 
 
 def _parts(case: Path, start: str) -> Iterator[tuple[Path, str]]:
-    """What of a case belongs to a template, and the name it has there: no results, logs or other start times."""
+    """Yield the parts of a case that belong to its template, without results and logs, and their names there."""
     for child in sorted(case.iterdir()):
         result = child.is_dir() and _TIME.fullmatch(child.name) and child.name != start
         if not result and not _LEFT_OUT.fullmatch(child.name):
@@ -154,7 +97,13 @@ def _parts(case: Path, start: str) -> Iterator[tuple[Path, str]]:
 
 
 def copy(source: Path, target: Path, link: Collection[str] = ()) -> None:
-    """Copy a file or folder without its permissions; whatever has a name in `link` becomes a link to the original."""
+    """Copy a file or folder without its permissions.
+
+    Args:
+        source: the file or folder.
+        target: path of the copy, which does not exist yet.
+        link: names of files and folders that become links to the originals.
+    """
     if source.name in link:
         target.symlink_to(source)
     elif source.is_dir():
@@ -166,10 +115,15 @@ def copy(source: Path, target: Path, link: Collection[str] = ()) -> None:
 
 
 def copy_template(case: Path, start: str, target: Path) -> None:
-    """Copy a user's case to a new folder, its compressed dictionaries (and mesh files beside them) unpacked.
+    """Copy a user's case to a new folder and unpack its compressed dictionaries.
 
-    A case that keeps its initial fields in 0.orig gets a folder 0. Deeper folders may stay compressed: OpenFOAM reads
-    them so.
+    If the initial fields are in 0.orig, the copy has a folder 0. Files in deeper folders stay compressed, because
+    OpenFOAM reads them as they are.
+
+    Args:
+        case: the user's case.
+        start: name of the folder of the start time.
+        target: folder of the copy, which does not exist yet.
     """
     target.mkdir(parents=True)
     for part, name in _parts(case, start):
@@ -180,7 +134,16 @@ def copy_template(case: Path, start: str, target: Path) -> None:
 
 
 def template_key(settings: CaseSettings, start: str, openfoam: str) -> str:
-    """A name that is the same for workers whose prepared template would be the same: case, mesh commands, OpenFOAM."""
+    """Return a name that is equal for equal prepared templates.
+
+    Args:
+        settings: settings of the case.
+        start: name of the folder of the start time.
+        openfoam: folder of the OpenFOAM that makes the mesh.
+
+    Returns:
+        Hexadecimal digits of a hash of the case's files, the mesh commands and the other arguments.
+    """
     meshed = [] if settings.mesh_each else settings.mesh_commands
     digest = hashlib.sha256(json.dumps([meshed, start, openfoam]).encode())
     for part, name in _parts(settings.case, start):
@@ -193,15 +156,19 @@ def template_key(settings: CaseSettings, start: str, openfoam: str) -> str:
 
 
 def load_entries(settings: CaseSettings, directory: Path) -> tuple[dict[str, FoamDictionary], list[str]]:
-    """The dictionaries that the study's parameters go to, by file, and what is wrong with the entries, a line each.
+    """Read the dictionaries that the study's parameters are written to, and check the entries.
 
     Args:
-        settings: what the study says about its case.
-        directory: a copy of the template (`copy_template`).
+        settings: settings of the case.
+        directory: a copy of the template (see `copy_template`).
+
+    Returns:
+        The dictionaries by file, and one line per problem.
     """
     dictionaries: dict[str, FoamDictionary] = {}
     problems = [
-        f"[parameters] {name} goes nowhere: expected an entry {name} = {{ file = ..., entry = ... }} in [solver.entries]"
+        f"[parameters] {name} goes nowhere: expected an entry {name} = {{ file = ..., entry = ... }} in "
+        "[solver.entries]"
         for name in settings.parameters
         if name not in settings.entries
     ]
@@ -223,8 +190,8 @@ def load_entries(settings: CaseSettings, directory: Path) -> tuple[dict[str, Foa
             entry.text(1.0)
         except ValueError as error:
             problems.append(
-                f"{place}: value = {entry.value!r} cannot be used ({error}); expected a format in which {{}} stands for the "
-                'parameter, such as "uniform ({} 0 0)"'
+                f"{place}: value = {entry.value!r} cannot be used ({error}); expected a format in which {{}} stands "
+                'for the parameter, such as "uniform ({} 0 0)"'
             )
     return dictionaries, problems
 
@@ -244,15 +211,22 @@ def make_case(
     dictionaries: Mapping[str, FoamDictionary],
     parameters: Mapping[str, float],
 ) -> None:
-    """Make the case of one simulation in an empty folder: a copy of the prepared template with the parameters set.
+    """Create the case of one simulation: a copy of the prepared template with the parameters set.
+
+    Args:
+        template: folder of the prepared template.
+        directory: an empty folder for the case.
+        settings: settings of the case.
+        dictionaries: the dictionaries that parameters are written to, by file.
+        parameters: parameter values, by name.
 
     Raises:
         CaseError: a parameter of the study is missing from `parameters`.
     """
-    link = () if settings.mesh_each else _LINKED
+    link = () if settings.mesh_each else LINKED
     for child in template.iterdir():
         if child.is_file() and child.name not in dictionaries:
-            (directory / child.name).symlink_to(child)  # meshes and tables beside the case; only read
+            (directory / child.name).symlink_to(child)  # meshes and tables, which are only read
         else:
             copy(child, directory / child.name, link)
     for name, entry in settings.entries.items():
@@ -266,19 +240,19 @@ def make_case(
 
 
 def add_control(directory: Path, control: Control, settings: CaseSettings, library: Path | None) -> None:
-    """Append to a simulation's controlDict: stream the fields, write no time folder, start at the start time.
+    """Append to a simulation's controlDict: stream the fields, write no time folders, start at the start time.
 
-    OpenFOAM merges dictionaries and lets the last of two entries win, so the user's text stays as it is.
+    OpenFOAM merges dictionaries, and the last of two equal entries wins, so the user's text is left unchanged.
 
     Args:
         directory: the simulation's case.
-        control: what its controlDict says.
-        settings: the fields to stream, and how often.
-        library: the function object's library; not needed when nothing is streamed or the case streams already.
+        control: settings of its controlDict.
+        settings: settings of the case.
+        library: path of the function object's library; None if nothing is streamed or the case has the function object.
     """
     lines = [
         "",
-        "// Added by Penstock: fields leave through memory, never through time folders.",
+        "// Added by Penstock: fields are streamed from memory, not written to time folders.",
         "startFrom       startTime;",
         f"startTime       {control.start};",
         "writeControl    timeStep;",
@@ -304,7 +278,12 @@ def add_control(directory: Path, control: Control, settings: CaseSettings, libra
 
 
 def add_decomposition(directory: Path, ranks: int) -> None:
-    """Have the case cut into `ranks` parts: as its own decomposeParDict says if it is for as many, else along x."""
+    """Write a decomposeParDict that cuts the case along x, unless the case has one for as many ranks.
+
+    Args:
+        directory: the simulation's case.
+        ranks: number of parts.
+    """
     path = directory / "system" / "decomposeParDict"
     if path.is_file() and str(FoamDictionary(path).get("numberOfSubdomains")) == str(ranks):
         return

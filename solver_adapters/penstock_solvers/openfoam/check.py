@@ -1,4 +1,4 @@
-"""What can be told about an OpenFOAM case, and the programs it needs, without running anything."""
+"""Checking an OpenFOAM case, and the programs that it needs, without running anything."""
 
 from __future__ import annotations
 
@@ -8,24 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from penstock_client.errors import PenstockError
-from penstock_solvers.openfoam.case import (
-    DEFAULT_MESH,
-    CaseSettings,
-    Control,
-    copy_template,
-    load_entries,
-    read_control,
-)
+from penstock_solvers.openfoam.case import Control, copy_template, load_entries, read_control
 from penstock_solvers.openfoam.environment import find_application, openfoam_environment
 from penstock_solvers.openfoam.runner import solver_options, stream_library
+from penstock_solvers.openfoam.settings import DEFAULT_MESH, CaseSettings
 from penstock_solvers.processes import SolverFailed, require_mpirun, tmpfs_directory
 
 
 def check_case(solver: Mapping[str, Any]) -> list[str]:
-    """What would keep the study's case from running, one line each; empty if nothing is wrong. Nothing is run.
+    """Find the problems that would keep the study's case from running. Nothing is run.
 
     Args:
         solver: as for `OpenFOAMRunner`.
+
+    Returns:
+        One line per problem; empty if there is none.
     """
     problems: list[str] = []
 

@@ -1,6 +1,6 @@
-"""Parts of a Debian source package, from wherever this machine's apt gets its packages; apt itself checks the signatures.
+"""Downloading parts of a Debian source package with apt, which checks the signatures.
 
-Works on a private copy of apt's state, so that neither root nor any change to the machine is needed.
+apt works on a private copy of its state, so this needs no root and does not change the machine.
 """
 
 from __future__ import annotations
@@ -18,20 +18,23 @@ _APT = Path("/etc/apt")
 
 
 class SourcesMissing(PenstockError):
-    """The source package cannot be had: no apt, no network, or the mirror does not carry that version's sources."""
+    """The source package is not available: no apt, no network, or the mirror does not have that version."""
 
 
 def fetch_source(package: str, parts: Sequence[str], folder: Path, apt: Path = _APT) -> Path:
     """Download a source package (`name=version`) and unpack some of its folders.
 
     Args:
-        parts: folders inside the source tree, e.g. "src/OpenFOAM". folder: where to work; must exist. apt: the machine's apt configuration.
+        package: name and version of the source package, as "name=version".
+        parts: folders of the source tree to unpack, such as "src/OpenFOAM".
+        folder: an existing folder to work in.
+        apt: folder of the machine's apt configuration.
 
     Returns:
         The source tree, inside `folder`.
 
     Raises:
-        SourcesMissing: with apt's words and what to do.
+        SourcesMissing: the source package is not available; the text quotes apt and says what to do.
     """
     if shutil.which("apt-get") is None:
         raise SourcesMissing(f"apt-get is not on PATH: the sources of {package} cannot be fetched")
@@ -58,7 +61,7 @@ def fetch_source(package: str, parts: Sequence[str], folder: Path, apt: Path = _
 
 
 def _private_apt(apt: Path, private: Path) -> list[str]:
-    """Options that let apt-get read the machine's sources as sources of source packages, and write only below `private`."""
+    """Return options with which apt-get reads source packages and writes only below `private`."""
     lists = private / "sources.list.d"
     for part in (lists, private / "state" / "lists" / "partial", private / "cache" / "archives" / "partial"):
         part.mkdir(parents=True)
@@ -79,7 +82,7 @@ def _private_apt(apt: Path, private: Path) -> list[str]:
         "Dir::State": private / "state",
         "Dir::State::status": "/var/lib/dpkg/status",
         "Dir::Cache": private / "cache",
-        "APT::Sandbox::User": "root",  # the unprivileged user apt downloads as could not write here
+        "APT::Sandbox::User": "root",  # apt's unprivileged download user could not write here
     }
     return [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
 
@@ -94,6 +97,6 @@ def _unpack(archive: Path, parts: Sequence[str], folder: Path) -> Path:
     tree = folder / top
     missing = [part for part in parts if not (tree / part).is_dir()]
     if missing:
-        raise SourcesMissing(f"{archive.name} has no {', '.join(missing)}: another OpenFOAM than this version knows")
+        raise SourcesMissing(f"{archive.name} has no {', '.join(missing)}: this OpenFOAM version is not supported")
     archive.unlink()
     return tree

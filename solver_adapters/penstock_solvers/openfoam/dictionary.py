@@ -1,7 +1,8 @@
 """Reading OpenFOAM dictionaries and setting entries in them, with PyFoam.
 
-An entry is named by a dotted path, "boundaryField.movingWall.value". A name may hold dots itself ("alpha.water"), be a
-pattern as the dictionary writes it ('"wall.*"'), or be the index of a list's element ("vertices.2").
+A dotted path names an entry, such as "boundaryField.movingWall.value". Each of its names may contain dots itself
+("alpha.water"), be a pattern as written in the dictionary ('"wall.*"'), or be the index of a list element
+("vertices.2").
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from penstock_solvers.processes import SolverFailed
 
 _TOKEN = re.compile(r"""//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\])*"|[{}()\[\];]|(?:(?!//|/\*)[^\s{}()\[\];"])+""", re.S)
 _SWITCHES = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
-LONG_LIST = (
-    100  # elements; longer lists (fields) are kept as text: parsing them takes minutes and nobody names their elements
-)
+# Elements; longer lists (fields) are kept as text, because parsing them takes minutes and no parameter sets their
+# elements.
+LONG_LIST = 100
 
 
 class CaseError(SolverFailed):
-    """An OpenFOAM case, or what the study says about it, that cannot be used."""
+    """An OpenFOAM case, or a setting of the study about it, cannot be used."""
 
 
 class PyFoamMissing(CaseError):
@@ -35,7 +36,7 @@ class PyFoamMissing(CaseError):
 
 @functools.cache
 def _pyfoam() -> Any:
-    """PyFoam's module of dictionaries; imported on first use, since it is optional and takes a moment."""
+    """Import PyFoam's module of dictionaries, on first use: it is optional and slow to import."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escape sequences in PyFoam's own source
@@ -45,10 +46,10 @@ def _pyfoam() -> Any:
         raise PyFoamMissing(
             f"the OpenFOAM adapter needs PyFoam ({error}); install it with: pip install 'penstock[openfoam]'"
         ) from error
-    # Vectors and tensors would be written with 6 digits, and "0 (1 2 3)" inside a list as the name of a Python object.
+    # PyFoam would write vectors and tensors with 6 digits, and "0 (1 2 3)" in a list as the repr of a Python object.
     DataStructures.FixedLength.__str__ = lambda self: _list_text(self.vals)
     ParsedParameterFile.NotAPrelist.__str__ = lambda self: f"{self.a} {_list_text(self.b)}"
-    # The parser would write its tables to a folder under /tmp each time, and never read them again.
+    # The parser would write its tables to a folder under /tmp each time and never read them.
     PlyParser.getUserTempDir = lambda: ""
     PlyParser.yacc.yacc = functools.partial(PlyParser.yacc.yacc, write_tables=False)
     return ParsedParameterFile
@@ -59,14 +60,17 @@ def _list_text(value: Any) -> str:
 
 
 class FoamDictionary:
-    """One file of a case, read once; entries can be set and the file written anywhere.
+    """One file of a case, which is read once; entries can be set and the result written to any file.
 
     Args:
-        path: the file, or its name without ".gz" if it is compressed.
-        name: what the file is called in messages ("0/U"); default: `path`.
+        path: path of the file, without ".gz" if it is compressed.
+        name: name of the file in messages, such as "0/U"; default: `path`.
+
+    Attributes:
+        name: name of the file in messages.
 
     Raises:
-        CaseError: there is no such file, or it is not an OpenFOAM dictionary.
+        CaseError: the file does not exist or is not an OpenFOAM dictionary.
     """
 
     def __init__(self, path: Path, name: str | None = None) -> None:
@@ -81,41 +85,59 @@ class FoamDictionary:
                     str(path), listLengthUnparsed=LONG_LIST, longListOutputThreshold=0
                 )
                 written = str(self._file)
-        except (Exception, SystemExit) as error:  # PyFoam raises errors of many kinds, some of them bare
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # PyFoam raises errors of many types, Exception and SystemExit among them
             raise CaseError(f"{self.name} is not a dictionary that can be read: {_one_line(error)}") from error
         self._unfaithful = _first_difference(_read(path), written)
 
     def get(self, key: str) -> Any:
-        """The value of a top-level entry as PyFoam holds it, or None."""
+        """Return the value of a top-level entry in PyFoam's representation, or None if there is no such entry."""
         return self._file.content.get(key)
 
     def set(self, entry: str, text: str) -> None:
-        """Set an existing entry to a text, which is written as it is.
+        """Set an existing entry.
+
+        Args:
+            entry: dotted path of the entry.
+            text: its new text, which is written unchanged.
 
         Raises:
-            CaseError: there is no such entry, it is itself a dictionary, only a pattern covers it, or PyFoam would not
-                write the rest of the file back as it was.
+            CaseError: the entry does not exist, is a dictionary, or is matched by a pattern only; or PyFoam would
+                change the rest of the file.
         """
         container, key = self._find(entry)
         self._require_faithful()
-        container[key] = _pyfoam().Unparsed(text)  # plain text would be put in quotes where it holds a slash
+        container[key] = _pyfoam().Unparsed(text)  # PyFoam would put plain text with a slash in quotes
 
     def check(self, entry: str) -> None:
-        """Raise what `set` would raise."""
+        """Check that `set` would succeed.
+
+        Args:
+            entry: dotted path of the entry.
+
+        Raises:
+            CaseError: see `set`.
+        """
         self._find(entry)
         self._require_faithful()
 
     def write(self, path: Path) -> None:
-        """Write the dictionary with its changes to a file, which replaces what is there (a link, too)."""
+        """Write the dictionary with its changes.
+
+        Args:
+            path: the file to write; an existing file or link is replaced.
+        """
         path.unlink(missing_ok=True)
         path.write_text(str(self._file), encoding="utf-8")
 
     def entries(self) -> list[str]:
-        """The dotted paths of all entries that can be set."""
+        """Return the dotted paths of all entries that can be set."""
         return list(_paths(self._file.content, ""))
 
     def _require_faithful(self) -> None:
-        """PyFoam does not carry every construct over; a case must not change where the study did not ask for it."""
+        """Raise CaseError if PyFoam would change other parts of the file: it does not preserve every construct."""
         if self._unfaithful is not None:
             before, after = self._unfaithful
             raise CaseError(
@@ -144,8 +166,8 @@ class FoamDictionary:
         for pattern, expression, _ in getattr(container, "_regex", ()):
             if any(expression.fullmatch(".".join(rest[:n])) for n in range(1, len(rest) + 1)):
                 return (
-                    f"{self.name} has no entry {entry!r} of its own, only the pattern {pattern}; name the pattern, which sets "
-                    f"it for all that it covers, or give {rest[0]!r} its own entry in the case"
+                    f"{self.name} has no entry {entry!r} of its own, only the pattern {pattern}; name the pattern, "
+                    f"which sets it for all that it covers, or give {rest[0]!r} its own entry in the case"
                 )
         known = self.entries()
         last = entry.rpartition(".")[2]
@@ -166,7 +188,7 @@ def _first_difference(original: str, written: str) -> tuple[object, object] | No
 
 
 def _tokens(text: str) -> Iterator[str | float | bool]:
-    """What OpenFOAM would read: words, numbers by value, switches by meaning; no comments, no ";" that ends nothing."""
+    """Yield the tokens that OpenFOAM would read: words, and numbers and switches by value."""
     last = ""
     for match in _TOKEN.finditer(text):
         token = match[0]
@@ -184,7 +206,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _step(container: Any, names: list[str]) -> tuple[Any, int] | None:
-    """The key by which a path goes on, and how many of its dotted names that key takes; the longest one wins."""
+    """Return the next key of a path and the number of dotted names that it consists of; the longest match wins."""
     if isinstance(container, dict):
         patterns = {pattern for pattern, _, _ in getattr(container, "_regex", ())}
         for used in range(len(names), 0, -1):
@@ -210,12 +232,16 @@ def _paths(value: Any, prefix: str) -> Iterator[str]:
     if isinstance(value, dict):
         patterns = [(pattern, inner) for pattern, _, inner in getattr(value, "_regex", ()) if isinstance(inner, dict)]
         for key, inner in [*dict.items(value), *patterns]:
-            if isinstance(key, str):  # decorations and includes have keys of other types
+            if isinstance(key, str):  # PyFoam's keys for comments and includes have other types
                 yield from _paths(inner, f"{prefix}{key}.") if isinstance(inner, dict) else [prefix + key]
 
 
 def unzip(path: Path) -> None:
-    """Replace "name.gz" by "name"; a file that is there in both forms keeps its plain one."""
+    """Unpack a file "name.gz" to "name" and delete it. An existing "name" is kept.
+
+    Args:
+        path: the compressed file.
+    """
     plain = path.with_suffix("")
     if not plain.exists():
         plain.write_bytes(gzip.decompress(path.read_bytes()))

@@ -1,4 +1,4 @@
-"""Where OpenFOAM is, and the environment its programs need."""
+"""Finding OpenFOAM and the environment variables that its programs need."""
 
 from __future__ import annotations
 
@@ -11,30 +11,37 @@ from pathlib import Path
 from penstock_client.errors import PenstockError
 from penstock_client.nearest import did_you_mean
 
-DEBIAN = Path("/usr/share/openfoam")  # where Debian's and Ubuntu's package "openfoam" has its etc folder
+DEBIAN = Path("/usr/share/openfoam")  # parent of the etc folder in the package "openfoam" of Debian and Ubuntu
 INSTALL = "on Debian or Ubuntu: apt-get install openfoam; elsewhere install OpenFOAM and source its etc/bashrc first"
 
 
 class OpenFOAMMissing(PenstockError):
-    """OpenFOAM, or one of its programs, is not installed or its environment is not set."""
+    """OpenFOAM or one of its programs is not installed, or its environment is not set."""
 
 
 def openfoam_environment(base: Mapping[str, str] | None = None, packaged: Path = DEBIAN) -> dict[str, str]:
-    """The environment for OpenFOAM programs: `base` (default: this process's), completed where that is needed.
+    """Return the environment for OpenFOAM programs.
 
-    A site's own OpenFOAM, recognised by WM_PROJECT_DIR, is taken as it is. Without one, the distribution's package at
-    `packaged` is used, whose programs lie on the usual PATH but need WM_PROJECT_DIR to find their etc/controlDict.
+    If `base` sets WM_PROJECT_DIR, that OpenFOAM is used. Otherwise the distribution's package is used: its programs are
+    on the usual PATH, but need WM_PROJECT_DIR to find their etc/controlDict.
+
+    Args:
+        base: the environment to start from; default: this process's.
+        packaged: folder of the distribution's package.
+
+    Returns:
+        `base` with the variables that were missing.
 
     Raises:
-        OpenFOAMMissing: WM_PROJECT_DIR names no OpenFOAM, or there is none.
+        OpenFOAMMissing: WM_PROJECT_DIR is not an OpenFOAM, or no OpenFOAM is installed.
     """
     environment = dict(os.environ if base is None else base)
     site = environment.get("WM_PROJECT_DIR")
     if site:
         if not Path(site, "etc", "controlDict").is_file():
             raise OpenFOAMMissing(
-                f"WM_PROJECT_DIR = {site!r} is not an OpenFOAM: it has no etc/controlDict; source OpenFOAM's etc/bashrc, "
-                "or unset WM_PROJECT_DIR to use the system's package"
+                f"WM_PROJECT_DIR = {site!r} is not an OpenFOAM: it has no etc/controlDict; source OpenFOAM's "
+                "etc/bashrc, or unset WM_PROJECT_DIR to use the system's package"
             )
         return environment
     if not (packaged / "etc" / "controlDict").is_file():
@@ -48,10 +55,17 @@ def openfoam_environment(base: Mapping[str, str] | None = None, packaged: Path =
 
 
 def find_application(name: str, environment: Mapping[str, str]) -> Path:
-    """The path of an OpenFOAM program (a solver or a mesh tool) on the environment's PATH.
+    """Find an OpenFOAM program (a solver or a mesh tool).
+
+    Args:
+        name: name of the program.
+        environment: the environment whose PATH is searched.
+
+    Returns:
+        Path of the program.
 
     Raises:
-        OpenFOAMMissing: there is none of that name.
+        OpenFOAMMissing: there is no program of that name.
     """
     search = environment.get("PATH", os.defpath)
     found = shutil.which(name, path=search)

@@ -1,6 +1,6 @@
-"""Follows the log of an OpenFOAM solver: time steps, Courant number, residuals, and signs that it is going wrong.
+"""Reading the log of an OpenFOAM solver while it runs: time steps, Courant number, residuals, errors and divergence.
 
-PyFoam's log analyzers are not used here: each registers its time lines in a list that is never emptied, and a worker runs
+PyFoam's log analyzers are not used: they keep every time line in a list that is never emptied, and a worker runs
 thousands of simulations.
 """
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from penstock_solvers.processes import RunSummary
 
-MAX_COURANT = 100.0  # implicit solvers run well above 1; beyond this a simulation is taken to blow up
-FATAL_LINES = 4  # how much of an OpenFOAM error message goes into the reason
+MAX_COURANT = 100.0  # implicit solvers run well above 1; a larger Courant number counts as divergence
+FATAL_LINES = 4  # lines of an OpenFOAM error message that are quoted
 
 _TIME = re.compile(r"^Time = ([-+.\deE]+)s?$")
 _DELTA_T = re.compile(r"^deltaT = (\S+)")
@@ -24,7 +24,7 @@ _TRAPPED = re.compile(r"sigFpe::sigHandler|sigSegv::sigHandler")
 
 
 def _number(text: str) -> float:
-    """A number as C++ prints it, "nan", "-nan" and "inf" among them; what cannot be read counts as not a number."""
+    """Read a number as C++ prints it, including "nan", "-nan" and "inf"; NaN if the text is not a number."""
     try:
         return float(text.strip().strip("()").split()[0])
     except (ValueError, IndexError):
@@ -33,9 +33,16 @@ def _number(text: str) -> float:
 
 @dataclass
 class SolverLog:
-    """What one run's log has said so far; a `Follower` for `run_program`.
+    """Reads the log of one run; a `Follower` for `run_program`.
 
-    max_courant_allowed: a larger Courant number counts as divergence.
+    Attributes:
+        max_courant_allowed: a larger Courant number counts as divergence.
+        time: time of the current time step, in the case's unit; None before the first one.
+        delta_t: size of the current time step.
+        time_steps: number of time steps so far.
+        max_courant: largest Courant number so far.
+        initial_residuals: residual before the first linear solve of the current time step, by field.
+        final_residuals: residual after the last linear solve of the current time step, by field.
     """
 
     max_courant_allowed: float = MAX_COURANT
@@ -52,7 +59,14 @@ class SolverLog:
     _trap: str | None = None
 
     def follow(self, line: str) -> str | None:
-        """Take one line; return why the run has diverged and must be stopped, or None."""
+        """Read one line; see `Follower.follow`.
+
+        Args:
+            line: the line.
+
+        Returns:
+            The reason if the run has diverged and must be stopped, else None.
+        """
         if self._fatal is not None:
             text = re.sub(r"^\[\d+\]", "", line).strip()  # mpirun's output: "[rank] text"
             self._fatal_over = self._fatal_over or text.startswith("From function") or len(self._fatal) == FATAL_LINES
@@ -62,7 +76,8 @@ class SolverLog:
             self._fatal = []
         elif _TRAPPED.search(line):
             self._trap = self._trap or (
-                f"floating point exception (division by zero, overflow or not a number) {self._where}; try a smaller deltaT"
+                f"floating point exception (division by zero, overflow or not a number) {self._where}; "
+                "try a smaller deltaT"
                 if "sigFpe" in line
                 else f"segmentation fault {self._where}"
             )
@@ -78,13 +93,20 @@ class SolverLog:
 
     @property
     def verdict(self) -> str | None:
-        """What the log says went wrong: OpenFOAM's own message, or a trapped signal; None if it says nothing."""
+        """The error that the log reports, OpenFOAM's message or a trapped signal, or None."""
         if self._fatal is not None:
             return " ".join(self._fatal) or "FOAM FATAL ERROR"
         return self._trap
 
     def summary(self, seconds: float) -> RunSummary:
-        """What the run tells of itself, given the wall time it took."""
+        """Summarise the run.
+
+        Args:
+            seconds: wall time of the run.
+
+        Returns:
+            The summary.
+        """
         return RunSummary(
             seconds=seconds,
             time_steps=self.time_steps,
@@ -100,7 +122,7 @@ class SolverLog:
 
     def _step(self, time: float) -> None:
         if self.time is not None and not self._printed_delta_t:
-            # Solvers with a fixed time step do not print it, and times are printed with 6 digits.
+            # Solvers with a fixed time step do not print deltaT, and times are printed with 6 digits.
             self.delta_t = float(f"{time - self.time:.6g}")
         self.time = time
         self.time_steps += 1
@@ -109,8 +131,9 @@ class SolverLog:
     def _courant(self, courant: float) -> str | None:
         if not courant <= self.max_courant_allowed:  # true for NaN as well
             return (
-                f"diverged: Courant number {courant:g} {self._where}, above max_courant = {self.max_courant_allowed:g}; "
-                "use a smaller deltaT, or raise max_courant in [solver.options]"
+                f"diverged: Courant number {courant:g} {self._where}, above "
+                f"max_courant = {self.max_courant_allowed:g}; use a smaller deltaT, or raise max_courant "
+                "in [solver.options]"
             )
         self.max_courant = courant if self.max_courant is None else max(self.max_courant, courant)
         return None

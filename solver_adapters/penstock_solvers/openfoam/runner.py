@@ -1,4 +1,4 @@
-"""Runs simulations of an OpenFOAM case: prepares the template once, then one case in memory per simulation."""
+"""Running simulations of an OpenFOAM case: the template is prepared once, then copied for each simulation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from penstock_solvers.openfoam.case import (
-    CaseSettings,
     Control,
     add_control,
     add_decomposition,
@@ -24,6 +23,7 @@ from penstock_solvers.openfoam.case import (
 from penstock_solvers.openfoam.dictionary import CaseError, FoamDictionary
 from penstock_solvers.openfoam.environment import find_application, openfoam_environment
 from penstock_solvers.openfoam.log import MAX_COURANT, SolverLog
+from penstock_solvers.openfoam.settings import CaseSettings
 from penstock_solvers.processes import (
     RunSummary,
     Scratch,
@@ -36,12 +36,18 @@ from penstock_solvers.processes import (
     with_mpi,
 )
 
-OPTIONS = {"max_courant": MAX_COURANT}  # what [solver.options] may hold, with the defaults
+OPTIONS = {"max_courant": MAX_COURANT}  # the keys of [solver.options], with their defaults
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A template ready to be copied: where it lies, what its controlDict says, the dictionaries parameters go to."""
+    """A prepared template.
+
+    Attributes:
+        scratch: the folders of the template and the simulations.
+        control: settings of the template's controlDict.
+        dictionaries: the dictionaries that parameters are written to, by file.
+    """
 
     scratch: Scratch
     control: Control
@@ -49,14 +55,14 @@ class Prepared:
 
 
 class OpenFOAMRunner:
-    """Runs simulations of the study's OpenFOAM case; meets `penstock_solvers.processes.Runner`.
+    """Runs simulations of the study's OpenFOAM case; implements `penstock_solvers.processes.Runner`.
 
     Args:
-        solver: the study's [solver] section, with "case" an absolute path, and "parameters" and "fields", the names.
-            With no fields nothing is streamed.
-        scratch: folder, in memory if possible, that the workers on this machine share; default: one in /dev/shm.
-            A simulation's case is removed when the simulation ends, the prepared template when the last worker
-            that uses it closes; what killed workers left is removed when the next one starts.
+        solver: the study's [solver] section, with "case" as an absolute path, and the names of "parameters" and
+            "fields". Nothing is streamed if there are no fields.
+        scratch: folder, in memory if possible, that the workers on this machine share; default: one in /dev/shm. A
+            simulation's case is removed when the simulation ends, the template when the last worker that uses it
+            closes. Folders of killed workers are removed when the next worker starts.
     """
 
     def __init__(self, solver: Mapping[str, Any], scratch: Path | None = None) -> None:
@@ -74,7 +80,7 @@ class OpenFOAMRunner:
         self.close()
 
     def close(self) -> None:
-        """Let go of the prepared template."""
+        """Stop using the prepared template."""
         self._resources.close()
         self._prepared = None
 
@@ -118,7 +124,7 @@ class OpenFOAMRunner:
         return log.summary(seconds)
 
     def _prepare(self, task: Task, environment: dict[str, str], abandoned: Callable[[], bool]) -> Prepared:
-        """Copy and mesh the template, or take what another worker has prepared from the same case."""
+        """Copy and mesh the template, or use the one that another worker has prepared from the same case."""
         settings = self._settings
         control = read_control(settings)
 
@@ -142,8 +148,8 @@ class OpenFOAMRunner:
         if not any((directory / "constant").rglob("polyMesh")):
             ran = "; ".join(shlex.join(command) for command in self._settings.mesh_commands) or "none"
             raise CaseError(
-                f"[solver] case = '{self._settings.case}' has no mesh: no constant/polyMesh after the mesh commands ({ran}); "
-                "set [solver] mesh_commands to what makes it"
+                f"[solver] case = '{self._settings.case}' has no mesh: no constant/polyMesh after the mesh commands "
+                f"({ran}); set [solver] mesh_commands to what makes it"
             )
 
     def _run(
@@ -172,7 +178,17 @@ def _require_no_problems(problems: list[str]) -> None:
 
 
 def solver_options(solver: Mapping[str, Any]) -> dict[str, Any]:
-    """[solver.options] with the defaults filled in. Raises CaseError for an unknown name or a value that is no number above 0."""
+    """Read [solver.options].
+
+    Args:
+        solver: the study's [solver] section.
+
+    Returns:
+        The options, with defaults for those that are not given.
+
+    Raises:
+        CaseError: an unknown option, or a value that is not a number above 0.
+    """
     given = dict(solver.get("options", {}))
     for name, value in given.items():
         if name not in OPTIONS:
@@ -183,10 +199,10 @@ def solver_options(solver: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stream_library() -> Path:
-    """The function object's library.
+    """Return the path of the function object's library.
 
     Raises:
-        CaseError: it has not been built.
+        CaseError: the library has not been built.
     """
     from penstock_solvers.openfoam.build import library_path
 

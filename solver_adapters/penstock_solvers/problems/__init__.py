@@ -1,3 +1,3 @@
-"""Built-in solvers of the papers' problems, and the numerical methods they are made of."""
+"""Built-in Python solvers of problems from the literature, and their numerical methods."""
 
 __all__: list[str] = []

@@ -1,13 +1,17 @@
-"""Mixed advection, diffusion and dispersion on a periodic line: the families E1, E2, E3 of message-passing PDE solvers.
+"""Advection, diffusion and dispersion on a periodic line: the problems E1, E2, E3 of message-passing PDE solvers.
 
-∂u/∂t + ∂/∂x (α u² - β ∂u/∂x + γ ∂²u/∂x²) = δ(t, x) on [0, 16], u(0, x) = δ(0, x), δ = Σ_j A_j sin(ω_j t + 2π l_j x/16 + φ_j), j = 1..5:
-Brandstetter, Worrall, Welling 2022, Message Passing Neural PDE Solvers, section 4.1. Finite volumes: WENO5 for α u²; diffusion and
-dispersion exactly, in Fourier space (ETDRK4); δ averaged exactly over cells.
+    ∂u/∂t + ∂/∂x (α u² - β ∂u/∂x + γ ∂²u/∂x²) = δ(t, x) on [0, 16], u(0, x) = δ(0, x),
+    δ = Σ_j A_j sin(ω_j t + 2π l_j x/16 + φ_j), j = 1..5
 
-α, β, γ are those of the equation as printed: E1 (1, 0, 0), E2 (1, η, 0) with 0 <= η <= 0.2, E3 0 <= α <= 3, 0 <= β <= 0.4, 0 <= γ <= 1. The
-authors' generator (github.com/brandstetter-johannes/MP-Neural-PDE-Solvers, generate_data.py) differs from the print: its flux is
-α u²/2, so that the published E1 and E2 data have α = 0.5 here; E3 has α up to 3 here, β from 0.1, and ends at time 2; l is 1 or 2; and
-all three are forced.
+Brandstetter, Worrall, Welling 2022, Message Passing Neural PDE Solvers, section 4.1. Finite volumes: WENO5 for α u²;
+diffusion and dispersion are integrated exactly in Fourier space (ETDRK4); δ is averaged exactly over the cells.
+
+α, β, γ are the coefficients of the equation as printed: E1 (1, 0, 0); E2 (1, η, 0) with 0 <= η <= 0.2; E3 with 0 <= α
+    <= 3,
+0 <= β <= 0.4, 0 <= γ <= 1. The authors' generator (github.com/brandstetter-johannes/MP-Neural-PDE-Solvers,
+generate_data.py) differs from the paper: its flux is α u²/2, so the published E1 and E2 data correspond to α = 0.5
+here; its E3 data correspond to α up to 3 here, have β from 0.1, and end at time 2; l is 1 or 2; and all three are
+forced.
 """
 
 from __future__ import annotations
@@ -33,7 +37,14 @@ COURANT = 0.5  # largest step times the fastest wave, over the cell width
 
 @dataclass(frozen=True)
 class Waves:
-    """Σ A sin(ω t + 2π l x / LENGTH + φ); each member is (waves,)."""
+    """The function Σ A sin(ω t + 2π l x / LENGTH + φ).
+
+    Attributes:
+        amplitudes: A, (waves,).
+        frequencies: ω, (waves,).
+        numbers: l, (waves,).
+        phases: φ, (waves,).
+    """
 
     amplitudes: NDArray[np.float64]
     frequencies: NDArray[np.float64]
@@ -42,9 +53,19 @@ class Waves:
 
     @classmethod
     def drawn(cls, seed: float, highest_number: int = 3) -> Waves:
-        """Five waves with A in [-0.5, 0.5], ω in [-0.4, 0.4], φ in [0, 2π), l in 1..highest_number.
+        """Draw five waves with A in [-0.5, 0.5], ω in [-0.4, 0.4], φ in [0, 2π), l in 1..highest_number.
 
         `default_rng(int(seed))` draws the five A, then the five ω, φ and l.
+
+        Args:
+            seed: a whole number, 0 <= seed < 2**32.
+            highest_number: the largest l.
+
+        Returns:
+            The waves.
+
+        Raises:
+            ValueError: the seed is invalid.
         """
         random = seeded_generator(seed)
         return cls(
@@ -55,7 +76,11 @@ class Waves:
         )
 
     def averages(self, cells: int) -> Callable[[float], NDArray[np.float64]]:
-        """Time to the exact averages over equal cells of [0, LENGTH], (cells,)."""
+        """Return a function of time that gives the exact averages over equal cells of [0, LENGTH], (cells,).
+
+        Args:
+            cells: number of cells.
+        """
         centres = (np.arange(cells) + 0.5) / cells
         angles = 2 * np.pi * self.numbers[:, None] * centres + self.phases[:, None]
         weights = self.amplitudes * np.sinc(self.numbers / cells)
@@ -70,21 +95,27 @@ class Waves:
 
 
 class Advection1D:
-    """Streams `u` (points,), float32, averages over equal cells: first the initial condition, last the state at `end`.
+    """Streams `u` (points,), float32: averages over equal cells, from the initial condition to the state at `end`.
 
-    Parameters of a simulation: `initial`, the seed of δ and so of the initial condition; optionally `alpha`, `beta`, `gamma`.
+    Parameters of a simulation: `initial`, the seed of δ and thus of the initial condition; optionally `alpha`, `beta`,
+    `gamma`.
 
     Args:
-        points: streamed cells; cell i is centred at (i + 1/2) 16/points.
-        steps: streamed time steps, at equal intervals from 0 to `end`.
-        end: the last one's time.
-        resolution: cells that are computed with, a multiple of points; their averages over the streamed cells are exact.
-        forced: whether δ acts after time 0 too.
-        highest_number: of the wave numbers l.
-        alpha, beta, gamma: the coefficients that are not parameters.
+        points: number of streamed cells; cell i is centred at (i + 1/2) 16/points.
+        steps: number of streamed time steps, at equal intervals from time 0 to `end`.
+        end: time of the last time step.
+        resolution: number of computed cells, a multiple of points; the streamed averages of them are exact.
+        forced: whether δ acts after time 0, too.
+        highest_number: the largest wave number l.
+        alpha: α, unless it is a parameter.
+        beta: β, unless it is a parameter.
+        gamma: γ, unless it is a parameter.
+
+    Attributes:
+        fields: the streamed field.
 
     Raises:
-        ValueError: an option out of range.
+        ValueError: an option is out of range.
     """
 
     def __init__(
@@ -102,7 +133,8 @@ class Advection1D:
         if points < 1 or resolution < 5 or resolution % points:
             near = points * max(math.ceil(5 / max(points, 1)), round(resolution / max(points, 1)))
             raise ValueError(
-                f"resolution = {resolution}, points = {points}: expected a multiple of points, at least 5, such as {near}"
+                f"resolution = {resolution}, points = {points}: expected a multiple of points, at least 5, "
+                f"such as {near}"
             )
         if steps < 2 or end <= 0:
             raise ValueError(f"steps = {steps}, end = {end}: expected at least 2 steps, and an end after time 0")
@@ -114,15 +146,28 @@ class Advection1D:
         self._known = KnownParameters("advection1d", ("initial",), {"alpha": alpha, "beta": beta, "gamma": gamma})
 
     def check_parameters(self, names: Collection[str]) -> None:
-        """Raises ValueError for parameters that are unknown or missing."""
+        """Check the names of the study's parameters.
+
+        Args:
+            names: names of the parameters.
+
+        Raises:
+            ValueError: a parameter is unknown, or a required one is missing.
+        """
         self._known.check(names)
 
     def run(self, parameters: Mapping[str, float]) -> Iterator[tuple[float, dict[str, NDArray[np.float32]]]]:
-        """Yield (time, fields) for each streamed time step.
+        """Run one simulation.
+
+        Args:
+            parameters: parameter values, by name.
+
+        Yields:
+            Time and fields of each streamed time step.
 
         Raises:
-            ValueError: unknown or missing parameters, a seed that is none, a negative beta.
-            FloatingPointError: the solution cannot be followed.
+            ValueError: a parameter is unknown or missing, the seed is invalid, or beta is negative.
+            FloatingPointError: the solution blows up.
         """
         given = self._known.given(parameters)
         waves = Waves.drawn(given["initial"], self.highest_number).averages(self.resolution)
@@ -138,9 +183,21 @@ class Advection1D:
         gamma: float,
         forcing: Callable[[float], NDArray[np.float64]] | None = None,
     ) -> Iterator[tuple[float, NDArray[np.float64]]]:
-        """Yield (time, cell averages (resolution,)) from given ones, in double precision.
+        """Integrate given cell averages in double precision.
 
-        forcing: time to cell averages of δ.
+        Args:
+            initial: cell averages at time 0, (resolution,).
+            alpha: coefficient of advection.
+            beta: coefficient of diffusion, 0 or more.
+            gamma: coefficient of dispersion.
+            forcing: function of time that gives the cell averages of δ, (resolution,); None: no forcing.
+
+        Yields:
+            Time and cell averages (resolution,) of each streamed time step.
+
+        Raises:
+            ValueError: beta is negative.
+            FloatingPointError: the solution blows up.
         """
         if beta < 0:
             raise ValueError(f"beta = {beta}: expected 0 or more; negative diffusion lets every solution blow up")

@@ -1,7 +1,8 @@
-"""Time integration of stiff semi-linear equations dv/dt = L v + N(t, v), L diagonal: the exponential Runge-Kutta scheme ETDRK4.
+"""The exponential Runge-Kutta scheme ETDRK4 for stiff semi-linear equations dv/dt = L v + N(t, v) with diagonal L.
 
-Cox & Matthews 2002 (J. Comput. Phys. 176, eqs. 26 to 29), coefficients by the contour integrals of Kassam & Trefethen 2005 (SIAM J. Sci.
-Comput. 26, eq. 2.5). The linear part is exact for any step; with L = 0 it is the classical Runge-Kutta scheme.
+Cox & Matthews 2002 (J. Comput. Phys. 176, eqs. 26 to 29), with coefficients by the contour integrals of Kassam &
+Trefethen 2005 (SIAM J. Sci. Comput. 26, eq. 2.5). The linear part is exact for any step size; with L = 0 the scheme is
+the classical Runge-Kutta scheme.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from numpy.typing import NDArray
 
 Modes = NDArray[np.complex128]
 CONTOUR_POINTS = 32
-MARGIN = 1.1  # of the first step of an interval, so that a solution that grows a little needs no halved steps
-SMALLEST_STEP = 1e-9  # of an interval; a step below it means that the solution blows up
+MARGIN = 1.1  # safety factor of an interval's first step size, so that slow growth does not halve the steps
+SMALLEST_STEP = 1e-9  # fraction of an interval; smaller steps mean that the solution blows up
 
 
 @dataclass(frozen=True)
 class _Coefficients:
-    """Of one step size; each has the shape of the modes."""
+    """Coefficients of the scheme for one step size; each has the shape of the modes."""
 
     whole: NDArray[Any]
     half: NDArray[Any]
@@ -34,7 +35,7 @@ class _Coefficients:
     @classmethod
     def of(cls, linear: NDArray[Any], dt: float) -> _Coefficients:
         z = dt * linear
-        # Means over a circle around each z: the closed forms cancel catastrophically near z = 0.
+        # Means over a circle around each z, because the closed forms suffer from cancellation near z = 0.
         circle = np.exp(2j * np.pi * (np.arange(CONTOUR_POINTS) + 0.5) / CONTOUR_POINTS)
         r = z[..., None] + circle
         grown = np.exp(r)
@@ -54,12 +55,12 @@ class _Coefficients:
 
 
 class ExponentialRungeKutta:
-    """Advances modes v of dv/dt = linear * v + nonlinear(t, v).
+    """Integrates modes v of dv/dt = linear * v + nonlinear(t, v).
 
     Args:
-        linear: the diagonal of L, real or complex, of the shape of the modes.
-        nonlinear: (time, modes) to dv/dt without the linear part.
-        largest_step: modes to the largest stable time step there; may be infinite.
+        linear: the diagonal of L, real or complex, with the shape of the modes.
+        nonlinear: function of time and modes that gives dv/dt without the linear part.
+        largest_step: function of the modes that gives the largest stable time step; may be infinite.
     """
 
     def __init__(
@@ -73,7 +74,16 @@ class ExponentialRungeKutta:
         self._coefficients: _Coefficients | None = None
 
     def step(self, time: float, modes: Modes, dt: float) -> Modes:
-        """The modes at time + dt."""
+        """Take one step.
+
+        Args:
+            time: time of `modes`.
+            modes: the modes.
+            dt: step size.
+
+        Returns:
+            The modes at time + dt.
+        """
         if self._coefficients is None or self._dt != dt:
             self._coefficients, self._dt = _Coefficients.of(self._linear, dt), dt
         c, rate = self._coefficients, self._nonlinear
@@ -87,10 +97,18 @@ class ExponentialRungeKutta:
         return result
 
     def advance(self, time: float, modes: Modes, interval: float) -> Modes:
-        """The modes at time + interval: equal steps within `largest_step`, halved where that comes to be less.
+        """Integrate over an interval in equal steps within `largest_step`, halving them where it decreases.
+
+        Args:
+            time: time of `modes`.
+            modes: the modes.
+            interval: length of the interval.
+
+        Returns:
+            The modes at time + interval.
 
         Raises:
-            FloatingPointError: the solution is not finite any more, or grows so that no step is small enough.
+            FloatingPointError: the solution is no longer finite, or grows so fast that no step is small enough.
         """
         steps = 1
         limit = self._largest_step(modes)

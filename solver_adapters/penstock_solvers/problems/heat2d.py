@@ -1,8 +1,8 @@
-"""The heat equation on a square plate: the reference solver of the papers, and the example of how to write a solver.
+"""The heat equation on a square plate: a reference problem of the literature, and the example of how to write a solver.
 
-∂u/∂t = D ∇²u on [0, 10]², D = 1, constant temperatures on the four walls, constant initial temperature; N x N interior
-points, central differences, implicit Euler. The implicit step is solved directly: the type-I sine transform diagonalises the
-Laplacian with Dirichlet walls (Strang 2007, Computational Science and Engineering, section 3.5).
+∂u/∂t = D ∇²u on [0, 10]² with D = 1, constant temperatures on the four walls and a constant initial temperature. N x N
+interior points, central differences, implicit Euler. Each implicit step is solved directly: the type-I sine transform
+diagonalises the Laplacian with Dirichlet walls (Strang 2007, Computational Science and Engineering, section 3.5).
 """
 
 from __future__ import annotations
@@ -22,12 +22,17 @@ TEMPERATURES = ("initial", "left", "right", "bottom", "top")
 
 
 class Heat2D:
-    """A solver as Penstock runs it: a constructor with options, `fields`, and `run`.
+    """Streams the temperature `T` (points, points), float32.
+
+    A solver consists of a constructor with options, `fields`, and `run`.
 
     Args:
-        points: interior points N along each side.
-        steps: time steps of one simulation.
-        dt: time step.
+        points: number N of interior points along each side.
+        steps: number of time steps of one simulation.
+        dt: size of a time step.
+
+    Attributes:
+        fields: the streamed field.
     """
 
     def __init__(self, points: int = 100, steps: int = 100, dt: float = 0.01) -> None:
@@ -36,17 +41,28 @@ class Heat2D:
         self._known = KnownParameters("heat2d", TEMPERATURES)
 
     def check_parameters(self, names: Collection[str]) -> None:
-        """Raises ValueError for parameters that are unknown or missing."""
+        """Check the names of the study's parameters.
+
+        Args:
+            names: names of the parameters.
+
+        Raises:
+            ValueError: a parameter is unknown, or a required one is missing.
+        """
         self._known.check(names)
 
     def run(self, parameters: Mapping[str, float]) -> Iterator[tuple[float, dict[str, NDArray[np.float32]]]]:
-        """Yield (time, fields) after each time step.
+        """Run one simulation.
 
         Args:
-            parameters: temperatures `initial`, `left`, `right` (along the last axis), `bottom`, `top` (along the first).
+            parameters: temperatures `initial`, `left` and `right` (ends of the last axis), `bottom` and `top` (ends of
+                the first axis).
+
+        Yields:
+            Time and fields after each time step.
 
         Raises:
-            ValueError: unknown or missing parameters.
+            ValueError: a parameter is unknown or missing.
         """
         given = self._known.given(parameters)
         n, spacing = self.points, LENGTH / (self.points + 1)

@@ -1,4 +1,4 @@
-"""What a built-in solver is told: the parameters it needs, those it can do without, and a clear error about any other."""
+"""The required and optional parameters of a built-in solver, and errors for unknown or missing ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from penstock_client.nearest import did_you_mean
 
 @dataclass(frozen=True)
 class KnownParameters:
-    """The parameters of a solver.
+    """The parameters that a solver accepts.
 
-    solver: its name, for messages. required: those that must be given. defaults: those that need not, and their values then.
+    Attributes:
+        solver: name of the solver, for messages.
+        required: names of the required parameters.
+        defaults: values of the optional parameters when they are not given, by name.
     """
 
     solver: str
@@ -20,7 +23,14 @@ class KnownParameters:
     defaults: Mapping[str, float] = field(default_factory=dict)
 
     def check(self, names: Collection[str]) -> None:
-        """Raises ValueError for a parameter that the solver does not know, or one that it needs and would not be given."""
+        """Check the names of the parameters that a study gives.
+
+        Args:
+            names: names of the parameters.
+
+        Raises:
+            ValueError: a parameter is unknown, or a required one is missing.
+        """
         takes = ", ".join([*self.required, *(f"{name} (optional)" for name in self.defaults)])
         for name in names:
             if name not in self.required and name not in self.defaults:
@@ -31,6 +41,16 @@ class KnownParameters:
                 raise ValueError(f"parameter {name!r} is missing: {self.solver} takes {takes}; add it to [parameters]")
 
     def given(self, parameters: Mapping[str, float]) -> dict[str, float]:
-        """A value for each parameter: those of a simulation, checked, and the defaults of those it was not given."""
+        """Complete the parameters of a simulation.
+
+        Args:
+            parameters: values of the given parameters, by name.
+
+        Returns:
+            A value for every parameter of the solver, by name.
+
+        Raises:
+            ValueError: a parameter is unknown, or a required one is missing.
+        """
         self.check(parameters)
         return {**{name: parameters[name] for name in self.required}, **self.defaults, **parameters}

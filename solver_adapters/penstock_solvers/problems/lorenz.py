@@ -1,4 +1,4 @@
-"""The Lorenz system: tiny samples at a high rate.
+"""The Lorenz system: a problem with very small samples at a high rate.
 
 dx/dt = σ(y - x), dy/dt = x(ρ - z) - y, dz/dt = xy - βz (Lorenz 1963, J. Atmos. Sci. 20, eqs. 25 to 27).
 """
@@ -17,18 +17,23 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 class Lorenz:
-    """Streams `state` (3,), float32: x, y, z; first the initial point at time 0, then one each `interval`.
+    """Streams `state` (3,), float32: the point (x, y, z) at time 0 and after each `interval`.
 
     Parameters of a simulation: `x0`, `y0`, `z0`, the initial point; optionally `sigma`, `rho`, `beta`.
 
     Args:
-        steps: streamed time steps of one simulation, the initial point among them.
-        interval: time between two of them.
-        substeps: steps of the classical Runge-Kutta scheme (fourth order) in each interval.
-        sigma, rho, beta: where they are not parameters.
+        steps: number of streamed time steps of one simulation, including the initial point.
+        interval: time between two streamed time steps.
+        substeps: number of steps of the classical fourth-order Runge-Kutta scheme per interval.
+        sigma: σ, unless it is a parameter.
+        rho: ρ, unless it is a parameter.
+        beta: β, unless it is a parameter.
+
+    Attributes:
+        fields: the streamed field.
 
     Raises:
-        ValueError: an option out of range.
+        ValueError: an option is out of range.
     """
 
     def __init__(
@@ -42,22 +47,36 @@ class Lorenz:
     ) -> None:
         if steps < 1 or substeps < 1 or interval <= 0:
             raise ValueError(
-                f"steps = {steps}, substeps = {substeps}, interval = {interval}: expected at least 1, 1 and a time above 0"
+                f"steps = {steps}, substeps = {substeps}, interval = {interval}: expected at least 1, 1 and a time "
+                "above 0"
             )
         self.steps, self.interval, self.substeps = steps, interval, substeps
         self.fields = {"state": Field(shape=(3,), dtype="float32")}
         self._known = KnownParameters("lorenz", ("x0", "y0", "z0"), {"sigma": sigma, "rho": rho, "beta": beta})
 
     def check_parameters(self, names: Collection[str]) -> None:
-        """Raises ValueError for parameters that are unknown or missing."""
+        """Check the names of the study's parameters.
+
+        Args:
+            names: names of the parameters.
+
+        Raises:
+            ValueError: a parameter is unknown, or a required one is missing.
+        """
         self._known.check(names)
 
     def run(self, parameters: Mapping[str, float]) -> Iterator[tuple[float, dict[str, NDArray[np.float32]]]]:
-        """Yield (time, fields) for each streamed time step.
+        """Run one simulation.
+
+        Args:
+            parameters: parameter values, by name.
+
+        Yields:
+            Time and fields of each streamed time step.
 
         Raises:
-            ValueError: unknown or missing parameters.
-            FloatingPointError: the state is not finite any more, or too large for float32.
+            ValueError: a parameter is unknown or missing.
+            FloatingPointError: the state is no longer finite, or too large for float32.
         """
         given = self._known.given(parameters)
         point = (given["x0"], given["y0"], given["z0"])
@@ -67,8 +86,21 @@ class Lorenz:
     def integrate(
         self, point: tuple[float, float, float], sigma: float, rho: float, beta: float
     ) -> Iterator[tuple[float, tuple[float, float, float]]]:
-        """Yield (time, (x, y, z)) from a given point, in double precision."""
-        # Plain floats: for three numbers they are several times faster than arrays.
+        """Integrate from a given point in double precision.
+
+        Args:
+            point: the initial point (x, y, z).
+            sigma: coefficient σ.
+            rho: coefficient ρ.
+            beta: coefficient β.
+
+        Yields:
+            Time and point (x, y, z) of each streamed time step.
+
+        Raises:
+            FloatingPointError: the state is no longer finite, or too large for float32.
+        """
+        # Plain floats are several times faster than arrays of three numbers.
         x, y, z = point
         dt = self.interval / self.substeps
         half, sixth = dt / 2, dt / 6

@@ -1,7 +1,8 @@
-"""Incompressible flow on the unit torus in vorticity form, forced, from a random initial vorticity.
+"""Forced incompressible flow on the unit torus in vorticity form, from a random initial vorticity.
 
-∂w/∂t + u·∇w = ν ∇²w + f on (0, 1)², f = A (sin 2π(x + y) + cos 2π(x + y)): Li et al. 2021, Fourier Neural Operator, section 5.3
-and appendix A.3.3. Pseudo-spectral with the 2/3 rule; viscosity exactly and advection of fourth order in time (ETDRK4).
+∂w/∂t + u·∇w = ν ∇²w + f on (0, 1)², f = A (sin 2π(x + y) + cos 2π(x + y)): Li et al. 2021, Fourier Neural Operator,
+section 5.3 and appendix A.3.3. Pseudo-spectral with the 2/3 rule; exact in time for viscosity, of fourth order for
+advection (ETDRK4).
 """
 
 from __future__ import annotations
@@ -22,24 +23,29 @@ COURANT = 1.5  # largest step times advection's largest frequency; the scheme is
 
 
 class NavierStokes2D:
-    """Streams `vorticity` (points, points), float32: first the state at time `begin`, then one each `interval`.
+    """Streams `vorticity` (points, points), float32: the state at time `begin` and after each `interval`.
 
-    Parameters of a simulation: `initial`, the seed of the initial vorticity; optionally `viscosity` and `forcing` (A above).
+    Parameters of a simulation: `initial`, the seed of the initial vorticity; optionally `viscosity` and `forcing` (A
+        above).
 
     Args:
-        points: grid points N along each side, (x, y) = (i, j) / N with x along the first axis; wave numbers below N/3 are kept.
-        steps: streamed time steps of one simulation, the first one among them.
-        interval: time between two of them.
-        begin: when the first one is streamed; at 0 it is the initial condition.
-        dt: largest internal time step; without it, what the CFL condition asks for is taken. It holds in any case.
-        viscosity: ν where it is not a parameter.
-        forcing: A where it is not a parameter.
-        initial_scale: factor on the initial vorticity. At 1 its covariance is 7^{3/2} (-∇² + 49 I)^{-2.5}, as printed in the
-            paper, a standard deviation of about 0.04. The paper's published generator has 7³ in place of 7^{3/2}, that is a
-            factor 7^{3/4} = 4.304.
+        points: number N of grid points along each side, (x, y) = (i, j) / N with x along the first axis; wave numbers
+            below N/3 are kept.
+        steps: number of streamed time steps of one simulation, including the first one.
+        interval: time between two streamed time steps.
+        begin: time of the first streamed time step; 0 is the initial condition.
+        dt: largest internal time step, in addition to the CFL condition; None: the CFL condition alone.
+        viscosity: ν, unless it is a parameter.
+        forcing: A, unless it is a parameter.
+        initial_scale: factor on the initial vorticity. With 1, its covariance is 7^{3/2} (-∇² + 49 I)^{-2.5}, as
+            printed in the paper, and its standard deviation about 0.04. The paper's published generator has 7³ in place
+            of 7^{3/2}, which is a factor of 7^{3/4} = 4.304.
+
+    Attributes:
+        fields: the streamed field.
 
     Raises:
-        ValueError: an option out of range.
+        ValueError: an option is out of range.
     """
 
     def __init__(
@@ -80,15 +86,28 @@ class NavierStokes2D:
         self._highest = 2 * np.pi * highest
 
     def check_parameters(self, names: Collection[str]) -> None:
-        """Raises ValueError for parameters that are unknown or missing."""
+        """Check the names of the study's parameters.
+
+        Args:
+            names: names of the parameters.
+
+        Raises:
+            ValueError: a parameter is unknown, or a required one is missing.
+        """
         self._known.check(names)
 
     def run(self, parameters: Mapping[str, float]) -> Iterator[tuple[float, dict[str, NDArray[np.float32]]]]:
-        """Yield (time, fields) for each streamed time step.
+        """Run one simulation.
+
+        Args:
+            parameters: parameter values, by name.
+
+        Yields:
+            Time and fields of each streamed time step.
 
         Raises:
-            ValueError: unknown or missing parameters, a seed that is none, a negative viscosity.
-            FloatingPointError: the flow cannot be followed.
+            ValueError: a parameter is unknown or missing, the seed is invalid, or the viscosity is negative.
+            FloatingPointError: the solution blows up.
         """
         given = self._known.given(parameters)
         initial = self.initial_scale * gaussian_random_field(given["initial"], self.points)
@@ -98,20 +117,34 @@ class NavierStokes2D:
     def integrate(
         self, initial: NDArray[np.float64], viscosity: float, forcing: float
     ) -> Iterator[tuple[float, NDArray[np.float64]]]:
-        """Yield (time, vorticity) from a given initial vorticity (points, points), in double precision.
+        """Integrate a given initial vorticity in double precision.
 
-        What the 2/3 rule does not keep of `initial` is taken away before the first time step is yielded.
+        The wave numbers that the 2/3 rule does not keep are removed from `initial` before the first time step.
+
+        Args:
+            initial: vorticity at time 0, (points, points).
+            viscosity: ν, 0 or more.
+            forcing: amplitude A of the forcing.
+
+        Yields:
+            Time and vorticity (points, points) of each streamed time step.
+
+        Raises:
+            ValueError: the viscosity is negative.
+            FloatingPointError: the solution blows up.
         """
         if viscosity < 0:
             raise ValueError(f"viscosity = {viscosity}: expected 0 or more; a negative one lets every flow blow up")
         n = self.points
         source = np.zeros((n, n // 2 + 1), dtype=np.complex128)
-        source[1, 1] = 0.5 * n**2 * forcing * (1 - 1j)  # cos + sin of 2π(x + y); its conjugate lies in the other half
+        source[1, 1] = (
+            0.5 * n**2 * forcing * (1 - 1j)
+        )  # cos + sin of 2π(x + y); the conjugate mode is in the other half of the spectrum
 
         def advection_and_forcing(time: float, modes: Modes) -> Modes:  # noqa: ARG001
             u, v = self._velocities(modes)
             products = rfft2(np.stack([u * v, v * v - u * u]), workers=1)
-            # Basdevant 1983: u·∇w = (∂xx - ∂yy)(uv) + ∂xy(v² - u²), two transforms fewer than u ∂w/∂x + v ∂w/∂y.
+            # Basdevant 1983: u·∇w = (∂xx - ∂yy)(uv) + ∂xy(v² - u²) needs two transforms fewer than u ∂w/∂x + v ∂w/∂y.
             rate: Modes = self._cross * products[0] + self._square * products[1] + source
             return rate
 
@@ -125,7 +158,7 @@ class NavierStokes2D:
             yield self.begin + step * self.interval, irfft2(modes, s=(n, n), workers=1)
 
     def _velocities(self, modes: Modes) -> NDArray[np.float64]:
-        """(2, points, points): along the first and the second axis."""
+        """Return the velocities along the first and the second axis, (2, points, points)."""
         velocities: NDArray[np.float64] = irfft2(self._velocity * modes, s=(self.points, self.points), workers=1)
         return velocities
 

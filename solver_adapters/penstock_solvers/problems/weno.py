@@ -1,6 +1,7 @@
 """Fifth-order weighted essentially non-oscillatory (WENO) finite volumes on a periodic line.
 
-Jiang & Shu 1996 (J. Comput. Phys. 126), in the finite-volume form of Shu 1998 (ICASE 97-65, procedure 2.2 and eqs. 2.61 to 2.63).
+Jiang & Shu 1996 (J. Comput. Phys. 126), in the finite-volume form of Shu 1998 (ICASE 97-65, procedure 2.2 and eqs. 2.61
+to 2.63).
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ EPSILON = 1e-6  # keeps weights finite where the solution is constant (Jiang & S
 
 
 def face_values(averages: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The solution on both sides of the right face of each cell.
+    """Reconstruct the solution on both sides of the right face of each cell.
 
     Args:
         averages: cell averages, (cells,), periodic, at least 5.
 
     Returns:
-        left, right: (cells,) each; `left` is extrapolated from the cell itself, `right` from its right neighbour.
+        The values on the left side, extrapolated from the cell itself, and on the right side, extrapolated from its
+        right neighbour; (cells,) each.
     """
     n = averages.size
-    padded = np.empty((2, n + 4))  # the line, and the line mirrored, so that one reconstruction serves both sides
+    padded = np.empty((2, n + 4))  # the line and its mirror image, so that one reconstruction gives both sides
     padded[0, 2:-2] = averages
     padded[1, 2:-2] = averages[::-1]
     padded[:, :2] = padded[:, n : n + 2]
@@ -50,13 +52,14 @@ def face_values(averages: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDA
 
 
 def quadratic_flux(averages: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
-    """The flux alpha u² through the right face of each cell: the local Lax-Friedrichs flux between the face's two sides.
+    """Compute the local Lax-Friedrichs flux of alpha u² through the right face of each cell.
 
     Args:
         averages: cell averages of u, (cells,), periodic.
+        alpha: coefficient of the flux.
 
     Returns:
-        (cells,).
+        The flux, (cells,).
     """
     left, right = face_values(averages)
     fastest = np.maximum(np.abs(left), np.abs(right))  # the wave speed is 2 alpha u

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from penstock_solvers.openfoam.case import (
-    CaseSettings,
     add_control,
     add_decomposition,
     copy_template,
@@ -20,6 +19,7 @@ from penstock_solvers.openfoam.case import (
 )
 from penstock_solvers.openfoam.dictionary import CaseError, FoamDictionary
 from penstock_solvers.openfoam.environment import OpenFOAMMissing, find_application, openfoam_environment
+from penstock_solvers.openfoam.settings import CaseSettings
 
 CAVITY = Path(__file__).parents[3] / "examples" / "cavity" / "case"
 HEADER = "FoamFile { version 2.0; format ascii; class dictionary; object test; }\n"
@@ -308,3 +308,16 @@ def test_a_missing_application_names_the_nearest(tmp_path: Path) -> None:
         (tmp_path / name).chmod(0o755)
     with pytest.raises(OpenFOAMMissing, match="'icoFaom' is not an installed program; did you mean 'icoFoam'"):
         find_application("icoFaom", {"PATH": str(tmp_path)})
+
+
+def test_a_folder_that_only_looks_like_a_time_is_part_of_the_template(tmp_path: Path) -> None:
+    case = tmp_path / "case"
+    subprocess.run(["cp", "-r", CAVITY, case], check=True)
+    for name in ("1.2.3", "...", "0.5", "1e-05"):
+        (case / name).mkdir()
+    control = read_control(settings(case))
+    copy_template(case, control.start, tmp_path / "copy")
+    assert control.start == "0"
+    assert (tmp_path / "copy" / "1.2.3").is_dir()
+    assert not (tmp_path / "copy" / "0.5").exists()
+    assert not (tmp_path / "copy" / "1e-05").exists()
