@@ -1,11 +1,11 @@
-"""How fast the buffer takes samples and hands out batches, beside a bare torch gather of the same batches.
+"""Measure how fast the buffer takes samples and returns batches, beside a bare torch gather of the same batches.
 
     python benchmarks/buffer.py [--batch-size 10] [--seconds 1.0]
 
-Prints, for samples of 40 KB and 400 KB: puts per second (reserve, write, commit into a full reservoir, evicting), batches per
-second, those of `index_select` on a tensor of the same size with the same number of rows, and the ratio of the two, as the median
-of interleaved rounds. Then both at once from two threads, as in a study, with a pause of 1 ms after each batch in place of a
-training step.
+For samples of 40 KB and 400 KB it prints puts per second (reserve, write, commit into a full reservoir, with
+eviction), batches per second, those of `index_select` on a tensor of the same size with the same number of rows, and
+the ratio of the two, as the median of interleaved rounds. Then it measures both at once from two threads, as in a
+study, with a pause of 1 ms after each batch in place of a training step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STORAGE_BYTES = 400_000_000  # far beyond the processor's caches
 
 
 def rate(call: Callable[[], object], seconds: float) -> float:
-    """Calls per second."""
+    """Return the calls per second, measured for `seconds`."""
     calls, start = 0, time.perf_counter()
     while (passed := time.perf_counter() - start) < seconds:
         call()
@@ -36,6 +36,13 @@ def rate(call: Callable[[], object], seconds: float) -> float:
 
 
 def measure(width: int, batch_size: int, seconds: float) -> None:
+    """Print the figures for one size of samples.
+
+    Args:
+        width: numbers in a sample's field.
+        batch_size: samples of a batch.
+        seconds: time to measure each figure for.
+    """
     spec = SampleSpec(parameters=("a", "b", "c", "d", "e"), fields=(FieldSpec("u", 1, (width,)),))
     capacity = STORAGE_BYTES // spec.bytes
     buffer = Buffer(spec, policy="reservoir", capacity=capacity, batch_size=batch_size)
@@ -66,7 +73,7 @@ def measure(width: int, batch_size: int, seconds: float) -> None:
     rounds = [tuple(rate(call, seconds / ROUNDS) for call in (get, bare)) for _ in range(ROUNDS)]
     batches, plain = (statistics.median(column) for column in zip(*rounds, strict=True))
     ratio = statistics.median(ours / theirs for ours, theirs in rounds)
-    # After the draws, as it uses seen samples up.
+    # Measured after the draws, because puts evict seen samples.
     puts = rate(put, min(seconds, 0.5 * capacity / 20_000))
     print(f"{spec.bytes / 1000:.0f} KB a sample, {capacity} samples, batches of {batch_size}")
     print(f"  puts          {puts:10,.0f} /s   {puts * spec.bytes / 1e9:6.2f} GB/s")
@@ -96,6 +103,7 @@ def measure(width: int, batch_size: int, seconds: float) -> None:
 
 
 def main() -> None:
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--batch-size", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each figure")

@@ -1,4 +1,4 @@
-"""Offline error over the size of the dataset, with the online error as a line: no point of the comparison can then be called flattering."""
+"""Draw the offline error over the size of the dataset, with the online error as a line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,18 @@ ONLINE = "online reservoir"
 
 
 def draw_dataset_curve(models: Mapping[str, Any], titles: Mapping[str, str], path: Path) -> Path:
-    """A panel for each model of online_vs_offline.json ("models"); returns `path`."""
+    """Draw a panel for each model.
+
+    Showing all dataset sizes avoids the choice of a flattering one.
+
+    Args:
+        models: "models" of online_vs_offline.json.
+        titles: title of each model's panel.
+        path: file to write.
+
+    Returns:
+        The path.
+    """
     with figure(path, 10.0, 6.5) as drawing:
         axes = list(drawing.subplots(2, 2).flat)
         for axis, (model, one) in zip(axes, models.items(), strict=False):

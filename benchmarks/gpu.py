@@ -1,9 +1,9 @@
-"""Training on a GPU and on CPUs: the same accounting, comparable errors, and the ratio of the throughputs.
+"""Train on a GPU and on CPUs: same accounting, comparable errors, and the ratio of the throughputs.
 
     python benchmarks/gpu.py [--device cuda] [--pairs 1]
 
-Each pair runs a study on the CPUs and then on the device, with the inline engine, so that production takes the same time in both.
-The throughput is the report's: samples trained on per second of training, without validation and checkpoints.
+Each pair runs a study on the CPUs and then on the device, with the inline engine, so production takes the same time in
+both. The throughput is the report's: samples trained on per second of training, without validation and checkpoints.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ COMMON = {"study.engine": "inline"}
 
 
 def main() -> None:
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--pairs", type=int, default=1)

@@ -1,9 +1,9 @@
-"""The claim of the ICML 2023 paper on four surrogates: online against offline training, equal in batches, model and held-out simulations.
+"""Compare online with offline training for four surrogates (ICML 2023), equal in batches, model and held-out points.
 
     python benchmarks/online_vs_offline.py [--models mlp fno unet mp_pde] [--seeds 1 2 3] [--jobs 2]
 
-Each study is that of its example, smaller, run by `penstock compare` with the inline engine. `stored` is the number of simulations that
-the offline user keeps; the curve over x1, x4, x16 of it says what more storage would have bought.
+Each study is a smaller version of its example, run by `penstock compare` with the inline engine. `stored` is the number
+of simulations in the smallest offline dataset. The curve over x1, x4 and x16 of it shows what more storage would gain.
 """
 
 from __future__ import annotations
@@ -31,7 +31,14 @@ COMMON = {
 
 @dataclass(frozen=True)
 class Experiment:
-    """study: the example it is made from. stored: simulations of the smallest dataset; why: what makes that size plausible."""
+    """One model's comparison.
+
+    Attributes:
+        study: folder of the example.
+        stored: simulations of the smallest offline dataset.
+        why: reason for that number.
+        settings: keys of the study file that differ from the example.
+    """
 
     study: str
     stored: int
@@ -55,7 +62,8 @@ EXPERIMENTS = {
     "fno": Experiment(
         "navier_stokes_fno",
         20,
-        "at a production solver's price, about what fits on a workstation's disk: 20 trajectories at 256 x 256 with 10,000 steps are 50 GB",
+        "at a production solver's price, about what fits on a workstation's disk: "
+        "20 trajectories at 256 x 256 with 10,000 steps are 50 GB",
         {"solver.simulations": 4000, "buffer.capacity": 1000, "training.max_batches": 1500},
     ),
     "unet": Experiment(
@@ -83,7 +91,7 @@ EXPERIMENTS = {
 def run(
     model: str, experiment: Experiment, seeds: tuple[int, ...], jobs: int, policies: tuple[str, ...]
 ) -> dict[str, Any]:
-    """One model's comparison; its figure goes to docs/results."""
+    """Run one model's comparison and draw its figure into docs/results; returns the entry of the results file."""
     study = ROOT / "examples" / experiment.study / "study.toml"
     batches = experiment.settings["training.max_batches"]
     settings = {**COMMON, **experiment.settings, "training.validate_every": batches // 10}
@@ -107,6 +115,7 @@ def run(
 
 
 def main() -> None:
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(EXPERIMENTS), default=list(EXPERIMENTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -120,7 +129,7 @@ def main() -> None:
         found["models"][model] = {**made, **one}
         print(one["table"])
         print(f"{model}: {one['improvement']:.1%} lower held-out error online")
-        # The smallest dataset against the reservoir: what the claim is about. Everything else is under "models".
+        # The claim compares the smallest dataset with the reservoir. All other rows are under "models".
         found["rows"] = [
             row
             for each in found["models"].values()

@@ -1,4 +1,4 @@
-"""Where a figure comes from: the commit and the machine, written beside it."""
+"""Record which commit and which machine made a figure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,19 @@ RESULTS = ROOT / "docs" / "results"
 
 
 def provenance(command: str) -> dict[str, Any]:
-    """commit ("+" behind it: with changes not committed), machine, versions and the command, for a results file."""
+    """Return commit, date, machine, versions and command, for a results file.
+
+    Args:
+        command: the command that made the results.
+
+    Returns:
+        The entries; `commit` ends with "+" if there are uncommitted changes.
+    """
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
-    # Results and pictures that a run has just rewritten do not count as changes of what it measured.
+    # Results that a run has just rewritten are no changes of the measured code.
     changed = git("status", "--porcelain", "--", ".", ":!docs/results", ":!docs/results.md")
     return {
         "command": command,

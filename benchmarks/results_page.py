@@ -1,9 +1,10 @@
-"""Writes docs/results.md from the results in docs/results: `make results` runs the benchmarks and then this."""
+"""Write docs/results.md from the results in docs/results; `make results` runs the benchmarks and then this."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Iterator
 from statistics import mean, stdev
 from typing import Any
@@ -14,36 +15,43 @@ from provenance import RESULTS, ROOT
 PAGE = ROOT / "docs" / "results.md"
 TITLES = {"mlp": "Fully connected, heat equation", "fno": "FNO, Navier-Stokes", "unet": "U-Net, Navier-Stokes",
           "mp_pde": "Message passing, mixed advection"}  # fmt: skip
-FEW = 0.2  # a fall of the error over datasets, below which it is not data that a model lacks
+FEW = 0.2  # if the error falls by less than this over the datasets, the model does not lack data
 CLAIMED = {"mlp": "68 %", "fno": "16 %", "mp_pde": "7 %", "unet": "-"}
 
 
 def load(name: str) -> dict[str, Any] | None:
-    """A results file; None where it has not been made."""
+    """Return the contents of a results file; None if it has not been made."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text()) if path.is_file() else None
 
 
+def paragraph(text: str) -> str:
+    """Return a paragraph with lines of at most 120 characters, and an empty line after it."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False) + "\n"
+
+
 def made_by(found: dict[str, Any]) -> str:
-    return (
+    """Return the sentence that names command, commit, date and machine of some results."""
+    return paragraph(
         f"Made by `{found['command']}` at commit {found['commit']} on {found['date']}: {found['machine']}; "
-        f"torch {found['torch']}, Python {found['python']}.\n"
+        f"torch {found['torch']}, Python {found['python']}."
     )
 
 
 def spread(values: list[float], digits: int = 3) -> str:
+    """Return mean ± standard deviation as text; the mean alone for a single value."""
     deviation = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
     return f"{mean(values):.{digits}g}{deviation}"
 
 
 def laptop(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines on the laptop protocol."""
     rows = found["rows"]
     yield "## Laptop protocol\n"
-    yield (
-        "The protocol of the SC 2023 artifact (heat equation 100 x 100, 100 simulations of 100 "
-        "steps, two clients, buffer 2500, watermark 500, batches of 10) "
-        "beside its published table. The reservoir draws as many batches as the published run: "
-        "producers wait until each sample has been drawn often enough.\n"
+    yield paragraph(
+        "The protocol of the SC 2023 artifact (heat equation 100 x 100, 100 simulations of 100 steps, two clients, "
+        "buffer 2500, watermark 500, batches of 10) beside its published table. The reservoir draws as many batches "
+        "as the published run, because producers wait until each sample has been drawn often enough."
     )
     yield made_by(found)
     yield (
@@ -70,20 +78,21 @@ def laptop(found: dict[str, Any]) -> Iterator[str]:
             spread([a / b for a, b in both]) if both else "-",
         ]
         yield f"| {policy} | {' | '.join(cells)} |"
-    yield (
-        f"\nMeans ± standard deviations over {len({r['seed'] for r in rows})} seeds. FIFO's final "
-        "error hangs on the last simulations that happened to arrive, "
-        "which is the bias that it stands for: compare its final with its lowest error.\n"
+    yield ""
+    yield paragraph(
+        f"Means ± standard deviations over {len({r['seed'] for r in rows})} seeds. FIFO's final error depends on the "
+        "simulations that happened to arrive last. This is its bias: compare its final with its lowest error."
     )
 
 
 def models(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines on online and offline training of four surrogates."""
     yield "## Online against offline\n"
-    yield (
-        "Each surrogate trained on the stream (reservoir) and on a recorded dataset, equal in "
-        "batches, model, optimizer and held-out simulations. "
-        "Improvement: 1 - mean(online error) / mean(offline error) of the held-out relative L2 "
-        "error, against the smallest dataset (x1).\n"
+    yield "![Offline error over dataset size, and the online error](results/dataset_curve.png)\n"
+    yield paragraph(
+        "Each surrogate is trained on the stream (reservoir) and on a recorded dataset, with equal batches, model, "
+        "optimizer and held-out simulations. The improvement is 1 - mean(online error) / mean(offline error) of the "
+        "held-out relative L2 error, against the smallest dataset (x1)."
     )
     yield "| | improvement | claimed (ICML 2023) | of the rollout | seeds |"
     yield "|---|---|---|---|---|"
@@ -92,12 +101,11 @@ def models(found: dict[str, Any]) -> Iterator[str]:
         seeds = len({row["seed"] for row in one["rows"]})
         shown = "-" if rollout is None else f"{rollout:.0%}"
         yield f"| {TITLES[model]} (`{model}`) | {one['improvement']:.1%} | {CLAIMED[model]} | {shown} | {seeds} |"
-    yield "\n![Offline error over dataset size, and the online error](results/dataset_curve.png)\n"
     for model, one in found["models"].items():
         yield f"\n### {TITLES[model]}\n"
-        yield (
+        yield paragraph(
             f"Study: [{one['study']}](../{one['study']}) with the settings in online_vs_offline.json. "
-            f"Stored offline: {one['stored']} simulations ({one['why']}).\n"
+            f"Stored offline: {one['stored']} simulations ({one['why']})."
         )
         yield made_by(one)
         yield one["table"]
@@ -106,7 +114,7 @@ def models(found: dict[str, Any]) -> Iterator[str]:
 
 
 def how_much_data(rows: list[dict[str, Any]]) -> str:
-    """What a larger dataset would have bought, in a sentence or two."""
+    """Return a sentence or two on what a larger dataset would have gained."""
     errors: dict[str, list[float]] = {}
     for row in rows:
         errors.setdefault(row["variant"], []).append(row["validation_error"])
@@ -114,7 +122,7 @@ def how_much_data(rows: list[dict[str, Any]]) -> str:
     offline = [variant for variant in means if variant.startswith("offline")]
     online = means["online reservoir"]
     fall = 1 - means[offline[-1]] / means[offline[0]]
-    # As good: no further from it than the seeds are from each other.
+    # As good: within the spread of the seeds.
     enough = [v for v in offline if means[v] <= online + stdev(errors["online reservoir"])]
     as_good = (
         f"the smallest dataset that does as well as the stream is {enough[0]}"
@@ -124,38 +132,41 @@ def how_much_data(rows: list[dict[str, Any]]) -> str:
     text = f"From {offline[0]} to {offline[-1]} the offline error falls by {fall:.0%}; {as_good}."
     if fall < FEW:
         text += (
-            " So little says that this model, at so few batches, is short of training and not of data: "
-            "more diverse data cannot help it much, online or offline."
+            " Such a small fall means that this model, with so few batches, lacks training and not data: more "
+            "diverse data cannot help it much, online or offline."
         )
-    return text + "\n"
+    return paragraph(text)
 
 
 def bias(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines on the bias of a stream."""
     yield "## The bias of a stream\n"
-    yield (
-        "Simulations of the heat equation arrive sorted by the sum of their temperatures: "
-        f"{found['simulations']} simulations, {found['samples']} samples, "
-        f"a buffer of {found['capacity']}. FIFO forgets what came first; the reservoir trains "
-        "nearly as well as shuffled data.\n"
+    yield "![Error over batches, sorted and as drawn](results/streaming_bias.png)\n"
+    yield paragraph(
+        f"Simulations of the heat equation arrive sorted by the sum of their temperatures: {found['simulations']} "
+        f"simulations, {found['samples']} samples, a buffer of {found['capacity']}. FIFO forgets the first "
+        "simulations; the reservoir trains nearly as well as shuffled data."
     )
     yield made_by(found)
     yield "| | held-out relative L2 error |"
     yield "|---|---|"
     for name in found["mean_error"]:
         yield f"| {name} | {spread([r['validation_error'] for r in found['rows'] if r['variant'] == name])} |"
-    yield "\n![Error over batches, sorted and as drawn](results/streaming_bias.png)\n"
+    yield ""
 
 
 def literature(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines on the models beside their papers."""
     yield "## The models beside their own papers\n"
-    yield (
-        "FNO: relative L2 error of the rollout, Navier-Stokes at viscosity 1e-3, 64 x 64 (Li et "
-        "al. 2021). MP-PDE: accumulated squared error of the rollout, here at 40 points, published at 100 "
-        "(Brandstetter et al. 2022; their grids are 100, 50 and 40). Data, schedules and rollout lengths differ from the papers'; "
-        "the order of magnitude is what this table is for. The authors train for 500 epochs (FNO) and for 640,000 steps (MP-PDE), "
-        "here it is the batches in the table.\n"
+    yield paragraph(
+        "FNO: relative L2 error of the rollout, Navier-Stokes at viscosity 1e-3, 64 x 64 (Li et al. 2021). MP-PDE: "
+        "accumulated squared error of the rollout, here at 40 points, published at 100 (Brandstetter et al. 2022; "
+        "their grids are 100, 50 and 40). Data, schedules and rollout lengths differ from the papers', so the table "
+        "compares orders of magnitude. The authors train for 500 epochs (FNO) and for 640,000 steps (MP-PDE); here "
+        "it is the number of batches in the table."
     )
-    yield "| | ours | published | single step, relative L2 | rollout, relative L2 | batches | simulations | wall time (s) | commit |"
+    columns = ("ours", "published", "single step, relative L2", "rollout, relative L2", "batches", "simulations")
+    yield f"| | {' | '.join(columns)} | wall time (s) | commit |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for r in found["rows"]:
         cells = (
@@ -169,21 +180,23 @@ def literature(found: dict[str, Any]) -> Iterator[str]:
             r["commit"],
         )
         yield f"| {r['case']} | {' | '.join(map(str, cells))} |"
-    yield (
-        "\nE1 and E2 are followed to time 4, E3 to time 2. All are forced, and a model that sees 25 time "
-        "steps must infer from them how the forcing goes on: what it gets wrong grows with the square of "
-        "time, in each bundle anew, while the error of a single bundle is small. The row without forcing shows "
-        "the same model on the same equation with nothing to infer.\n"
+    yield ""
+    yield paragraph(
+        "E1 and E2 are followed to time 4, E3 to time 2. All are forced, and a model that sees 25 time steps must "
+        "infer from them how the forcing continues. Its error grows with the square of time, in each bundle anew, "
+        "while the error of a single bundle is small. The row without forcing shows the same model on the same "
+        "equation without this task."
     )
     yield f"Made by `python benchmarks/literature.py`: {found['rows'][0]['machine']}.\n"
 
 
 def ranks(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines on several trainer ranks."""
     yield "## Several trainer ranks\n"
-    yield (
-        "The heat example, smaller, with 1, 2 and 4 trainer ranks and the same study file otherwise: batch, buffer and learning rate "
-        "are those of all ranks together. Every run accounts for every sample once; the errors should differ by no more than seeds do. "
-        "On two cores more ranks are not faster, since ranks and solvers share them.\n"
+    yield paragraph(
+        "A smaller heat example, with 1, 2 and 4 trainer ranks and the same study file otherwise: batch, buffer and "
+        "learning rate are those of all ranks together. Every run counts every sample once; the errors should differ "
+        "by no more than seeds do. On two cores more ranks are not faster, since ranks and solvers share them."
     )
     yield made_by(found)
     yield "| ranks | held-out relative L2 | batches | samples expected = unique = trained | samples/s |"
@@ -202,10 +215,12 @@ def ranks(found: dict[str, Any]) -> Iterator[str]:
 
 
 def page() -> str:
-    """The text of docs/results.md."""
+    """Return the text of docs/results.md."""
     parts = [
         "# Results\n",
-        "Every figure here was made by the command named beside it; `make results` makes them all and writes this page.\n",
+        paragraph(
+            "Every figure here was made by the command named beside it. `make results` makes them all and writes this page."
+        ),
     ]
     for name, section in SECTIONS.items():
         found = load(name)
@@ -215,6 +230,7 @@ def page() -> str:
 
 
 def main() -> None:
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--print", action="store_true", help="print the page; write and draw nothing")
     if parser.parse_args().print:

@@ -1,14 +1,14 @@
-"""Whether what a simulation costs the server stays the same in a study of thousands of them, and what a connected client costs.
+"""Measure what a simulation costs the server in studies of thousands of them, and what a connected client costs.
 
     python benchmarks/scale.py [--sizes 1000 5000 10000] [--clients 250 1000]
 
-Simulations: short ones (five time steps of 1 KB) through 8 workers, each a process with a real client; the server is the real coordinator
-and trainer rank with their sockets, in a process of its own. Its figures leave out the first simulations, with which the model is made and
-the buffer fills. CPU seconds are those of the coordinator's thread and of the ZeroMQ thread that serves its socket; the server's are those
-of the whole process, training included.
+Simulations: short ones (five time steps of 1 KB) through 8 workers, each a process with a real client. The server is
+the real coordinator and trainer rank with their sockets, in a process of its own. The first simulations, during which
+the model is made and the buffer fills, are left out. Coordinator CPU is that of the coordinator's thread and of the
+ZeroMQ thread that serves its socket; server CPU is that of the whole process, training included.
 
-Clients: so many real clients, on a few processes, connect to a server at once, hold a simulation each and do nothing but tell that they are
-alive; then each sends one time step.
+Clients: many real clients, in a few processes, connect to a server at once, hold a simulation each and send heartbeats
+only. Then each sends one time step.
 
 Prints tables and writes docs/results/scale.json.
 """
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
     from penstock_server.engines.inline import InlineEngine
     from penstock_server.study import Study
 
-# What needs torch is imported in functions: every process that is started here imports this file, and clients do without.
+# Imports that need torch are inside functions: every process started here imports this file, and clients need no torch.
 
 WORKERS = 8
 STEPS, POINTS = 5, 256
-WARM = 400  # simulations that the figures leave out
+WARM = 400  # simulations at the beginning that the figures leave out
 CROWD_PROCESSES = 4
-IDLE_SECONDS = 10.0  # for which clients do nothing but be alive
-LOOK = 0.02  # seconds between two looks at how the study stands
+IDLE_SECONDS = 10.0  # for which clients only send heartbeats
+LOOK = 0.02  # seconds between two queries of the study's status
 
 _spawn = multiprocessing.get_context("spawn")
 
 
 def make_study(simulations: int) -> Study:
-    """Each sample is trained on about once, by a model of next to nothing."""
+    """Return a study whose samples are each trained on about once, by a tiny model."""
     from penstock_server.study import Study
 
     return Study.model_validate(
@@ -65,11 +65,11 @@ def make_study(simulations: int) -> Study:
     )
 
 
-# The clients' side -----------------------------------------------------------------------------------------------------
+# The clients' side
 
 
 def work(connect: Path, together: Barrier) -> None:
-    """A worker: simulation after simulation, once all workers are connected, until there are no more."""
+    """Serve simulation after simulation, once all workers are connected, until there are no more."""
     values = np.zeros(POINTS, np.float32)
     with Client(connect) as client:
         together.wait()
@@ -79,7 +79,7 @@ def work(connect: Path, together: Barrier) -> None:
 
 
 def be_alive(connect: Path, number: int, pipe: Connection) -> None:
-    """So many clients at once, each with a simulation; until told to go."""
+    """Run `number` clients at once, each holding a simulation, until told to leave."""
     together = threading.Barrier(number + 1)
     leave = threading.Event()
 
@@ -107,11 +107,15 @@ def be_alive(connect: Path, number: int, pipe: Connection) -> None:
         thread.join()
 
 
-# The server's side -----------------------------------------------------------------------------------------------------
+# The server's side
 
 
 class Reading:
-    """What this process, which runs a server, has used so far."""
+    """What this process, which runs a server, has used so far.
+
+    Args:
+        engine: the server.
+    """
 
     def __init__(self, engine: InlineEngine) -> None:
         self.wall = time.perf_counter()
@@ -124,7 +128,7 @@ class Reading:
 
 
 def _coordinators_threads() -> list[int]:
-    """Ids of the thread that runs the coordinator and of the one in which ZeroMQ serves its socket."""
+    """Return the ids of the coordinator's thread and of the thread in which ZeroMQ serves its socket."""
     (control,) = (thread.native_id for thread in threading.enumerate() if thread.name == "control")
     names = {int(task.name): (task / "comm").read_text() for task in Path("/proc/self/task").iterdir()}
     # The data socket is made first, then the control socket, each with a context of its own.
@@ -134,12 +138,12 @@ def _coordinators_threads() -> list[int]:
 
 
 def _thread_seconds(number: int) -> float:
-    """CPU seconds of a thread of this process."""
+    """Return the CPU seconds of a thread of this process."""
     return int(Path(f"/proc/self/task/{number}/schedstat").read_text().split()[0]) / 1e9
 
 
 def serve(simulations: int, pipe: Connection, measure: Callable[[InlineEngine, Connection], dict[str, Any]]) -> None:
-    """Run a server: send its connect.json, then what `measure` finds."""
+    """Run a server: send the path of its connect.json, then the figures that `measure` returns."""
     from penstock_server.engines.inline import InlineEngine
 
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
@@ -154,7 +158,7 @@ def serve(simulations: int, pipe: Connection, measure: Callable[[InlineEngine, C
 
 
 def measure_simulations(engine: InlineEngine, _pipe: Connection) -> dict[str, Any]:
-    """Costs of a simulation, from the WARM-th on."""
+    """Return the costs of a simulation, without the first WARM."""
     at_start = Reading(engine)
     simulations = engine.status().simulations.requested
     while engine.status().simulations.finished < WARM:
@@ -179,15 +183,15 @@ def measure_simulations(engine: InlineEngine, _pipe: Connection) -> dict[str, An
 
 
 def measure_clients(engine: InlineEngine, pipe: Connection) -> dict[str, Any]:
-    """Costs of clients that are connected: those of the crowd, whose processes are told by the one that started this one."""
+    """Return the costs of connected clients; the starting process relays between their processes and this one."""
     clients = engine.status().simulations.requested
-    pipe.recv()  # the clients' processes are there
+    pipe.recv()  # the clients' processes have started
     before = Reading(engine)
     pipe.send("begin")
     while engine.status().simulations.running < clients:
         time.sleep(LOOK)
     seconds = time.perf_counter() - before.wall
-    pipe.recv()  # all clients know
+    pipe.recv()  # all clients know that they hold a simulation
     idle = Reading(engine)
     time.sleep(IDLE_SECONDS)
     after = Reading(engine)
@@ -204,21 +208,26 @@ def measure_clients(engine: InlineEngine, pipe: Connection) -> dict[str, Any]:
     }
 
 
-# Both together ---------------------------------------------------------------------------------------------------------
+# Both together
 
 
 class Server:
-    """A server in a process of its own that measures itself."""
+    """A server in a process of its own that measures itself.
+
+    Args:
+        simulations: number of simulations of its study.
+        measure: the measurement; it returns figures by name.
+    """
 
     def __init__(self, simulations: int, measure: Callable[[InlineEngine, Connection], dict[str, Any]]) -> None:
         self.pipe, theirs = _spawn.Pipe()
         self._process = _spawn.Process(target=serve, args=(simulations, theirs, measure))
         self._process.start()
-        theirs.close()  # or its death would not be noticed here
+        theirs.close()  # otherwise its death would not be noticed here
         self.connect = self.pipe.recv()
 
     def figures(self, others: list[Any]) -> dict[str, Any]:
-        """What it has found, once it and the other processes have ended."""
+        """Return its figures, after it and the other processes have ended."""
         found: dict[str, Any] = self.pipe.recv()
         for process in (*others, self._process):
             process.join()
@@ -227,7 +236,7 @@ class Server:
 
 
 def simulations(number: int) -> dict[str, Any]:
-    """The row of a study of so many simulations."""
+    """Return the row for a study of `number` simulations."""
     server = Server(number, measure_simulations)
     together = _spawn.Barrier(WORKERS)
     workers = [_spawn.Process(target=work, args=(server.connect, together)) for _ in range(WORKERS)]
@@ -237,7 +246,7 @@ def simulations(number: int) -> dict[str, Any]:
 
 
 def clients(number: int) -> dict[str, Any]:
-    """The row of so many clients."""
+    """Return the row for `number` clients."""
     server = Server(number, measure_clients)
     pipes, crowd = [], []
     for place in range(CROWD_PROCESSES):
@@ -290,7 +299,7 @@ COLUMNS = {
 
 
 def show(kind: str, rows: list[dict[str, Any]]) -> None:
-    """A table, and the figures of each further row as multiples of the first's."""
+    """Print a table, and the figures of each further row as multiples of the first row's."""
     columns = COLUMNS[kind]
     print(f"{kind:>12} " + " ".join(f"{title:>20}" for title, _ in columns.values()))
     for row in rows:
@@ -301,13 +310,14 @@ def show(kind: str, rows: list[dict[str, Any]]) -> None:
 
 
 def with_ratios(kind: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, all but the first with each figure's ratio to the first's, where that is above 0."""
+    """Return the rows; all but the first also have each figure's ratio to the first's, if that is above 0."""
     first, *others = rows
     known = [key for key in COLUMNS[kind] if first[key] > 0]
     return [first, *(row | {"ratios": {key: row[key] / first[key] for key in known}} for row in others)]
 
 
 def main() -> None:
+    """Run from the command line."""
     from provenance import RESULTS, provenance
 
     from penstock.study import make_openmp_wait_passively

@@ -1,9 +1,9 @@
-"""How fast time steps travel from a solver's memory into the buffer, against raw ZeroMQ on the same machine in the same run.
+"""Measure how fast time steps get from a solver's memory into the buffer, beside raw ZeroMQ on the same machine.
 
     python benchmarks/stream.py
 
-Both sides send over loopback with CURVE from a process of their own. "stream" is a real client into a real ingest and buffer (checks,
-ledger, normalisation, credit); "raw" is PUSH/PULL, each message copied once into an array.
+Both senders send over loopback with CURVE from a process of their own. "stream" is a real client into a real ingest and
+buffer (checks, ledger, normalisation, credit). "raw" is PUSH/PULL, with each message copied once into an array.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from penstock_server.engines.inline import InlineEngine
 from penstock_server.study import Study
 
 SIZES = {"1 KB": 256, "40 KB": 10_000, "400 KB": 100_000, "4 MB": 1_000_000}
-BYTES = 400 * 2**20  # sent at each size, at most
+BYTES = 400 * 2**20  # sent at most for each size
 MESSAGES = 5000
 REPEATS = 3
 
 
 def send_stream(connect: Path, elements: int, number: int) -> None:
-    """One simulation of `number` time steps."""
+    """Send one simulation of `number` time steps."""
     values = np.random.default_rng(0).random(elements, dtype=np.float32)
     with Client(connect) as client:
         for simulation in client.simulations():
@@ -38,14 +38,14 @@ def send_stream(connect: Path, elements: int, number: int) -> None:
 
 
 def stream(elements: int, number: int) -> float:
-    """Seconds from the first sample to the last in the buffer; nothing is trained meanwhile."""
+    """Return the seconds from the first sample to the last in the buffer, without training meanwhile."""
     study = Study.model_validate(
         {
             "study": {"name": "bench", "engine": "inline"},
             "parameters": {"a": [0.0, 1.0]},
             "solver": {"command": ["none"], "simulations": 1},
             "fields": {"T": {}},
-            # Large enough never to fill, and a watermark never reached: ingest alone is at work.
+            # The buffer never fills and the watermark is never reached, so only ingest works.
             "buffer": {"capacity": number + 2, "watermark": number + 1, "presentations_per_sample": 1e-9},
             "model": {"name": "mlp", "hidden": [1]},
             "training": {"batch_size": 1, "device": "cpu", "max_batches": 1},
@@ -71,6 +71,7 @@ def stream(elements: int, number: int) -> float:
 
 
 def send_raw(endpoint: str, keys: tuple[bytes, bytes, bytes], elements: int, number: int) -> None:
+    """Send `number` messages of `elements` float32."""
     values = np.random.default_rng(0).random(elements, dtype=np.float32)
     with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
         socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = keys
@@ -80,7 +81,7 @@ def send_raw(endpoint: str, keys: tuple[bytes, bytes, bytes], elements: int, num
 
 
 def raw(elements: int, number: int) -> float:
-    """Seconds from the first message to the last."""
+    """Return the seconds from the first message to the last."""
     public, secret = zmq.curve_keypair()
     client_public, client_secret = zmq.curve_keypair()
     target = np.empty((number, elements), np.float32)
@@ -101,6 +102,7 @@ def raw(elements: int, number: int) -> float:
 
 
 def main() -> None:
+    """Run from the command line."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     assert threading.active_count() == 1
     print(f"{'sample':>8} {'stream /s':>12} {'stream GB/s':>12} {'raw /s':>12} {'stream/raw':>11}")

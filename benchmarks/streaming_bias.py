@@ -1,10 +1,10 @@
-"""The bias of a stream, shown: simulations arrive sorted by a parameter, and each buffer trains on what comes.
+"""Show the bias of a stream: simulations arrive sorted by a parameter, and each buffer trains on them as they come.
 
     python benchmarks/streaming_bias.py [--seeds 1 2 3]
 
-The heat equation of the example. The points of the parameter space are sorted by the sum of the five temperatures, so that the stream
-begins with cold plates and ends with hot ones. "shuffled" trains offline on the same samples in random order, once (as FIFO and FIRO do)
-and as often as the reservoir does.
+The study is the heat example. The points of the parameter space are sorted by the sum of the five temperatures, so the
+stream begins with cold plates and ends with hot ones. "shuffled" trains offline on the same samples in random order,
+once (as FIFO and FIRO do) and as often as the reservoir does.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ COMMON = {
 
 
 def points(seed: int, path: Path, *, ordered: bool) -> Path:
-    """A file of parameters: those of training, sorted or as drawn, then the held-out ones; returns `path`."""
+    """Write a file of parameters: training points, sorted or as drawn, then held-out ones; returns `path`."""
     section = ParametersSection(sampler="uniform", bounds=dict.fromkeys(NAMES, (100.0, 500.0)))
     space = ParameterSpace(section)
     training, held_out = space.draw(SIMULATIONS, seed), space.draw(HELD_OUT, seed, validation=True)
@@ -63,7 +63,7 @@ def points(seed: int, path: Path, *, ordered: bool) -> Path:
 
 
 def variants(seed: int, folder: Path) -> list[Variant]:
-    """One of each; as many batches for all but FIFO and FIRO, which use each sample once."""
+    """Return the runs for one seed; all draw equally many batches except FIFO and FIRO, which use samples once."""
     ordered, drawn = (
         points(seed, folder / f"{name}-{seed}.csv", ordered=name == "sorted") for name in ("sorted", "drawn")
     )
@@ -88,6 +88,7 @@ def variants(seed: int, folder: Path) -> list[Variant]:
 
 
 def row(outcome: Outcome) -> dict[str, Any]:
+    """Return the results file's entry for one run."""
     report = outcome.report
     return {
         "variant": outcome.variant.name,
@@ -100,7 +101,7 @@ def row(outcome: Outcome) -> dict[str, Any]:
 
 
 def draw(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Error over batches for sorted and unsorted arrival, mean over seeds, with shuffled data in both."""
+    """Draw the error over batches for sorted and unsorted arrival, mean over seeds, with shuffled data in both."""
 
     def curves(axis: Axes, wanted: Callable[[str], bool]) -> None:
         names = [n for n in dict.fromkeys(o.variant.name for o in outcomes) if wanted(n)]
@@ -124,6 +125,7 @@ def draw(outcomes: Sequence[Outcome], path: Path) -> None:
 
 
 def main() -> None:
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()

@@ -1,9 +1,9 @@
-"""One, two and four trainer ranks on the same study: the same accounting, and the same error within the spread of seeds.
+"""Train one study with one, two and four trainer ranks: same accounting, same error within the spread of seeds.
 
     python benchmarks/trainer_ranks.py [--ranks 1 2 4] [--seeds 1 2 3]
 
-Batch, buffer and learning rate are the study's, whatever the number of ranks. On a machine with fewer cores than ranks, more ranks are not
-faster: the throughput is given beside the error for those who run this where they have a device each.
+Batch, buffer and learning rate are the study's, whatever the number of ranks. On a machine with fewer cores than ranks,
+more ranks are not faster. The throughput is given for machines with a device for each rank.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ COMMON = {
 
 
 def main() -> None:
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])

@@ -1,13 +1,14 @@
-"""The laptop protocol of the SC 2023 artifact, and its published table beside ours.
+"""Run the laptop protocol of the SC 2023 artifact, and show the published table beside the results.
 
     python benchmarks/laptop_protocol [--seeds 1 2 3] [--policies offline fifo firo reservoir]
 
-Offline: one epoch over the recorded stream through a DataLoader, 1,000 batches. FIFO and FIRO: each sample once, 1,000 batches.
-Reservoir: the published run drew 20,400 batches, as its production (about 100 samples/s) was slower than its training. Here the solvers are
-faster than training, so they are held back until each sample has been drawn as often (`presentations_per_sample`).
+Offline: one epoch over the recorded stream through a DataLoader, 1,000 batches. FIFO and FIRO: each sample once, 1,000
+batches. Reservoir: the published run drew 20,400 batches, because its production (about 100 samples/s) was slower than
+its training. Here the solvers are faster than training, so they wait until each sample has been drawn as often
+(`presentations_per_sample`).
 
-Throughput while data arrive and after comes from a second run of the reservoir, half of whose batches are drawn with production finished.
-Neither counts validation.
+Throughput while data arrive, and after, comes from a second run of the reservoir, half of whose batches are drawn with
+production finished. Validation is not counted.
 """
 
 from __future__ import annotations
@@ -34,24 +35,24 @@ PUBLISHED = {"offline": (1000, 118), "fifo": (1000, 900), "firo": (1000, 190), "
 SAMPLES, BATCH = 10_000, 10
 CAPACITY, WATERMARK = 2_500, 500
 THROUGHPUT_BATCHES = 6_000
-WARM_UP_SECONDS = 5.0  # of either phase that its throughput leaves out: start of workers, the end of the last ones
+WARM_UP_SECONDS = 5.0  # left out at the start of each phase: workers start, or the last ones end
 
 
 def variant(policy: str, seed: int, recording: Path) -> Variant:
-    """The run of one row of the table."""
+    """Return the run for one row of the table."""
     if policy == "offline":
         return Variant(policy, "offline", seed, {"training.source": str(recording), "training.epochs": 1})
     settings: dict[str, Any] = {"buffer.policy": policy}
     if policy == "reservoir":
-        # The first samples, up to the watermark, come before anything is drawn; at the end the buffer drains: what it holds, at
-        # most its capacity, is drawn once more.
+        # Samples up to the watermark arrive before the first draw. At the end the buffer drains: the samples that it
+        # holds, at most its capacity, are drawn once more.
         drawn = PUBLISHED[policy][0] * BATCH - CAPACITY
         settings["buffer.presentations_per_sample"] = drawn / (SAMPLES - WATERMARK)
     return Variant(policy, "online", seed, settings)
 
 
 def both_phases(seed: int) -> Variant:
-    """The reservoir, half of its batches while data arrive and half with production finished."""
+    """Return a run of the reservoir with half of its batches while data arrive and half with production finished."""
     settings = {
         "buffer.policy": "reservoir",
         "buffer.presentations_per_sample": THROUGHPUT_BATCHES / 2 * BATCH / SAMPLES,
@@ -61,7 +62,7 @@ def both_phases(seed: int) -> Variant:
 
 
 def throughput(outcome: Outcome, after: bool) -> float | None:
-    """Samples trained on per second of training, while data arrive or after production has ended; None where too short."""
+    """Return the samples trained on per second while data arrive, or after; None if the phase is too short."""
     lines = [line for line in outcome.training if bool(line["production_ended"]) is after]
     if not lines:
         return None
@@ -74,7 +75,12 @@ def throughput(outcome: Outcome, after: bool) -> float | None:
 
 
 def row(outcome: Outcome, phases: Outcome | None) -> dict[str, Any]:
-    """phases: of the run that throughput is read from; None: the same."""
+    """Return the results file's entry for one run.
+
+    Args:
+        outcome: the run.
+        phases: the run that throughput is read from; None for the same run.
+    """
     report = outcome.report
     phases = phases or outcome
     return {
@@ -91,7 +97,7 @@ def row(outcome: Outcome, phases: Outcome | None) -> dict[str, Any]:
 
 
 def show(rows: list[dict[str, Any]]) -> Table:
-    """Ours beside the published figures."""
+    """Return a table of our figures beside the published ones."""
     table = Table("policy", "batches", "validation MSE (K²)", "published", "samples/s arriving", "after", "ratio")
     for policy, (_, published) in PUBLISHED.items():
         own = [r for r in rows if r["policy"] == policy]
@@ -115,6 +121,7 @@ def show(rows: list[dict[str, Any]]) -> Table:
 
 
 def main() -> None:
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--policies", nargs="+", choices=list(PUBLISHED), default=list(PUBLISHED))

@@ -1,6 +1,7 @@
-"""mkdocs hook: gives each repository file that a page links to, such as `../examples/heat/study.toml`, a page of the site.
+"""mkdocs hook: gives each repository file that a page links to a page of the site.
 
-The pages are read in the repository as well, where such a link leads to the file. A link to a file that does not exist fails the build.
+The pages are read in the repository as well, where a link such as `../examples/heat/study.toml` leads to the file. A
+link to a file that does not exist fails the build.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A user's own solver, outside the package: a travelling, decaying wave on a ring. The study file names it by import path."""
+"""A user's own solver, outside the package: a travelling, decaying wave on a ring."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ class TravellingWave:
     """u_t + c u_x = -d u on [0, 1), periodic; first-order upwind, explicit Euler.
 
     Args:
-        points: grid points. steps: time steps sent, dt apart; each is as many upwind steps as stability asks for.
+        points: number of grid points.
+        steps: number of time steps sent.
+        dt: time between them; each consists of as many upwind steps as stability requires.
     """
 
     def __init__(self, points: int = 128, steps: int = 40, dt: float = 0.02) -> None:
@@ -22,7 +24,14 @@ class TravellingWave:
         self.fields = {"u": Field(shape=(points,), dtype="float64")}
 
     def run(self, parameters: Mapping[str, float]) -> Iterator[tuple[float, dict[str, NDArray[np.float64]]]]:
-        """Yield (time, {"u": (points,)}) at dt, 2 dt, ...; parameters: `speed` c and `damping` d."""
+        """Solve for one point of the parameter space.
+
+        Args:
+            parameters: `speed` c and `damping` d.
+
+        Yields:
+            Time and fields {"u": (points,)}, at dt, 2 dt, ...
+        """
         speed, damping = parameters["speed"], parameters["damping"]
         x = np.arange(self.points) / self.points
         u = np.exp(-100.0 * (x - 0.5) ** 2)
