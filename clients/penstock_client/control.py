@@ -83,7 +83,9 @@ class Control:
             Refused: the server refuses the request.
         """
         self._number += 1
-        return self._until_answered([header._replace(offset=self._number).pack(), payload], self._number, check, WAIT)
+        return self._until_answered(
+            [header.with_request_number(self._number).pack(), payload], self._number, check, WAIT
+        )
 
     def close(self, *, deliver: bool) -> None:
         """Close the connection; see `Connection.close`."""
@@ -104,12 +106,12 @@ class Control:
             if len(frames) != 2:
                 raise WireError(f"control message of {len(frames)} frames, expected 2")
             header = unpack(frames[0])
-            if header.kind is Kind.REFUSE and header.offset in (number, HELLO_NUMBER):
+            if header.kind is Kind.REFUSE and header.request_number in (number, HELLO_NUMBER):
                 refuse = Refuse.unpack(frames[1])
                 if refuse.reason is not Reason.NO_HELLO:
                     raise Refused(refuse.reason, refuse.text)
                 self._connection.send(self._hello)  # ZeroMQ has reconnected: this connection needs HELLO first
                 repeat_at = -math.inf
-            elif header.offset == number:
+            elif header.request_number == number:
                 return header, frames[1]
             # Anything else is a second answer to a repeated request.

@@ -182,7 +182,7 @@ class Stream:
             header, payload = unpack(frames[0]), b"".join(frames[1:2])  # CREDIT has no payload
             ours = (header.simulation, header.attempt) == (self._stream.simulation, self._stream.attempt)
             if header.kind is Kind.CREDIT:
-                self._take_credit(header.count, ours)
+                self._take_credit(header.credit, ours)
             elif header.kind is Kind.STREAMED:
                 if ours:
                     self._streamed = Streamed.unpack(payload)

@@ -77,9 +77,10 @@ class Header(NamedTuple):
         step: number of the time step (0, 1, 2, ... in the order of sending), or STATIC_STEP.
         field: field id, as given by ACCEPT.
         rank: MPI rank of the sender within its simulation.
-        offset: first element of the piece within the field, components included; for a request to the coordinator, the
-            number of the request.
-        count: number of elements in the piece; for CREDIT, the cumulative number of payload bytes the client may send.
+        offset: first element of the piece within the field, components included; for a request to the coordinator and its
+            answer, the number of the request (`request_number`).
+        count: number of elements in the piece; for CREDIT, the cumulative number of payload bytes the client may send
+            (`credit`).
         dtype: element type of the payload.
         time: physical time of the time step in the solver's units; NaN if the solver has none.
     """
@@ -95,6 +96,24 @@ class Header(NamedTuple):
     count: int = 0  # type: ignore[assignment]  # hides tuple.count, which nobody needs on a header
     dtype: Dtype = Dtype.NONE
     time: float = 0.0
+
+    @property
+    def request_number(self) -> int:
+        """Number of a request to the coordinator, which its answer repeats; it travels in `offset`."""
+        return self.offset
+
+    @property
+    def credit(self) -> int:
+        """Payload bytes that a client may have sent since its data connection was made (CREDIT); it travels in `count`."""
+        return self.count
+
+    def with_request_number(self, number: int) -> Header:
+        """Return this header with a request number."""
+        return self._replace(offset=number)
+
+    def with_credit(self, granted: int) -> Header:
+        """Return this header with a number of payload bytes granted."""
+        return self._replace(count=granted)
 
     def pack(self) -> bytes:
         """Return the 64 bytes of this header."""

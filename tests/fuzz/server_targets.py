@@ -41,6 +41,7 @@ N_SIMULATIONS, HELD_OUT = 8, 7  # held out: from here on
 VALID = 5  # the simulation that the valid client streams
 FIRST = 7  # the one that the coordinator hands out first: to the valid client
 PEERS = (b"a", b"b", b"c", b"\0\xff")
+ROOMS = ("penstock_server.ingest", "penstock_server.coordinator")  # whose objects are looked into for tables
 MAX_REPLY = 4096  # bytes of any answer but WELCOME
 FIELDS = {"U": FieldSection(components=3), "p": FieldSection()}
 ANNOUNCED = (
@@ -126,6 +127,8 @@ def held(thing: object) -> dict[str, int]:
             for entry in table.values() if isinstance(table, dict) else table:
                 if dataclasses.is_dataclass(entry) and hasattr(entry, "__dict__"):
                     sizes |= {f"{name}.{n}": max(size, sizes.get(f"{name}.{n}", 0)) for n, size in held(entry).items()}
+        elif hasattr(table, "__dict__") and type(table).__module__.startswith(ROOMS):
+            sizes |= {f"{name}.{n}": size for n, size in held(table).items()}
     return sizes
 
 
@@ -152,7 +155,7 @@ class IngestRig:
                 buffer=self.buffer,
                 put=self.put,
                 validation=self.validation,
-                normaliser=self.normaliser,
+                statistics=self.normaliser.update,
                 trained=self.trained,
                 validated=self.validated,
                 on_static=self.static,

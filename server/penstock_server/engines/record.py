@@ -19,7 +19,6 @@ from penstock_server.network import Message, next_incarnation, open_keys, own_ad
 from penstock_server.recording import RecordingWriter
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import EventLog, Metrics, ProcessLog, ServerRun
-from penstock_server.training import Normaliser
 
 
 class Recorder:
@@ -59,7 +58,7 @@ class Recorder:
                 buffer=None,
                 put=lambda _slot: False,
                 validation=self.writer,
-                normaliser=Normaliser(spec),
+                statistics=lambda _inputs, _targets: None,
                 trained=Ledger(),
                 validated=self.arrived,
                 on_static=self._take_static,

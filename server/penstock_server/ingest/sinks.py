@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from penstock_server.buffer import Buffer, Slot
 from penstock_server.ingest.ledger import Ledger
-from penstock_server.training import Normaliser
+
+Floats = NDArray[np.float32]
 
 
 class TimeSteps(Protocol):
     """A store of held-out time steps."""
 
-    def add(self, simulation: int, step: int, inputs: NDArray[np.float32], targets: NDArray[np.float32]) -> bool:
+    def add(self, simulation: int, step: int, inputs: Floats, targets: Floats) -> bool:
         """Take one time step.
 
         Args:
@@ -64,7 +65,8 @@ class SampleSinks:
         buffer: takes training samples; None where all simulations are held out.
         put: commits a filled slot, however long that takes; returns False when the study is over.
         validation: takes held-out time steps.
-        normaliser: takes the statistics of training samples.
+        statistics: called with the inputs, shape (1, window, n_inputs), and the targets, shape (1, window, width), of each new
+            training sample.
         trained: ledger of training samples.
         validated: ledger of held-out time steps.
         on_static: called with the name and the values, shape (points, components), of each complete static field.
@@ -73,7 +75,7 @@ class SampleSinks:
     buffer: Buffer | None
     put: Callable[[Slot], bool]
     validation: TimeSteps
-    normaliser: Normaliser
+    statistics: Callable[[Floats, Floats], None]
     trained: Ledger
     validated: Ledger
     on_static: Callable[[str, NDArray[np.float64]], None]

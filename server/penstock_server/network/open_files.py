@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import resource
 
-WANTED = 2**16  # three connections of more clients than a server is made for (`ingest.MAX_PEERS`), and then some
+WANTED = (
+    2**16
+)  # three connections of more clients than a server is made for (`ingest.streams.MAX_CONNECTIONS`), and then some
 
 
 def allow_open_files(wanted: int = WANTED) -> int:

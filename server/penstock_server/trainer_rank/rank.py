@@ -237,7 +237,7 @@ class TrainerRank:
                 buffer=buffer,
                 put=self._callbacks.put or buffer.commit,
                 validation=parts.validation,
-                normaliser=parts.normaliser,
+                statistics=parts.normaliser.update,
                 trained=self.ledgers.trained,
                 validated=self.ledgers.validated,
                 on_static=self._save_static,

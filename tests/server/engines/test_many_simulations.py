@@ -63,7 +63,7 @@ class Server:
                 buffer=self._buffer,
                 put=self._put,
                 validation=ValidationStore(schema.spec),
-                normaliser=Normaliser(schema.spec),
+                statistics=Normaliser(schema.spec).update,
                 trained=self.trained,
                 validated=Ledger(),
                 on_static=lambda _name, _values: None,

@@ -58,7 +58,7 @@ class Rig:
                 buffer=self.buffer,
                 put=self.buffer.try_commit,
                 validation=self.validation,
-                normaliser=self.normaliser,
+                statistics=self.normaliser.update,
                 trained=self.trained,
                 validated=self.validated,
                 on_static=self.static.__setitem__,
@@ -493,14 +493,14 @@ def test_whoever_sends_on_after_a_refusal_is_not_answered_for_ever() -> None:
 
 
 def test_connections_are_forgotten_from_the_one_that_has_been_silent_longest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock_server.ingest.ingest.MAX_PEERS", 10)
+    monkeypatch.setattr("penstock_server.ingest.streams.MAX_CONNECTIONS", 10)
     rig = Rig()
     rig.begin(peer=b"busy")
     rig.begin(simulation=1, peer=b"silent")
     for number in range(30):
         rig.say(*rig.step(number), peer=b"busy")
         rig.say(b"garbage", peer=str(number).encode())
-    assert len(rig.ingest._peers) == 10
+    assert len(rig.ingest._streams._connections) == 10
     assert rig.trained.total() == 30
     refuse = rig.refusal(*rig.step(0, simulation=1)[:2], peer=b"silent")
     assert refuse.reason is Reason.NO_BEGIN

@@ -1,0 +1,255 @@
+"""The streams of a trainer rank: what is open on each data connection, and how far each simulation has come."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from penstock_client.errors import Refused
+from penstock_client.reasons import Reason
+from penstock_client.stream_payloads import Begin, Streamed
+from penstock_client.wire import Header
+from penstock_server.buffer import Slot
+from penstock_server.ingest.assembly import PartialStep, WindowBuilder
+from penstock_server.ingest.partition import Partition
+from penstock_server.ingest.pieces import finite
+from penstock_server.network import MAX_RANKS
+from penstock_server.study import SamplesSection, Schema
+
+MAX_CONNECTIONS = 2**14  # remembered; more than a process may have open. ZeroMQ does not tell when one has gone.
+NOTHING_STREAMED = Streamed(0, 0, 0)
+
+
+@dataclass
+class DataConnection:
+    """One data connection: the stream that is open on it, and its credit.
+
+    Attributes:
+        peer: its routing id.
+        stream: header of the BEGIN that opened its current stream; None before the first.
+        parameters: of the simulation that is streamed, without the seeds.
+        streamed: pieces of the current stream, by what became of them.
+        consumed: payload bytes dealt with since the connection was made.
+        granted: payload bytes the client may have sent since then.
+    """
+
+    peer: bytes
+    stream: Header | None = None
+    parameters: tuple[float, ...] = ()
+    streamed: Streamed = NOTHING_STREAMED
+    consumed: int = 0
+    granted: int = 0
+
+    def count_piece(self, *, new: bool) -> None:
+        """Count a piece as accepted, or as a duplicate when it is not new."""
+        s = self.streamed
+        self.streamed = Streamed(s.accepted + new, s.duplicates + (not new), s.refused)
+
+    def count_refused_piece(self) -> int:
+        """Count a refused piece and return how many of the stream were refused before it."""
+        s = self.streamed
+        self.streamed = Streamed(s.accepted, s.duplicates, s.refused + 1)
+        return s.refused
+
+    def needs_credit(self, credit: int) -> bool:
+        """Return whether an eighth of `credit` bytes has been used since the last grant."""
+        return self.stream is not None and self.consumed + credit - self.granted >= credit // 8
+
+    def grant(self, credit: int) -> Header:
+        """Allow `credit` bytes beyond those consumed; return the header of the answer that says so."""
+        assert self.stream is not None
+        self.granted = self.consumed + credit
+        return self.stream.with_credit(self.granted)
+
+
+@dataclass(slots=True)
+class StreamedSimulation:
+    """One simulation from its first BEGIN until all of its solver ranks have said END.
+
+    Attributes:
+        attempt: the attempt that is streamed; 0 before the first.
+        partial: by time step, those of which pieces are missing, each with its slot in the buffer where it is a sample by itself.
+        windows: puts time steps together to windows; None where each is a sample by itself.
+        ended: solver ranks that have said END.
+        ranks: number of solver ranks.
+        replayed: number of leading time steps that a checkpoint holds and the client sends again.
+        counted: number of leading time steps in the checkpoint's statistics; one more than `replayed` where the sample of the last
+            was waiting for room in the buffer.
+        senders: connections that have begun the current attempt.
+        partition: index lists of its solver ranks.
+    """
+
+    attempt: int = 0
+    partial: dict[int, tuple[PartialStep, Slot | None]] = field(default_factory=dict)
+    windows: WindowBuilder | None = None
+    ended: set[int] = field(default_factory=set)
+    ranks: int = 1
+    replayed: int = 0
+    counted: int = 0
+    senders: set[bytes] = field(default_factory=set)
+    partition: Partition = field(default_factory=Partition)
+
+
+class Streams:
+    """Opens and closes streams, and finds the simulation to which a message belongs.
+
+    It belongs to the thread that handles messages; only `incomplete` may be called from another one.
+
+    Args:
+        schema: the fields that clients send.
+        samples: the study's [samples].
+        total: number of simulation ids.
+        on_incomplete: called with the slot, if any, of each time step that is given up because pieces of it are missing.
+    """
+
+    def __init__(
+        self, schema: Schema, samples: SamplesSection, total: int, on_incomplete: Callable[[Slot | None], None]
+    ) -> None:
+        self._schema = schema
+        self._samples = samples
+        self._total = total
+        self._on_incomplete = on_incomplete
+        self._connections: OrderedDict[bytes, DataConnection] = OrderedDict()  # the longest silent first
+        self._simulations: dict[int, StreamedSimulation] = {}
+        self._ended: dict[int, tuple[int, int]] = {}  # attempt and solver ranks of each simulation that has ended
+
+    def connection(self, peer: bytes) -> DataConnection:
+        """Return the connection with this routing id, making an entry for a new one."""
+        connection = self._connections.get(peer)
+        if connection is None:
+            connection = self._connections[peer] = DataConnection(peer)
+            if len(self._connections) > MAX_CONNECTIONS:
+                self._connections.popitem(last=False)
+        else:
+            self._connections.move_to_end(peer)
+        return connection
+
+    def begin(self, connection: DataConnection, header: Header, begin: Begin) -> None:
+        """Open a simulation's stream on a connection.
+
+        Args:
+            connection: over which BEGIN came.
+            header: of BEGIN.
+            begin: its payload.
+
+        Raises:
+            Refused: there is no such simulation or solver rank, the attempt is not the current one, or the parameters do not fit.
+        """
+        number = header.simulation
+        if not 0 <= number < self._total:
+            raise Refused(Reason.UNKNOWN_SIMULATION, f"simulation {number}: the study has 0 to {self._total - 1}")
+        if not 1 <= begin.ranks <= MAX_RANKS:
+            raise Refused(Reason.MALFORMED, f"a simulation of {begin.ranks} solver ranks: expected 1 to {MAX_RANKS}")
+        if header.rank >= begin.ranks:
+            raise Refused(Reason.MALFORMED, f"BEGIN of solver rank {header.rank} of {begin.ranks}")
+        if not header.attempt:
+            raise Refused(Reason.STALE_ATTEMPT, f"attempt 0 of simulation {number}: the first is attempt 1")
+        parameters = self._parameters(number, begin.parameters)
+        simulation = self._simulation(number)
+        if header.attempt < simulation.attempt:
+            raise _stale(header, simulation)
+        if header.attempt > simulation.attempt:
+            self._drop_incomplete(number)
+            simulation = self._simulations[number] = self._fresh(header.attempt, begin.ranks)
+        simulation.senders.add(connection.peer)
+        connection.stream, connection.parameters, connection.streamed = header, parameters, NOTHING_STREAMED
+
+    def current(self, connection: DataConnection, header: Header) -> StreamedSimulation:
+        """Return the simulation of a stream's message.
+
+        Args:
+            connection: over which the message came.
+            header: of the message.
+
+        Raises:
+            Refused: the message does not belong to the stream that is open on the connection, or that is of an old attempt.
+        """
+        stream = connection.stream
+        if stream is None or (stream.simulation, stream.attempt) != (header.simulation, header.attempt):
+            raise Refused(Reason.NO_BEGIN, f"{header.kind.name} of simulation {header.simulation} before its BEGIN")
+        simulation = self._simulation(header.simulation)
+        if header.attempt != simulation.attempt:
+            raise _stale(header, simulation)
+        return simulation
+
+    def end(self, connection: DataConnection, header: Header) -> None:
+        """Note the END of a solver rank; with the last one the simulation's stream is over.
+
+        Args:
+            connection: over which END came.
+            header: of END.
+
+        Raises:
+            Refused: as `current`, or there is no such solver rank.
+        """
+        simulation = self.current(connection, header)
+        if header.rank >= simulation.ranks:
+            raise Refused(
+                Reason.MALFORMED,
+                f"END of solver rank {header.rank}: simulation {header.simulation} has {simulation.ranks}",
+            )
+        simulation.ended.add(header.rank)
+        if len(simulation.ended) >= simulation.ranks:
+            self._drop_incomplete(header.simulation)
+            del self._simulations[header.simulation]
+            self._ended[header.simulation] = simulation.attempt, simulation.ranks
+
+    def resume(self, simulation: int, attempt: int, steps: int, *, counted: int) -> None:
+        """See `Ingest.take_up`."""
+        state = self._simulations[simulation] = self._fresh(attempt, ranks=1)
+        state.replayed, state.counted = steps, counted
+
+    def is_counted(self, header: Header) -> bool:
+        """Return whether a checkpoint's statistics hold the time step of a piece that is sent again."""
+        simulation = self._simulations.get(header.simulation)
+        return simulation is not None and header.attempt == simulation.attempt and 0 <= header.step < simulation.counted
+
+    def incomplete(self) -> int:
+        """Return the number of time steps of which pieces are missing. Any thread may ask."""
+        return sum(len(simulation.partial) for simulation in list(self._simulations.values()))
+
+    def drop_all_incomplete(self) -> None:
+        """Give up all time steps of which pieces are missing."""
+        for number in list(self._simulations):
+            self._drop_incomplete(number)
+
+    def _parameters(self, number: int, parameters: tuple[float, ...]) -> tuple[float, ...]:
+        """Return those of a simulation's parameters that the model sees."""
+        seen, seeds = self._schema.spec.parameters, self._schema.seeds
+        if len(parameters) != len(seen) + seeds:
+            named = f"{', '.join(seen)}{f' and {seeds} seeds' if seeds else ''}"
+            raise Refused(Reason.SCHEMA, f"{len(parameters)} parameters, the study has {named}")
+        parameters = parameters[: len(seen)]
+        if not finite(np.array(parameters)).all():
+            raise Refused(Reason.NOT_FINITE, f"simulation {number} has the parameters {parameters}")
+        return parameters
+
+    def _simulation(self, number: int) -> StreamedSimulation:
+        """Return a simulation's entry, anew for one that has ended and is named again, as when END is repeated."""
+        simulation = self._simulations.get(number)
+        if simulation is None:
+            simulation = self._simulations[number] = self._fresh(*self._ended.pop(number, (0, 1)))
+        return simulation
+
+    def _fresh(self, attempt: int, ranks: int) -> StreamedSimulation:
+        windows = WindowBuilder(self._samples.window, self._samples.stride) if self._samples.window > 1 else None
+        return StreamedSimulation(attempt, windows=windows, ranks=ranks)
+
+    def _drop_incomplete(self, number: int) -> None:
+        simulation = self._simulations.get(number)
+        if simulation is None:
+            return
+        for _, slot in simulation.partial.values():
+            self._on_incomplete(slot)
+        simulation.partial.clear()
+        simulation.senders.clear()
+
+
+def _stale(header: Header, simulation: StreamedSimulation) -> Refused:
+    return Refused(
+        Reason.STALE_ATTEMPT,
+        f"attempt {header.attempt} of simulation {header.simulation}: {simulation.attempt} is under way",
+    )
