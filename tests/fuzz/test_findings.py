@@ -35,7 +35,7 @@ from penstock_client.stream_payloads import Begin
 from penstock_client.wire import Header, Kind, unpack
 from penstock_client.zmq_transport import ZmqTransport
 from penstock_server.checkpoint import load_latest, write_checkpoint
-from penstock_server.checkpoint.checkpoint import FORMAT
+from penstock_server.checkpoint.manifest import FORMAT
 from penstock_server.checkpoint.part import CheckpointError
 from penstock_server.network import next_incarnation
 

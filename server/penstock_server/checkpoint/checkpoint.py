@@ -1,16 +1,16 @@
-"""Checkpoints: whole or not there at all, checked when read, and read without executing code.
+"""Checkpoints: complete or absent, verified when loaded, and loaded without executing code.
 
-A checkpoint is a directory `checkpoints/00001200/` with, for each part, `PART.json` (the structure: dicts, lists, numbers, text)
-and `PART.safetensors` (every tensor and array), and `manifest.json` with the SHA-256 of each file. It is written under
-another name, flushed to the disk and then renamed, so that a crash leaves the one before untouched.
+A checkpoint is a directory `checkpoints/00001200/`. For each part it holds `PART.json` (the structure: dicts, lists,
+numbers, text) and `PART.safetensors` (all tensors and arrays); `manifest.json` has the SHA-256 of each file. The
+directory is written under another name, flushed to the disk and then renamed, so that a crash leaves the previous
+checkpoint untouched.
 
-Several trainer ranks write one checkpoint together: rank 0 what all have in common and parts of its own, rank 1 parts `rank-1.NAME`, and so
-on. The run directory lies where all of them can write.
+Several trainer ranks write one checkpoint together: rank 0 writes the common parts and its own, rank 1 writes parts
+`rank-1.NAME`, and so on. All of them must be able to write to the run directory.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -23,21 +23,24 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from penstock_server.checkpoint.part import PART_NAME, CheckpointError, read_part, write_part
+from penstock_server.checkpoint.manifest import FORMAT, MANIFEST, Damaged, verify
+from penstock_server.checkpoint.part import CheckpointError, read_part, write_part
 from penstock_server.training import ALONE, RankGroup
 
-FORMAT = 4
 _NUMBER = re.compile(r"[0-9]{8,}")
-_MAX_MANIFEST = 2**20  # bytes; one line a file, of which there are two a part
-# What reading files raises that are not what was written. RecursionError: JSON nested too deep.
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError, SafetensorError)
+# What reading the files of a part raises where they are damaged. RecursionError: JSON nested too deep.
+_DAMAGE = (OSError, ValueError, RecursionError, SafetensorError)
 _log = logging.getLogger("penstock.checkpoint")
 
 
 class Parts(Mapping[str, Any]):
-    """The parts of a checkpoint by name, each read from the disk when it is asked for and not kept.
+    """The parts of a checkpoint by name; each is read from the disk on access and not kept.
 
-    Asking for one raises KeyError where there is none of that name, CheckpointError where it cannot be read.
+    Access raises KeyError where there is no part of that name, CheckpointError where the part cannot be read.
+
+    Args:
+        path: directory of the checkpoint.
+        names: names of the parts.
     """
 
     def __init__(self, path: Path, names: tuple[str, ...]) -> None:
@@ -50,8 +53,8 @@ class Parts(Mapping[str, Any]):
             return read_part(self._path, name)
         except _DAMAGE as error:
             raise CheckpointError(
-                f"part {name!r} of checkpoint {self._path} cannot be read ({type(error).__name__}: {error}); remove this checkpoint "
-                "to go on from the one before"
+                f"part {name!r} of checkpoint {self._path} cannot be read ({type(error).__name__}: {error}); "
+                "remove this checkpoint to go on from the one before"
             ) from error
 
     def __iter__(self) -> Iterator[str]:
@@ -63,10 +66,14 @@ class Parts(Mapping[str, Any]):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose checksums hold.
+    """A checkpoint whose checksums have been verified.
 
-    number: as it was written. ranks: how many have written it. parts: what was written, tensors on the CPU. skipped: why later ones
-    were passed over, a line each.
+    Attributes:
+        number: its number.
+        path: its directory.
+        ranks: number of trainer ranks that wrote it.
+        parts: its parts by name, tensors on the CPU.
+        skipped: why later checkpoints were skipped, one line each.
     """
 
     number: int
@@ -76,25 +83,37 @@ class Checkpoint:
     skipped: tuple[str, ...] = ()
 
     def of_rank(self, rank: int, name: str) -> Any:
-        """A part that each rank has one of."""
+        """Return the part of this name that trainer rank `rank` wrote."""
         return self.parts[part_of_rank(rank, name)]
 
 
 def part_of_rank(rank: int, name: str) -> str:
-    """What it is called in a checkpoint."""
+    """Return the name in the checkpoint of a part that trainer rank `rank` writes."""
     return name if rank == 0 else f"rank-{rank}.{name}"
 
 
 def write_checkpoint(
     directory: Path, number: int, parts: Mapping[str, Any], *, keep: int = 2, group: RankGroup = ALONE
 ) -> Path:
-    """Write `parts` as checkpoint `number`, then remove all but the last `keep`; returns its directory.
+    """Write a checkpoint, then remove all but the last `keep`.
 
-    All ranks of the group call it with parts of their own. A part is made of dicts (with str or int keys), lists, tuples,
-    tensors, arrays or `Rows`, numbers, text, bool and None. One writer at a time. Beside the parts, memory for one piece of
-    CHUNK_BYTES is all it takes.
-    Raises CheckpointError for anything else, OSError on every rank when the disk does not take what one of them writes; the checkpoints
-    before stay.
+    All ranks of the group call it together, each with its own parts; only one checkpoint may be written at a time.
+    Besides the parts it takes memory for one piece of CHUNK_BYTES.
+
+    Args:
+        directory: folder of all checkpoints of the study.
+        number: number of the checkpoint.
+        parts: name to content: dicts (with str or int keys), lists, tuples, tensors, arrays or `Rows`, numbers, text,
+            bool and None.
+        keep: number of checkpoints that are kept.
+        group: trainer ranks that write together.
+
+    Returns:
+        The directory of the checkpoint.
+
+    Raises:
+        CheckpointError: a part holds something else.
+        OSError: the files of one of the ranks cannot be written (raised on every rank); earlier checkpoints are kept.
     """
     target = directory / f"{number:08d}"
     temporary = directory / f".writing-{target.name}"
@@ -119,44 +138,52 @@ def write_checkpoint(
         for of_rank in written:
             manifest["parts"] += of_rank["parts"]
             manifest["files"] |= of_rank["files"]
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        for path in (temporary / "manifest.json", temporary):
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        for path in (temporary / MANIFEST, temporary):
             _flush(path)
-        if target.exists():  # a damaged one that reading has passed over
+        if target.exists():  # a damaged checkpoint that loading has skipped
             shutil.rmtree(target)
         temporary.rename(target)
 
     try:
-        _by_all(group, begin if first else _nothing)
-        written = _by_all(group, write)
-        _by_all(group, complete if first else _nothing)
+        _on_all_ranks(group, begin if first else _nothing)
+        written = _on_all_ranks(group, write)
+        _on_all_ranks(group, complete if first else _nothing)
     except BaseException:
         if first:
             shutil.rmtree(temporary, ignore_errors=True)
         raise
     if first:
+        _clean_up(directory, keep)
+    return target
+
+
+def _clean_up(directory: Path, keep: int) -> None:
+    """Remove old checkpoints. The new one is complete, so a failure is logged and the next checkpoint tries again."""
+    try:
         _flush(directory)
         for old in _numbered(directory)[:-keep]:
             shutil.rmtree(old)
-    return target
+    except OSError as error:
+        _log.warning("old checkpoints in %s could not be removed: %s", directory, error)
 
 
 def _nothing() -> None:
     pass
 
 
-def _by_all(group: RankGroup, work: Callable[[], Any]) -> list[Any]:
-    """What each rank's work returned (plain data), once all have done theirs. Raises OSError on every rank where one of them has."""
+def _on_all_ranks(group: RankGroup, work: Callable[[], Any]) -> list[Any]:
+    """Run `work` on every rank; returns all results (plain data), or raises OSError on all where one has failed."""
     failure: OSError | None = None
     done: Any = None
     try:
         done = work()
     except OSError as error:
         failure = error
-    told = group.gather_text(json.dumps([done, "" if failure is None else failure.strerror or str(failure)]))
+    texts = group.gather_text(json.dumps([done, "" if failure is None else failure.strerror or str(failure)]))
     if failure is not None:
         raise failure
-    results = [json.loads(text) for text in told]
+    results = [json.loads(text) for text in texts]
     for rank, (_, fault) in enumerate(results):
         if fault:
             raise OSError(f"trainer rank {rank}: {fault}")
@@ -164,18 +191,23 @@ def _by_all(group: RankGroup, work: Callable[[], Any]) -> list[Any]:
 
 
 def load_latest(directory: Path) -> Checkpoint:
-    """The last checkpoint that is whole; damaged ones after it are logged and named in `skipped`.
+    """Load the last undamaged checkpoint; damaged ones after it are logged and named in `skipped`.
 
-    Raises CheckpointError when there is none.
+    Args:
+        directory: folder of all checkpoints of the study.
+
+    Raises:
+        CheckpointError: there is no undamaged checkpoint.
     """
     skipped: list[str] = []
     for path in reversed(_numbered(directory)):
-        fault, manifest = _verify(path)
-        if manifest is not None:
-            parts = Parts(path, tuple(manifest["parts"]))
-            return Checkpoint(int(manifest["number"]), path, int(manifest["ranks"]), parts, tuple(skipped))
-        skipped.append(f"checkpoint {path} is damaged ({fault}); using the one before")
-        _log.warning("%s", skipped[-1])
+        try:
+            manifest = verify(path)
+        except Damaged as error:
+            skipped.append(f"checkpoint {path} is damaged ({error}); using the one before")
+            _log.warning("%s", skipped[-1])
+            continue
+        return Checkpoint(manifest.number, path, manifest.ranks, Parts(path, tuple(manifest.parts)), tuple(skipped))
     why = "; ".join(skipped) if skipped else "it holds none"
     raise CheckpointError(
         f"no whole checkpoint in {directory}: {why}; "
@@ -184,7 +216,14 @@ def load_latest(directory: Path) -> Checkpoint:
 
 
 def load_latest_if_any(directory: Path) -> Checkpoint | None:
-    """As `load_latest`; None where there is none, whole or damaged: the study had not come so far."""
+    """Load the last undamaged checkpoint, or return None where no checkpoint has been written.
+
+    Args:
+        directory: folder of all checkpoints of the study.
+
+    Raises:
+        CheckpointError: all checkpoints are damaged.
+    """
     return load_latest(directory) if _numbered(directory) else None
 
 
@@ -194,48 +233,8 @@ def _numbered(directory: Path) -> list[Path]:
     return sorted((p for p in directory.iterdir() if _NUMBER.fullmatch(p.name)), key=lambda p: int(p.name))
 
 
-def _verify(path: Path) -> tuple[str, dict[str, Any] | None]:
-    """("", manifest) of a whole checkpoint, else (what is wrong, None)."""
-    try:
-        with (path / "manifest.json").open("rb") as opened:
-            text = opened.read(_MAX_MANIFEST + 1)
-        if len(text) > _MAX_MANIFEST:
-            return f"manifest.json has more than {_MAX_MANIFEST} bytes", None
-        manifest = json.loads(text)
-        if manifest["format"] != FORMAT:
-            return f"format {manifest['format']}, expected {FORMAT}", None
-        if manifest["number"] != int(path.name):
-            return f"manifest.json is that of checkpoint {manifest['number']}", None
-        ranks = manifest["ranks"]
-        if not isinstance(ranks, int) or not 1 <= ranks <= max(1, len(manifest["parts"])):
-            return f"manifest.json names {ranks} trainer ranks and {len(manifest['parts'])} parts", None
-        files = manifest["files"]
-        for name in manifest["parts"]:
-            if not PART_NAME.fullmatch(name) or not {f"{name}.json", f"{name}.safetensors"} <= files.keys():
-                return f"manifest.json names no files of part {name!r}", None
-        for name, want in files.items():
-            file = path / name
-            size = file.stat().st_size
-            if file.parent != path or not file.is_file():
-                return f"{name} is not a file of it", None
-            if size != want["bytes"]:
-                return f"{name} has {size} bytes, expected {want['bytes']}", None
-            if _sha256(file) != want["sha256"]:
-                return f"{name} has another SHA-256 than its manifest says", None
-    except OSError as error:
-        return f"{Path(error.filename or path).name}: {error.strerror}", None
-    except _DAMAGE as error:
-        return f"manifest.json is not readable: {type(error).__name__}: {error}", None
-    return "", manifest
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _flush(path: Path) -> None:
-    """Make sure that a file's or a directory's content is on the disk."""
+    """Flush the content of a file or directory to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from penstock_server.checkpoint import load_latest, write_checkpoint
-from penstock_server.checkpoint.part import CheckpointError
+from penstock_server.checkpoint import CheckpointError, checkpoint, load_latest, write_checkpoint
 
 # A nested state of every kind of value, with keys that JSON alone would turn into text.
 STATE = {
@@ -144,6 +143,58 @@ def test_what_would_need_code_is_refused_and_leaves_nothing(tmp_path: Path, part
     with pytest.raises(CheckpointError, match=message):
         write_checkpoint(tmp_path, 2, parts)
     assert [p.name for p in tmp_path.iterdir()] == ["00000001"]
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_complex_tensors_and_arrays(tmp_path: Path, dtype: torch.dtype) -> None:
+    """A Fourier layer with complex weights, as most neural operators have."""
+    weights = torch.randn(3, 2, dtype=dtype)
+    state = {"model": weights, "conjugate": weights.conj(), "array": weights.numpy(), "one": weights[0, 0]}
+    write_checkpoint(tmp_path, 1, {"state": state})
+    assert_same(load_latest(tmp_path).parts["state"], state)
+
+
+def test_a_dtype_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"a\.w is of dtype float8_e5m2: expected one of float64, "):
+        write_checkpoint(tmp_path, 1, {"a": {"w": torch.zeros(2, dtype=torch.float8_e5m2)}})
+
+
+def test_keys_whose_paths_are_alike(tmp_path: Path) -> None:
+    one, two, three = (torch.full((2,), float(n)) for n in (1, 2, 3))
+    states = [{"a.b": {"c": one}, "a": {"b.c": two}}, {1: one, "1": two}, {"x": {"y": one}, "x.y": two, "x.y#2": three}]
+    write_checkpoint(tmp_path, 1, {f"part{n}": state for n, state in enumerate(states)})
+    parts = load_latest(tmp_path).parts
+    for n, state in enumerate(states):
+        assert_same(parts[f"part{n}"], state)
+
+
+def test_a_checkpoint_counts_as_written_where_old_ones_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS, where a file that is still open keeps its folder from being removed."""
+    write_checkpoint(tmp_path, 1, {"n": {"n": 1}}, keep=1)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(39, "Directory not empty")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.shutil, "rmtree", refuse)
+        write_checkpoint(tmp_path, 2, {"n": {"n": 2}}, keep=1)
+    assert load_latest(tmp_path).number == 2
+    write_checkpoint(tmp_path, 3, {"n": {"n": 3}}, keep=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["00000003"]
+
+
+def test_an_error_of_the_code_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_checkpoint(tmp_path, 1, {"state": STATE})
+    found = load_latest(tmp_path)
+
+    def broken(*_: object) -> None:
+        raise AttributeError("a mistake")
+
+    monkeypatch.setattr(checkpoint, "read_part", broken)
+    with pytest.raises(AttributeError, match="a mistake"):
+        found.parts["state"]
 
 
 _WRITER = """
