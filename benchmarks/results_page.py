@@ -219,7 +219,8 @@ def page() -> str:
     parts = [
         "# Results\n",
         paragraph(
-            "Every figure here was made by the command named beside it. `make results` makes them all and writes this page."
+            "Every figure here was made by the command named beside it. `make results` makes them all and writes this "
+            "page."
         ),
     ]
     for name, section in SECTIONS.items():

@@ -1,5 +1,5 @@
-/* The heat equation on the unit square, explicit in time, on any number of MPI ranks: each has a strip of rows, exchanges
- * halos with its neighbours and streams its own strip with libpenstock.
+/* The heat equation on the unit square, explicit in time, on any number of MPI ranks. Each rank has a strip of rows,
+ * exchanges halos with its neighbours, and streams its own strip with libpenstock.
  *
  * Usage: heat POINTS STEPS; the parameters (initial, left, right, bottom, top) come from the server.
  */
@@ -10,7 +10,7 @@
 
 #include <penstock_mpi.h>
 
-#define SWEEPS 20  /* of the explicit scheme per time step that is sent */
+#define SWEEPS 20  /* steps of the explicit scheme for each time step that is sent */
 #define RATIO 0.2  /* dt / h^2; stable up to 0.25 */
 
 static penstock *server;

@@ -1,5 +1,5 @@
-! The heat equation on the unit square, explicit in time, on any number of MPI ranks: each has a strip of rows, exchanges
-! halos with its neighbours and streams its own strip with libpenstock.
+! The heat equation on the unit square, explicit in time, on any number of MPI ranks. Each rank has a strip of rows,
+! exchanges halos with its neighbours, and streams its own strip with libpenstock.
 !
 ! Usage: heat POINTS STEPS; the parameters (initial, left, right, bottom, top) come from the server.
 program heat
@@ -7,7 +7,7 @@ program heat
   use mpi
   use penstock
   implicit none
-  integer, parameter :: sweeps = 20 ! of the explicit scheme per time step that is sent
+  integer, parameter :: sweeps = 20 ! steps of the explicit scheme for each time step that is sent
   real(c_double), parameter :: ratio = 0.2_c_double ! dt / h^2; stable up to 0.25
   type(penstock_client) :: server
   real(c_double), allocatable :: T(:, :), next(:, :)
