@@ -6,37 +6,37 @@ import argparse
 import sys
 from pathlib import Path
 
-from penstock_client import PenstockError
-
-INSTALL = "pip install 'penstock[server]'"
-EXTRAS = {"PyFoam": "pip install 'penstock[openfoam]'", "scipy": "pip install 'penstock[solvers]'"}
+from penstock.cli.failures import INSTALL, explain, flush_output, log_failures_in
 
 
 def main() -> None:
-    """Run `sys.argv` and exit: 0 done, 1 the study failed, 2 bad usage or study file."""
+    """Run `sys.argv` and exit: 0 done, 1 the study or the command failed, 2 wrong usage or study file."""
+    log_failures_in(None)
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     try:
-        try:
-            from penstock.cli.app import app
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] not in ("typer", "click", "rich"):
-                raise
-            sys.exit(_worker_only(sys.argv[1:]))
-        app(prog_name="penstock")
-    except PenstockError as error:
-        # A StudyError by its shape, not its class: pydantic is not imported for a worker.
-        problems = getattr(error, "problems", None)
-        print("\n".join(problems) if problems else f"penstock: {error}", file=sys.stderr)
-        sys.exit(2 if problems else 1)
+        _run()
+        code = 0
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException as error:  # no error of any kind may end a command in a traceback
+        code = explain(error, command)
+    sys.exit(code or flush_output())
+
+
+def _run() -> None:
+    try:
+        from penstock.cli.app import app
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package.startswith("penstock"):
+        if (error.name or "").partition(".")[0] not in ("typer", "click", "rich"):
             raise
-        command = EXTRAS.get(package, INSTALL)
-        print(f"penstock: this command needs the package {package}, which is not installed: {command}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(_worker_only(sys.argv[1:]))
+    app(prog_name="penstock")
 
 
 def _worker_only(arguments: list[str]) -> int:
+    """Run `penstock worker`, the only command that the client alone can run; return the exit code."""
     if arguments[:1] != ["worker"]:
         print(
             f"penstock: only `penstock worker` works without the server extra; for the rest: {INSTALL}", file=sys.stderr

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from penstock.cli.failures import log_failures_in
+
 if TYPE_CHECKING:
     from penstock.run import Display
     from penstock_server.study import Study
@@ -19,7 +21,10 @@ StudyFile = Annotated[
         metavar="STUDY", help="The study file (TOML), or the folder that holds it as study.toml.", show_default=False
     ),
 ]
-RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="The run directory of a study.", show_default=False)]
+RunDirectory = Annotated[
+    Path,
+    typer.Argument(metavar="DIR", help="The run directory of a study.", show_default=False, callback=log_failures_in),
+]
 OutDirectory = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="The run directory to make; default: runs/<study>-<n>.")
 ]

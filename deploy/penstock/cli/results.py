@@ -123,10 +123,10 @@ def _parameters(settings: list[str]) -> dict[str, float]:
 
 def _expect_folder(out: Path | None) -> None:
     """Check that a file can be written, before the time that computing its content takes."""
+    from penstock.study import StudyError
+
     if out is not None and not out.absolute().parent.is_dir():
-        raise typer.BadParameter(
-            f"--out {out}: there is no folder {out.absolute().parent}; make it, or choose another --out"
-        )
+        raise StudyError([f"--out {out}: there is no folder {out.absolute().parent}; make it, or choose another --out"])
 
 
 def _read_fields(path: Path) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from penstock.cli.common import OutDirectory, Overrides, console, display, load_and_check
+from penstock.cli.common import OutDirectory, Overrides, RunDirectory, console, display, load_and_check
+from penstock.cli.failures import log_failures_in
 
 if TYPE_CHECKING:
     from penstock_server.study import Study
@@ -54,6 +55,7 @@ def submit(
     checked = load_and_check(study / STUDY if resume else study, overrides, here=False)
     check_nodes(checked, settings)
     directory = study if resume else out if out is not None else default_directory(checked.study.name)
+    log_failures_in(directory)
     from penstock.slurm.submit import follow, submit_study
 
     say(f"study {checked.study.name}: run directory {directory}")
@@ -74,20 +76,14 @@ def submit(
     raise typer.Exit(code)
 
 
-def cancel(
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="The run directory of a submitted study.", show_default=False)
-    ],
-) -> None:
+def cancel(directory: RunDirectory) -> None:
     """Stop a submitted study with a checkpoint, and cancel its jobs."""
     from penstock.slurm.submit import cancel_study
 
     cancel_study(directory, say)
 
 
-def slurm_server(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The run directory.", show_default=False)],
-) -> None:
+def slurm_server(directory: RunDirectory) -> None:
     """Run a submitted study inside its job; slurm/server.sbatch calls this."""
     from penstock.study import make_openmp_wait_passively
 

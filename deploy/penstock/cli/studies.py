@@ -16,6 +16,7 @@ from penstock.cli.common import (
     display,
     load_and_check,
 )
+from penstock.cli.failures import log_failures_in
 from penstock.cli.slurm import check_profile
 
 
@@ -46,6 +47,7 @@ def run(
 
     checked = load_and_check(study, overrides, server_here=ray_address is None)
     directory = out if out is not None else default_directory(checked.study.name)
+    log_failures_in(directory)
     shown = display(checked)
     shown.log(f"study {checked.study.name}: run directory {directory}")
     from penstock.run.run import Placement, run_study
@@ -63,8 +65,9 @@ def record(
     Train on the file later, with [training] source in the study file.
     """
     checked = load_and_check(study, overrides, streamed=True)
-    from penstock.run.record import record_study
+    from penstock.run.record import record_study, recording_directory
 
+    log_failures_in(recording_directory(out))
     raise typer.Exit(record_study(checked, out, display(checked)))
 
 

@@ -7,10 +7,10 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
-from penstock.study import STUDY, StudyError, load_study, resolved, write_resolved
+from penstock.study import STUDY, StudyError, is_file, load_study, resolved, write_resolved
 from penstock_client.atomic_file import replacing
 from penstock_server.study import Study
 
@@ -38,21 +38,28 @@ def hold(directory: Path) -> Iterator[None]:
             raise StudyError(
                 [f"{directory}: a study is running there (pid {pid}): wait for it, or stop it with `kill {pid}`"]
             ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        with _written(directory):
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n".encode())
         yield
 
 
-def _open_lock(directory: Path) -> IO[str]:
-    try:
+def _open_lock(directory: Path) -> FileIO:
+    with _written(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        return (directory / LOCK).open("a+")
+        return (directory / LOCK).open("a+b", buffering=0)
+
+
+@contextmanager
+def _written(directory: Path) -> Iterator[None]:
+    """Name the run directory where writing into it fails."""
+    try:
+        yield
     except OSError as error:
         raise StudyError(
             [
                 f"{directory}: cannot be made or written as a run directory ({error.strerror}): expected a folder "
-                "that this user may write; choose another --out"
+                "with room that this user may write; choose another --out"
             ]
         ) from error
 
@@ -94,7 +101,8 @@ def prepare(study: Study, directory: Path) -> None:
                 "expected a new or empty folder: choose another --out"
             ]
         )
-    write_resolved(study, directory / STUDY)
+    with _written(directory):
+        write_resolved(study, directory / STUDY)
 
 
 def expect_changeable(overrides: Sequence[str]) -> None:
@@ -130,7 +138,7 @@ def open_run(directory: Path) -> Study:
     Raises:
         StudyError: the folder is no run directory, or its study.toml cannot be read.
     """
-    if not (directory / STUDY).is_file():
+    if not is_file(directory / STUDY):
         raise StudyError(
             [f"{directory}: is no run directory: expected {STUDY} in it; give what `penstock run` printed as its --out"]
         )

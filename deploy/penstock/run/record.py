@@ -36,7 +36,7 @@ def record_study(study: Study, out: Path, display: Display) -> int:
         raise StudyError([f"--out {out}: is there already; expected a new file: remove it, or choose another --out"])
     if not out.absolute().parent.is_dir():
         raise StudyError([f"--out {out}: there is no folder {out.absolute().parent}; make it, or choose another --out"])
-    directory = out.with_name(out.name + ".recording")
+    directory = recording_directory(out)
     with hold(directory):
         _clear(directory)
         make_importable(study)
@@ -55,6 +55,11 @@ def record_study(study: Study, out: Path, display: Display) -> int:
         if end["status"] == "stopped" or (end["status"] == "finished" and not end["failures"]):
             shutil.rmtree(directory)
     return EXIT_CODES[end["status"]]
+
+
+def recording_directory(out: Path) -> Path:
+    """The folder that holds logs and events while a file is recorded."""
+    return out.with_name(out.name + ".recording")
 
 
 def _clear(directory: Path) -> None:

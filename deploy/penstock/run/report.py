@@ -13,6 +13,7 @@ from rich.text import Text
 
 from penstock.run.directory import LOGS
 from penstock.run.numbers import duration, number
+from penstock.study import is_file
 from penstock.workers import tail
 from penstock_client import PenstockError
 
@@ -36,7 +37,7 @@ def read_report(directory: Path) -> dict[str, Any] | None:
         DamagedReport: the file cannot be read, or is no report.
     """
     path = directory / REPORT
-    if not path.is_file():
+    if not is_file(path):
         return None
     try:
         report = json.loads(path.read_bytes())

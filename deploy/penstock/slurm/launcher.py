@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -18,6 +19,8 @@ STOP_SECONDS = 20.0  # for cancelled workers to hand back their simulations
 STOP_LOOK = 0.5
 FRESH_SECONDS = 1.0  # until the server knows that a worker has ended and wants another one
 DIED = ("FAILED", "NODE_FAIL", "BOOT_FAIL", "OUT_OF_MEMORY")
+
+_log = logging.getLogger("penstock.slurm")
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class SlurmLauncher:
         try:
             self._watch()
         except Exception as error:
+            _log.exception("jobs of workers cannot be kept running")
             self._give_up(f"jobs of workers cannot be kept running: {type(error).__name__}: {error}")
 
     def _watch(self) -> None:

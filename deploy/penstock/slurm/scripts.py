@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from penstock.slurm.profile import JobSection, Profile, WorkerJobs, load_profile, write_profile
+from penstock.study import is_file
 
 FOLDER, PROFILE, NAME = "slurm", "profile.toml", "name"
 SERVER, WORKERS, WORKER = "server.sbatch", "workers.sbatch", "worker.sh"
@@ -124,7 +125,7 @@ def slurm_time(seconds: float) -> str:
 
 def submitted(directory: Path) -> bool:
     """Whether a run directory is one of `penstock submit`."""
-    return (directory / FOLDER / NAME).is_file()
+    return is_file(directory / FOLDER / NAME)
 
 
 def jobs_name(directory: Path) -> str:

@@ -4,7 +4,16 @@
 """
 
 from penstock.study.errors import StudyError, problems_of
-from penstock.study.file import STUDY, load_study, make_importable, read_toml, resolved, settings_of, write_resolved
+from penstock.study.file import (
+    STUDY,
+    is_file,
+    load_study,
+    make_importable,
+    read_toml,
+    resolved,
+    settings_of,
+    write_resolved,
+)
 from penstock.study.threads import (
     SOLVER_ENVIRONMENT,
     ThreadBudget,
@@ -18,6 +27,7 @@ __all__ = [
     "STUDY",
     "StudyError",
     "ThreadBudget",
+    "is_file",
     "keep_off_training_cores",
     "load_study",
     "make_importable",

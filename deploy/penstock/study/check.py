@@ -26,6 +26,7 @@ from penstock_server.training.models.loader import check_options
 from penstock_solvers.solver import EXTERNAL, make_solver
 
 GIB = 2**30
+SOBOL_NUMBERS = 21_201  # dimensions for which scipy has direction numbers, scipy.stats.qmc.Sobol.MAXDIM
 
 
 def check_study(study: Study, *, here: bool = True) -> list[str]:
@@ -103,6 +104,12 @@ def _parameters(study: Study) -> Iterator[str]:
         space = ParameterSpace(section, study.directory)
         total = solver.simulations + solver.validation_simulations
         yield from _raised("[parameters] ", lambda: space.draw(total, study.study.seed))
+    if section.sampler == "sobol" and len(section.bounds) > SOBOL_NUMBERS:
+        yield (
+            f'[parameters] sampler = "sobol" with {len(section.bounds)} numbers: expected at most {SOBOL_NUMBERS}; '
+            'set sampler = "halton" or sampler = "uniform"'
+        )
+        return
     if solver.redraws:
         yield from _raised("[solver] ", lambda: make_spares(study))
 

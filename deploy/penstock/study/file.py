@@ -30,7 +30,7 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
         StudyError: with one line for each problem that was found.
     """
     path = Path(path)
-    if (path / STUDY).is_file():
+    if is_file(path / STUDY):
         path /= STUDY
     data = read_toml(path)
     for text in overrides:
@@ -46,6 +46,14 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
             ]
         ) from error
     return _with_absolute_paths(study, (path.parent / study.directory).resolve())
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path is a file; False also where it is too long for one, or its folder may not be read."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def write_resolved(study: Study, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -25,6 +26,8 @@ LEFT_SECONDS = 2.0  # grace period: a worker that exits may do so because the st
 GRACE_SECONDS = 4.0  # between SIGTERM and SIGKILL
 TAIL_BYTES = 2000
 HEAD_BYTES = 65536
+
+_log = logging.getLogger("penstock.workers")
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,7 @@ class LocalLauncher:
         except PenstockError as error:
             self._give_up(f"worker {number} cannot be started: {error}")
         except Exception as error:
+            _log.exception("worker %s cannot be kept running", number)
             self._give_up(f"worker {number} cannot be kept running: {type(error).__name__}: {error}")
 
     def _run(self, number: int) -> None:

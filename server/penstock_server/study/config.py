@@ -33,7 +33,7 @@ class StudySection(Section):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)  # as large as TOML and torch allow
     engine: Literal["ray", "inline"] = "ray"
 
 

@@ -47,6 +47,12 @@ def resolve_device(name: str) -> torch.device:
             f'[training] device = "{name}": torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices; '
             'use "auto" or "cpu", or install a CUDA build of torch'
         )
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, NotImplementedError) as error:  # "meta" holds no numbers, and "mps" is of other machines
+        raise DeviceError(
+            f'[training] device = "{name}": torch {torch.__version__} cannot compute on it here; use "auto" or "cpu"'
+        ) from error
     return device
 
 

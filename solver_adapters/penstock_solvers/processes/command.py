@@ -73,7 +73,10 @@ def _program(program: str, directory: Path, search: str | None) -> str:
 
 def _beside_study(argument: str, directory: Path) -> str:
     path = directory / argument
-    return str(path.absolute()) if argument and path.is_file() else argument
+    try:
+        return str(path.absolute()) if argument and path.is_file() else argument
+    except OSError:  # too long for the name of a file
+        return argument
 
 
 class CommandRunner:

@@ -11,6 +11,7 @@ from rich.console import Console
 from penstock.run import Display, print_report
 from penstock.run.display import status_line
 from penstock.run.numbers import duration
+from penstock.run.report import failure_lines
 from penstock_server.coordinator import SimulationCounts
 from penstock_server.engines import StudyStatus
 
@@ -106,6 +107,45 @@ def test_the_report_for_people(tmp_path: Path) -> None:
     )
     assert "relative L2 0.03 (99th percentile 0.1), MSE 2" in out.getvalue()
     assert f"{tmp_path / 'plots'} (1 pictures)" in out.getvalue()
+
+
+def test_why_simulations_failed_is_told_by_their_own_logs(tmp_path: Path) -> None:
+    (tmp_path / "simulation-7.log").write_text("starting\n" * 30 + "cannot open shared object file: libmine.so\n")
+    (tmp_path / "simulation-9.log").write_text("")
+    said = "./solver ended with code 1\nThe last 2 lines of its log:\n  reading\n    no licence"
+    lines = list(failure_lines({"7": "./solver ended with code 127", "8": said, "9": ""}, tmp_path))
+    assert lines[:2] == [
+        "simulation 7 failed: ./solver ended with code 127",
+        f"  the last lines of {tmp_path}/simulation-7.log:",
+    ]
+    assert lines[11] == "    cannot open shared object file: libmine.so"
+    assert lines[12:] == [
+        "simulation 8 failed: ./solver ended with code 1",
+        "    The last 2 lines of its log:",
+        "    reading",
+        "      no licence",
+        "simulation 9 failed: ",
+    ]
+    many = list(failure_lines(dict.fromkeys(range(12), "diverged"), tmp_path / "logs"))
+    assert many[5:] == [f"7 further simulations failed; their logs are in {tmp_path}/logs"]
+
+
+def test_each_field_has_its_error_in_the_summary(tmp_path: Path) -> None:
+    fields = {"U": {"relative_l2": 0.046, "mse": 0.1}, "p": {"relative_l2": 1.99, "mse": 3.0}}
+    validation = {"relative_l2": 1.02, "relative_l2_p99": 2.1, "mse": 2.0, "fields": fields}
+    out = io.StringIO()
+    print_report(Console(file=out, width=140), REPORT | {"validation": validation}, tmp_path)
+    assert "relative L2 1.02 (99th percentile 2.1), MSE 2, mean of 2 fields" in out.getvalue()
+    assert [line.split() for line in out.getvalue().splitlines() if line.startswith("  ")] == [
+        ["U", "relative", "L2", "0.046,", "MSE", "0.1"],
+        ["p", "relative", "L2", "1.99,", "MSE", "3"],
+    ]
+
+
+def test_what_never_trained_is_not_to_be_plotted(tmp_path: Path) -> None:
+    out = io.StringIO()
+    print_report(Console(file=out, width=140), REPORT | {"training": REPORT["training"] | {"batches": 0}}, tmp_path)
+    assert "penstock plot" not in out.getvalue()
 
 
 def test_durations() -> None:
