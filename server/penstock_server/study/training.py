@@ -51,7 +51,8 @@ class TrainingSection(Section):
 
     The number of ranks changes neither the batch nor the learning rate: `batch_size` is that of all ranks together, and
     the gradient is the mean over all of it. It does change the random draws (each rank draws from its own buffer and
-    takes its own number of pushforward steps), and batch normalisation, which sees one rank's share of the batch.
+    takes its own number of pushforward steps), with uneven streams how often samples are drawn (those of a rank that
+    receives fewer more often), and batch normalisation, which sees one rank's share of the batch.
 
     Attributes:
         batch_size: samples of one batch, over all ranks.

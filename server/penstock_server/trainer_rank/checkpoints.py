@@ -43,7 +43,8 @@ class Checkpoints:
     ) -> None:
         """Write a checkpoint, all ranks at the same step.
 
-        One that the disk does not take is counted and given up: the one before stays, and the next is tried when it is due.
+        A checkpoint that the disk does not take is counted and given up: the one before stays, and the next is tried
+        when it is due.
 
         Args:
             parts: makes the parts that this rank writes.
@@ -87,5 +88,6 @@ class Checkpoints:
         if not figures.failed:
             return []
         return [
-            f"{figures.failed} checkpoints could not be written (the last time: {self._last_failure}); {figures.count} were"
+            f"{figures.failed} checkpoints could not be written (the last time: {self._last_failure}); "
+            f"{figures.count} were"
         ]

@@ -1,4 +1,7 @@
-"""The training clock: throughput and stalls, with validation and checkpoints left out (a trap that the SC 2023 paper names)."""
+"""The training clock: throughput and stalls, without the time of validation and checkpoints.
+
+Counting that time is a mistake that the SC 2023 paper warns of.
+"""
 
 from __future__ import annotations
 
@@ -13,32 +16,45 @@ RECENT_SECONDS = 5.0
 
 
 class TrainingClock:
-    """Runs from the first batch. Read from any thread, written by the training thread."""
+    """Measures training time from the first batch on. Any thread reads it; the training thread writes it.
+
+    Attributes:
+        last_step: time.monotonic() of this process's last batch; None before the first.
+    """
 
     def __init__(self) -> None:
         self._begun: float | None = None
-        self._stall_before = 0.0  # time waited for the first batch: production had only begun
+        self._stall_before = 0.0  # seconds waited for the first batch: production had only begun
         self._aside = 0.0
         self._samples = 0
-        self._earlier = {"wall": 0.0, "training": 0.0, "stall": 0.0, "samples": 0}  # of earlier incarnations
-        self.last_step: float | None = None  # time.monotonic() of this life's last batch
+        self._earlier = {"wall": 0.0, "training": 0.0, "stall": 0.0, "samples": 0}  # of earlier runs
+        self.last_step: float | None = None
         self._recent: deque[tuple[float, int]] = deque()  # (training seconds, samples) of the last batches
 
     @property
     def running(self) -> bool:
+        """Whether the first batch has been there."""
         return self._begun is not None
 
     @property
     def first_step(self) -> float | None:
-        """time.monotonic() of this life's first batch."""
+        """time.monotonic() of this process's first batch; None before it."""
         return self._begun
 
     def begin(self, stall_seconds: float) -> None:
-        """The first batch is there; stall_seconds: what was waited for it."""
+        """Start the clock with the first batch.
+
+        Args:
+            stall_seconds: time that training has waited for samples so far, as the source of samples counts it.
+        """
         self._begun, self._stall_before = time.monotonic(), stall_seconds
 
     def batch(self, samples: int) -> None:
-        """A batch has been trained on."""
+        """Count a training step.
+
+        Args:
+            samples: number of samples that this rank has trained on in it.
+        """
         self._samples += samples
         self.last_step = time.monotonic()
         now = self._training_seconds()
@@ -48,7 +64,11 @@ class TrainingClock:
 
     @contextmanager
     def aside(self, counter: Counter) -> Iterator[None]:
-        """Time spent inside does not count as training; it is added to `counter` instead."""
+        """Add the time spent inside to a counter instead of training time.
+
+        Args:
+            counter: in seconds.
+        """
         begun = time.monotonic()
         try:
             yield
@@ -59,33 +79,41 @@ class TrainingClock:
                 self._aside += spent
 
     def wall_seconds(self) -> float:
-        """Seconds since the first batch, everything included, over all incarnations."""
+        """Return the seconds since the first batch, everything included, over all runs of the server."""
         now = 0.0 if self._begun is None else time.monotonic() - self._begun
         return self._earlier["wall"] + now
 
     def training_seconds(self) -> float:
-        """The same without validations and checkpoints."""
+        """Return `wall_seconds` without validations and checkpoints."""
         return self._earlier["training"] + self._training_seconds()
 
     def samples_per_second(self) -> float:
-        """Samples trained on per second of training."""
+        """Return the samples trained on per second of training."""
         seconds = self.training_seconds()
         return (self._earlier["samples"] + self._samples) / seconds if seconds > 0 else 0.0
 
     def recent_samples_per_second(self) -> float:
-        """The same over the last seconds."""
+        """Return the samples trained on per second of training, over the last RECENT_SECONDS."""
         if len(self._recent) < 2:
             return 0.0
         (then, before), (now, after) = self._recent[0], self._recent[-1]
         return (after - before) / (now - then) if now > then else 0.0
 
     def stall_fraction(self, stall_seconds: float) -> float:
-        """Share of training time spent waiting for data, given the buffer's total waiting time."""
+        """Return the share of training time that was spent waiting for samples.
+
+        Args:
+            stall_seconds: time waited so far, as the source of samples counts it.
+        """
         seconds = self.training_seconds()
         return self._stall(stall_seconds) / seconds if seconds > 0 else 0.0
 
     def state_dict(self, stall_seconds: float) -> dict[str, float]:
-        """For a checkpoint: what counts as earlier from then on."""
+        """Return the figures for a checkpoint, those of earlier runs included.
+
+        Args:
+            stall_seconds: time waited so far, as the source of samples counts it.
+        """
         return {
             "wall": self.wall_seconds(),
             "training": self.training_seconds(),
@@ -94,10 +122,15 @@ class TrainingClock:
         }
 
     def load_state_dict(self, state: dict[str, float]) -> None:
+        """Continue from a checkpoint; for a clock that does not run yet.
+
+        Args:
+            state: as `state_dict` returned it.
+        """
         self._earlier = dict(state)
 
     def _stall(self, stall_seconds: float) -> float:
-        # Before the first batch, everything that the source has waited belongs to earlier runs or to the start of production.
+        # The source's waiting before the first batch belongs to earlier runs or to the start of production.
         now = 0.0 if self._begun is None else max(0.0, stall_seconds - self._stall_before)
         return self._earlier["stall"] + now
 

@@ -1,13 +1,13 @@
 """How the trainer ranks agree on each training step, so that none ever waits for one that will not come.
 
-Before every step each rank has, or has not, a batch of its own; the streams that they receive may be very uneven. The ranks add up their
-votes. All see the same sums and so draw the same conclusion. A step is made
+Before every step each rank has, or has not, a batch of its own; the streams that they receive may be very uneven. The
+ranks add up their votes. All see the same sums and so draw the same conclusion. A step is made
 
 - when every rank that still expects samples has a batch;
-- without those that have none, when samples wait for room somewhere, which only a step makes: the solver that waits may be the very one
-  whose samples the other ranks lack;
-- without those that have none, when one rank has waited PATIENCE_SECONDS for the others. A rank that was passed over is not waited for
-  again until it has a batch.
+- without those that have none, when samples wait for room somewhere, which only a step makes: the solver that waits may
+  be the very one whose samples the other ranks lack;
+- without those that have none, when one rank has waited PATIENCE_SECONDS for the others. A rank that was passed over is
+  not waited for again until it has a batch.
 
 A rank without a batch takes part in the step with a gradient of zero, and so keeps the same weights.
 """

@@ -1,7 +1,8 @@
 """The training loop of one rank: from a supply of samples to a trained, validated, checkpointed and exported model.
 
-Several ranks train one model: they step, validate and write checkpoints together (`training.RankGroup`, `common_step`), each on its own
-samples. Where the samples come from is the business of a `SampleSupply`: clients (`streamed`) or a recording (`recorded`).
+Several ranks train one model: they step, validate and write checkpoints together (`training.RankGroup`,
+`common_step`), each on its own samples. A `SampleSupply` brings the samples from clients (`streamed`) or from a
+recording (`recorded`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ LOG_SECONDS = 1.0  # between two lines of metrics.jsonl
 class TrainingLoop:
     """Trains, validates, logs and writes checkpoints. Made from a checkpoint where the rank has one to continue from.
 
-    Either `train` does all of it, or, on a rank that is alone, the caller draws batches, gives them to `train_batch` and calls `conclude`.
+    Either `train` does all of it, or, on a rank that is alone, the caller draws batches, gives them to `train_batch`
+    and calls `conclude`.
 
     Args:
         context: the rank.
@@ -102,7 +104,7 @@ class TrainingLoop:
         self._supply.before_conclusion()
         self._source.close()
         self._write_log()
-        # Before a validation off the schedule, which brings the normalisation up to date earlier than training would have.
+        # Before the last validation, which updates the normalisation earlier than training would have.
         self._write_checkpoint()
         if self._last_validation is None or self._last_validation[0] != self.batches:
             self._validate()

@@ -19,10 +19,15 @@ _log = logging.getLogger("penstock.metrics_log")
 
 
 class MetricsLog:
-    """One JSON object a line: {"kind": "train" | "validation", "time": s since the first batch, "batches": ..., ...}.
+    """Writes lines of training and validation.
 
-    Neither file may end a study: what the disk does not take of metrics.jsonl is counted, and TensorBoard's files end where they
-    cannot be written.
+    A line of metrics.jsonl is {"kind": "train" | "validation", "time": ..., "batches": ..., ...}; the time is in
+    seconds since the first batch. A full disk does not end a study: lines of metrics.jsonl that cannot be written are
+    counted, and TensorBoard's files end where they cannot be written.
+
+    Args:
+        directory: the study's run directory.
+        append: whether to continue the metrics.jsonl that is there; else it is deleted.
     """
 
     def __init__(self, directory: Path, *, append: bool) -> None:
@@ -42,7 +47,15 @@ class MetricsLog:
         learning_rate: float,
         totals: SourceTotals,
     ) -> None:
-        """A line about training and the buffer."""
+        """Write a line about training and the source of samples.
+
+        Args:
+            clock: of this rank.
+            batches: training steps so far.
+            loss: of the last batch, in normalised units; None before the first.
+            learning_rate: of the first parameter group.
+            totals: figures of all ranks together.
+        """
         values = {
             "training_seconds": round(clock.training_seconds(), 3),
             "loss": loss,
@@ -59,7 +72,13 @@ class MetricsLog:
         self._write("train", clock.wall_seconds(), batches, values)
 
     def validation(self, time: float, batches: int, result: ValidationResult) -> None:
-        """A line about a validation."""
+        """Write a line about a validation.
+
+        Args:
+            time: seconds since the first batch.
+            batches: training steps so far.
+            result: of the validation.
+        """
         figures = {**result.figures(), "seconds": result.seconds}
         more = {key: figures.pop(key) for key in ("fields", "rollout")}
         if result.rollout is not None:
@@ -67,10 +86,11 @@ class MetricsLog:
         self._write("validation", time, batches, figures, **more)
 
     def warnings(self) -> tuple[str, ...]:
-        """What could not be written, for the report."""
+        """Return warnings for the report about what could not be written."""
         return (*self._file.warnings(), *([self._board_ended] if self._board_ended else []))
 
     def close(self) -> None:
+        """Write what TensorBoard has not written yet, and close its files."""
         if (board := self._board) is not None:
             self._on_board("the end", board.close)
 
@@ -87,7 +107,7 @@ class MetricsLog:
             self._on_board(f"batch {batches}", add)
 
     def _on_board(self, when: str, write: Callable[[], None]) -> None:
-        """TensorBoard writes from a thread of its own; what went wrong there is raised by a later call."""
+        """Write to TensorBoard. It writes from its own thread and raises an error there in a later call."""
         try:
             write()
         except OSError as error:

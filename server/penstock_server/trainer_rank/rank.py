@@ -1,7 +1,7 @@
 """One online trainer rank: samples from clients go through ingest and a buffer into its model, until the study's end.
 
-Both online engines use it. In the Ray engine a socket's thread calls `handle` while `train` blocks until the end; the inline engine
-calls `handle` and `TrainingLoop.train_batch` itself, in a fixed order.
+Both online engines use it. In the Ray engine a socket's thread calls `handle` while `train` blocks until the end; the
+inline engine calls `handle` and `TrainingLoop.train_batch` itself, in a fixed order.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class RankCallbacks:
     """What a rank asks of its engine.
 
     Attributes:
-        put: commits a filled slot and returns False when the study is over; None: `Buffer.commit`, which blocks while there is no room.
+        put: commits a filled slot and returns False when the study is over; None: `Buffer.commit`, which blocks while
+            there is no room.
         coordinator_state: returns the coordinator's part of a checkpoint; called on rank 0.
         on_static: called with the name of each static field that has arrived.
         on_over: called when training has ended, before the last validation and checkpoint.
@@ -141,7 +142,16 @@ class TrainerRank:
         self._ready.set()
 
     def handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
-        """Deal with one message of the data socket; see `Ingest.handle`."""
+        """Deal with one message of the data socket; see `Ingest.handle`.
+
+        Args:
+            peer: routing id of the connection.
+            frames: of the message.
+            now: time.monotonic().
+
+        Returns:
+            The messages to send.
+        """
         if self.training is None:
             return refuse_before_schema(peer, self._incarnation, self.metrics)
         return self.training.ingest.handle(peer, frames, now)
@@ -184,7 +194,11 @@ class TrainerRank:
             self._ready.set()  # no client has ever streamed: there is nothing to train on
 
     def drop_incomplete(self) -> list[Message]:
-        """Drop the incomplete time steps of failed simulations after the end of production. Runs on the thread that calls `handle`."""
+        """Drop the incomplete time steps of failed simulations; called after production, on the thread of `handle`.
+
+        Returns:
+            No message.
+        """
         if self.training is not None:
             self.training.ingest.give_up_incomplete()
         return []

@@ -1,8 +1,9 @@
-"""A checkpoint for another number of trainer ranks than have written it: what one of the new ranks takes over.
+"""How a checkpoint is divided among another number of trainer ranks than have written it.
 
-Held-out time steps and the marks of the ledgers go to the rank that their simulation's clients will send to from now on, so that what comes
-again is known there. Samples, which no client sends again, are dealt out evenly; counts are divided, so that their sums
-stay. What all ranks have in common (weights, optimizer, schema, the coordinator's state) each takes as it is.
+Held-out time steps and the marks of the ledgers go to the rank that the clients of their simulation will send to from
+now on, so that a repeated time step is recognised there. Samples, which no client repeats, are dealt out evenly. Counts
+are divided so that their sums stay. Each rank takes what all have in common (weights, optimizer, schema, the
+coordinator's state) as it is.
 """
 
 from __future__ import annotations
@@ -27,12 +28,31 @@ ReadPart = Callable[[str], Any]
 
 
 def rank_of(simulation: int, step: int, ranks: int, *, pinned: bool) -> int:
-    """Which rank clients send a time step to: all of a simulation to one where samples are windows, else one after the other."""
+    """Return the rank that clients send a time step to.
+
+    Args:
+        simulation: id of its simulation.
+        step: index of the time step.
+        ranks: number of ranks.
+        pinned: whether all time steps of a simulation go to one rank, as windows need it; else they go to the ranks in
+            turn.
+    """
     return (simulation if pinned else simulation + step) % ranks
 
 
 def parts_of(checkpoint: Checkpoint, rank: int, ranks: int, spec: SampleSpec, seed: int) -> ReadPart:
-    """What trainer rank `rank` of `ranks` goes on from. seed: the study's, for ranks that there were none of before."""
+    """Return what one trainer rank continues from.
+
+    Args:
+        checkpoint: written by any number of ranks.
+        rank: number of the rank.
+        ranks: number of ranks from now on.
+        spec: shapes of the samples.
+        seed: the study's; ranks that the checkpoint does not have make their random numbers from it.
+
+    Returns:
+        A function that returns a part of the checkpoint for this rank, by name.
+    """
     if checkpoint.ranks == ranks:
         return lambda name: _own(checkpoint, rank, name, seed)
     pinned = spec.window > 1
@@ -63,7 +83,7 @@ def parts_of(checkpoint: Checkpoint, rank: int, ranks: int, spec: SampleSpec, se
 
 
 def _own(checkpoint: Checkpoint, rank: int, name: str, seed: int) -> Any:
-    """A part as rank `rank` has written it; of what all have in common, rank 0's."""
+    """Return a part as rank `rank` has written it; for what all ranks have in common, rank 0's."""
     if name != "trainer" or rank == 0:
         return checkpoint.of_rank(rank, name)
     # The same weights, and random numbers of its own.
@@ -85,7 +105,7 @@ def _counts(states: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _buffer(states: list[BufferState], rank: int, ranks: int, fresh: Any) -> BufferState:
-    """Every `ranks`-th sample, unseen ones first."""
+    """Return a buffer of every `ranks`-th sample, unseen ones first; fresh: state of a new random generator."""
     places = [  # of each sample: its state, its row there, its place in the order of arrival there (0 to 1)
         (number, row, order)
         for number, state in enumerate(states)
@@ -154,7 +174,15 @@ def _ledger(
     *,
     pinned: bool,
 ) -> dict[str, NDArray[Any]]:
-    """`Ledger.state_dict` of this rank's marks: of all ledgers, and of samples that came into a buffer after its ledger was read."""
+    """Return the `Ledger.state_dict` of one rank's marks.
+
+    Args:
+        states: of all ledgers.
+        arrivals: simulations and samples in each buffer; some came after its ledger was read.
+        rank: number of the rank.
+        ranks: number of ranks from now on.
+        pinned: as in `rank_of`.
+    """
     rows: dict[int, int] = {}  # a simulation's bits as one number
     for state in states:
         for simulation, row in _rows(state):
@@ -184,7 +212,7 @@ def _ledger(
 
 
 def _rows(state: dict[str, NDArray[Any]]) -> Iterator[tuple[int, bytes]]:
-    """(simulation, its bits) of a `Ledger.state_dict`."""
+    """Yield each simulation of a `Ledger.state_dict` and its bits."""
     data, ends = state["bits"].astype(np.uint8).tobytes(), np.cumsum(state["lengths"]).tolist()
     for simulation, length, end in zip(state["simulations"].tolist(), state["lengths"].tolist(), ends, strict=True):
         yield simulation, data[end - length : end]

@@ -103,7 +103,9 @@ def export_trained(study: Study, trainer: Trainer, validation: ValidationResult 
 
 
 def export_checkpoint(study: Study, directory: Path) -> Path:
-    """Export the model of the last whole checkpoint, rebuilt on the CPU and evaluated on the held-out samples of the checkpoint.
+    """Export the model of the last whole checkpoint.
+
+    It is rebuilt on the CPU and evaluated on the held-out samples of the checkpoint.
 
     Args:
         study: the whole study.

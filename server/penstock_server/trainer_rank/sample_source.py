@@ -1,8 +1,9 @@
 """What a training loop needs from where its samples come from.
 
-`SampleSource` gives batches. `SampleSupply` is all that differs between an online and an offline study: it has a source, reacts to the
-loop's steps and adds its own parts to a checkpoint. Two classes implement it: `streamed.StreamedSupply`, whose samples come from
-clients through a buffer, and `recorded.RecordedSupply`, whose samples come from a recording.
+`SampleSource` gives batches. `SampleSupply` is all that differs between an online and an offline study: it has a
+source, reacts to the loop's steps and adds its own parts to a checkpoint. Two classes implement it:
+`streamed.StreamedSupply`, whose samples come from clients through a buffer, and `recorded.RecordedSupply`, whose
+samples come from a recording.
 """
 
 from __future__ import annotations

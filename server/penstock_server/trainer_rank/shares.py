@@ -24,7 +24,8 @@ class BufferShare:
 def batch_share(study: Study, rank: int) -> int:
     """Return the number of samples that one rank draws for each batch.
 
-    The shares of all ranks add up to [training] batch_size; the first ranks take one sample more where it does not divide.
+    The shares of all ranks add up to [training] batch_size; where it does not divide, the first ranks take one sample
+    more.
 
     Args:
         study: the whole study.
@@ -41,7 +42,7 @@ def buffer_share(study: Study, spec: SampleSpec | None) -> BufferShare:
 
     Args:
         study: the whole study.
-        spec: shapes of a sample; None where they are not known yet: then the capacity must be given in samples.
+        spec: shapes of a sample; None where they are not known yet: the capacity must then be given in samples.
 
     Raises:
         ValueError: when a sample does not fit in the capacity, or the buffers do not fit in the memory available.

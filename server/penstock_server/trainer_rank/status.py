@@ -1,4 +1,4 @@
-"""The figures of a trainer rank: for the engine and the report, for Prometheus, and summed over all ranks for metrics.jsonl."""
+"""The figures of a trainer rank: for the engine and the report, for Prometheus, and for metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RankStatus:
         mean_samples_per_second: the same since the study began.
         stall_fraction: share of training time spent waiting for samples.
         loss: of the last batch, in normalised units; None before the first.
-        buffer: figures of the buffer, or of the recording, that batches are drawn from; None until the fields are known.
+        buffer: figures of the buffer or recording that batches are drawn from; None until the fields are known.
         received: samples that arrived whole, duplicates included.
         duplicates: samples that had arrived before and were dropped.
         incomplete: time steps dropped because pieces of them never came.

@@ -57,7 +57,7 @@ class StreamedSupply:
         self._production_ended = False
 
     def end_production(self, batches: int) -> None:
-        """Let training end once the buffer is drained and [training] min_batches are done: no time step will come any more.
+        """Let training end once [training] min_batches are done and the buffer is drained: no time step will come.
 
         Args:
             batches: training steps so far.
@@ -91,8 +91,8 @@ class StreamedSupply:
     def load(self, part: ReadPart) -> None:
         """Restore the samples, the ledgers and the counts of a checkpoint.
 
-        Samples go on arriving while the parts of a checkpoint are read one after the other, so that its count of received samples may be
-        ahead of its ledger or behind: the number received is taken from the ledger.
+        Samples go on arriving while the parts of a checkpoint are read one after the other, so that its count of
+        received samples may be ahead of its ledger or behind: the number received is taken from the ledger.
 
         Args:
             part: returns this rank's part of the checkpoint, by name.
@@ -105,7 +105,7 @@ class StreamedSupply:
         trained.load_state_dict(ledger["trained"])
         self._ledgers.validated.load_state_dict(ledger["validated"])
         if restore is not None and restore.ranks == self._context.study.training.ranks:
-            # Samples dealt out among another number of ranks have been marked already, where their clients will send them.
+            # After a change of the number of ranks, samples are marked where their clients will send repetitions.
             for simulation, sample in self.source.identifiers():
                 trained.mark(simulation, sample)
         counts = part("counts")

@@ -1,8 +1,8 @@
-"""What the trainer ranks of one study do together: add up votes, average gradients, gather what each has measured.
+"""What the trainer ranks of one study do together: add up votes, average gradients, gather measurements.
 
-torch.distributed: gloo between CPUs, also for the few numbers of votes; nccl for the gradients where ranks have a GPU each. All ranks
-call the same methods in the same order; each call waits for the others. A rank that leaves, or dies, makes the others' calls raise
-PeersLost.
+They use torch.distributed: gloo between CPUs and for votes, nccl for the gradients where each rank has a GPU. All ranks
+call the same methods in the same order; each call waits for the others. When a rank leaves or dies, the calls of the
+others raise PeersLost.
 """
 
 from __future__ import annotations
@@ -23,20 +23,25 @@ from torch import Tensor, nn
 from penstock_client.errors import PenstockError
 from penstock_server.network import interface_of
 
-# A frozen rank is noticed by whoever asks it how it stands, not here: others may wait long for one that validates.
+# In effect infinite: the engine's status poll detects hung ranks, and others may wait long for a rank that validates.
 PATIENCE = timedelta(days=1)
 Floats = NDArray[np.float64]
 _Store: Any = dist.TCPStore  # type: ignore[attr-defined]  # its stub lacks most of its parameters
 
 
 class PeersLost(PenstockError):
-    """Another trainer rank has left or died while this one waited for it."""
+    """Another trainer rank left or died while this one waited for it."""
 
 
 class MeetingPoint:
-    """Where the ranks find each other: kept by rank 0, for as long as the group lives.
+    """Where the ranks find each other; rank 0 keeps it as long as the group lives.
 
-    host: an address of this machine that the other ranks reach.
+    Args:
+        host: address of this machine that the other ranks reach.
+        ranks: number of ranks.
+
+    Attributes:
+        address: host and port to give to the other ranks.
     """
 
     def __init__(self, host: str, ranks: int) -> None:
@@ -49,11 +54,17 @@ class MeetingPoint:
 
     @property
     def store(self) -> Any:
+        """The torch.distributed store of the group."""
         return self._store
 
 
 class RankGroup:
-    """All trainer ranks; alone, where there is one: then nothing is sent anywhere."""
+    """All trainer ranks of a study. With one rank nothing is sent.
+
+    Args:
+        rank: number of this rank, from 0.
+        size: number of ranks.
+    """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
@@ -61,13 +72,18 @@ class RankGroup:
 
     @property
     def alone(self) -> bool:
+        """Whether there is one rank only."""
         return self.size == 1
 
     def join(self, meeting: MeetingPoint | tuple[str, int], host: str) -> None:
         """Wait until all ranks are there.
 
         Args:
-            meeting: on rank 0 the meeting point itself, elsewhere its address. host: this rank's address, by which others reach it.
+            meeting: on rank 0 the meeting point itself, on the others its address.
+            host: address by which the other ranks reach this one.
+
+        Raises:
+            PeersLost: when another rank left or died meanwhile.
         """
         if self.alone or self._joined:
             return
@@ -84,13 +100,23 @@ class RankGroup:
         self._joined = True
 
     def leave(self) -> None:
-        """Go, whatever the others do. May be called again."""
+        """Leave the group, whatever the others do. May be called again."""
         if self._joined:
             self._joined = False
             dist.destroy_process_group()
 
     def sum(self, values: Iterable[float]) -> Floats:
-        """The sum over all ranks of a row of numbers, the same on each."""
+        """Add up a row of numbers over all ranks.
+
+        Args:
+            values: as many numbers on each rank.
+
+        Returns:
+            The sums, float64, the same on each rank.
+
+        Raises:
+            PeersLost: when another rank left or died.
+        """
         row = torch.tensor(list(values), dtype=torch.float64)
         if not self.alone:
             with _peers():
@@ -98,27 +124,59 @@ class RankGroup:
         return row.numpy()
 
     def gather(self, rows: Floats) -> list[Floats]:
-        """What every rank has brought, in their order: rows (n, columns), whose n may differ."""
+        """Collect rows of numbers from all ranks.
+
+        Args:
+            rows: shape (n, columns), float64; n may differ between ranks.
+
+        Returns:
+            The rows of each rank, in the order of ranks.
+
+        Raises:
+            PeersLost: when another rank left or died.
+        """
         if self.alone:
             return [rows]
         return [of_rank.numpy() for of_rank in self._gather_rows(torch.from_numpy(rows))]
 
     def gather_text(self, text: str) -> list[str]:
-        """What every rank says, in their order."""
+        """Collect a text from every rank.
+
+        Args:
+            text: of this rank; sent as UTF-8 bytes, as all_gather_object would unpickle what it receives.
+
+        Returns:
+            The texts, in the order of ranks.
+
+        Raises:
+            PeersLost: when another rank left or died.
+        """
         if self.alone:
             return [text]
         rows = torch.tensor(list(text.encode()), dtype=torch.uint8).reshape(-1, 1)
         return [of_rank.numpy().tobytes().decode() for of_rank in self._gather_rows(rows)]
 
     def average(self, parameters: list[nn.Parameter], samples: int) -> None:
-        """Make the gradients of all ranks equal, in place: their mean, weighted by each rank's number of samples (0: none of its own)."""
+        """Replace the gradients of all ranks, in place, by their mean weighted by each rank's number of samples.
+
+        torch's DistributedDataParallel is not used because it weights all ranks equally. Here a rank may have a smaller
+        batch, or none, in any step. With `Join`, DDP supports ranks that have run out of samples for good, not ranks
+        that lack a batch now and have one later; and it divides by the number of ranks instead of samples.
+
+        Args:
+            parameters: the model's; those without gradient are left out, which must be the same ones on all ranks.
+            samples: number of samples in this rank's batch; 0 where it has none.
+
+        Raises:
+            PeersLost: when another rank left or died.
+        """
         if self.alone:
             return
         gradients = [_real(p.grad) for p in parameters if p.grad is not None]
         for dtype in dict.fromkeys(g.dtype for g in gradients):
             of_dtype = [g for g in gradients if g.dtype is dtype]
             flat = torch.cat([g.reshape(-1) for g in of_dtype])
-            # The number of samples travels along: one message instead of two.
+            # The number of samples is sent along: one message instead of two.
             message = torch.cat([flat * samples, flat.new_tensor([samples])])
             with _peers():
                 dist.all_reduce(message)
@@ -128,14 +186,21 @@ class RankGroup:
                 gradient.copy_(of_gradient.view_as(gradient))
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
-        """Give every rank rank 0's values of these, in place."""
+        """Copy rank 0's values to every rank, in place.
+
+        Args:
+            tensors: of equal shapes on all ranks.
+
+        Raises:
+            PeersLost: when another rank left or died.
+        """
         if not self.alone:
             for tensor in tensors:
                 with _peers():
                     dist.broadcast(_real(tensor.detach()), 0)
 
     def _gather_rows(self, rows: Tensor) -> list[Tensor]:
-        """The rows of all ranks, in their order: (n, columns), whose n may differ."""
+        """Collect rows (n, columns) of all ranks, in their order; n may differ."""
         numbers = [int(n) for n in self._gather(torch.tensor([len(rows)]))]
         padded = rows.new_zeros((max(numbers), rows.shape[1]))
         padded[: len(rows)] = rows
@@ -156,11 +221,11 @@ ALONE = RankGroup()
 def _peers() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # torch.distributed has no narrower one for a connection that broke
+    except RuntimeError as error:  # torch.distributed has no narrower class for a broken connection
         first_line = str(error).partition("\n")[0]
         raise PeersLost(f"another trainer rank has gone: {first_line}") from error
 
 
 def _real(tensor: Tensor) -> Tensor:
-    """Complex numbers as pairs of real ones; a view."""
+    """Return a view of complex numbers as pairs of real ones; real tensors as they are."""
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor

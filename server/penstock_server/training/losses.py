@@ -1,4 +1,4 @@
-"""What training makes small: a function of prediction and target (batch, width), both in normalised units."""
+"""Loss functions of prediction and target, both of shape (batch, width) and in normalised units."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class LossError(PenstockError):
-    """A loss that does not exist or is no differentiable scalar function of two rows."""
+    """A loss does not exist, or is not a differentiable scalar function of two tensors."""
 
 
 def relative_l2(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean over the batch of ||prediction - target|| / ||target||, each norm over a whole row.
+    """Return the mean over the batch of ||prediction - target||₂ / ||target||₂, each norm over a whole row.
 
     A target row of zeros counts as one of norm 1e-6 per element, so that the loss stays finite.
+
+    Args:
+        prediction: shape (batch, width).
+        target: shape (batch, width).
+
+    Returns:
+        A scalar.
     """
     floor = 1e-6 * target.shape[1] ** 0.5
     norms = torch.linalg.vector_norm(target, dim=1).clamp_min(floor)
@@ -34,9 +41,14 @@ LOSSES: dict[str, Loss] = {"mse": functional.mse_loss, "l1": functional.l1_loss,
 
 
 def make_loss(name: str) -> Loss:
-    """The loss by its name or by "package.module:function".
+    """Return a loss by its name.
 
-    Raises LossError, or ImportPathError when the path leads nowhere.
+    Args:
+        name: one of LOSSES, or "package.module:function".
+
+    Raises:
+        LossError: when there is no such loss, or it is not a differentiable scalar function of two tensors.
+        ImportPathError: when the path leads to nothing.
     """
     if ":" not in name:
         if name not in LOSSES:
@@ -53,6 +65,7 @@ def make_loss(name: str) -> Loss:
         ) from error
     if not (isinstance(trial, Tensor) and trial.ndim == 0 and trial.requires_grad):
         raise LossError(
-            f'[training] loss = "{name}": expected a differentiable scalar tensor from (prediction, target), got {trial!r}'
+            f'[training] loss = "{name}": expected a differentiable scalar tensor from (prediction, target), '
+            f"got {trial!r}"
         )
     return loss  # type: ignore[no-any-return]

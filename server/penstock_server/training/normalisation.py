@@ -1,4 +1,4 @@
-"""Streaming normalisation: mean and standard deviation of everything seen so far, without keeping any of it."""
+"""Streaming normalisation: mean and standard deviation of all samples so far, without keeping the samples."""
 
 from __future__ import annotations
 
@@ -17,16 +17,24 @@ from penstock_server.study import SampleSpec
 Array = NDArray[np.float64]
 
 RELATIVE_FLOOR = 1e-6
-"""A column that varies by less than this, relative to its mean or to its sister components, counts as constant."""
-_REFRESH = 1.01
+"""A column that varies by less than this, relative to its mean or to other components, counts as constant."""
+_REFRESH = 1.01  # growth of the number of rows after which the affine map follows
 _BLOCK = 1 << 15  # elements at a time: the float64 copy of a block stays in the cache
 
 
 @dataclass
 class Welford:
-    """Count, mean, sum of squared deviations, minimum and maximum of each of several columns.
+    """Running statistics of several columns, in float64.
 
-    Blocks of rows are merged by the pairwise update of Chan, Golub and LeVeque (1983), in float64.
+    Blocks of rows are merged by the pairwise update of Chan, Golub and LeVeque 1983, Algorithms for Computing the
+    Sample Variance: Analysis and Recommendations.
+
+    Attributes:
+        count: number of rows.
+        mean: of each column, shape (columns,).
+        m2: sum of squared deviations from the mean, shape (columns,).
+        low: minimum of each column, shape (columns,); +inf before the first row.
+        high: maximum of each column, shape (columns,); -inf before the first row.
     """
 
     count: float
@@ -37,21 +45,26 @@ class Welford:
 
     @classmethod
     def empty(cls, columns: int) -> Welford:
+        """Return statistics of no rows of so many columns."""
         infinite = np.full(columns, np.inf)
         return cls(0.0, np.zeros(columns), np.zeros(columns), infinite, -infinite)
 
     def update(self, rows: NDArray[np.floating[Any]]) -> None:
-        """Take in rows (n, columns) of any float dtype; n may be 0."""
+        """Take in rows.
+
+        Args:
+            rows: shape (n, columns), any float dtype; n may be 0.
+        """
         step = max(1, _BLOCK // max(1, rows.shape[1]))
         for start in range(0, len(rows), step):
-            # A row for each column: numpy reduces along contiguous memory, ten times faster for the three components of a vector.
+            # Transposed: numpy reduces along contiguous memory, ten times faster for the three components of a vector.
             block = np.array(rows[start : start + step].T, dtype=np.float64, order="C")
             low, high, mean = block.min(axis=1), block.max(axis=1), block.mean(axis=1)
             block -= mean[:, None]
             self.merge(Welford(float(block.shape[1]), mean, np.einsum("cn,cn->c", block, block), low, high))
 
     def merge(self, other: Welford) -> None:
-        """Take in all that `other` has seen."""
+        """Take in all rows that `other` has seen."""
         if other.count == 0:
             return
         total = self.count + other.count
@@ -67,20 +80,25 @@ class Welford:
         return np.sqrt(self.m2 / max(self.count, 1.0))
 
     def to_array(self) -> Array:
-        """All of it in one row of 1 + 4 x columns numbers; `from_array` is the inverse."""
+        """Return the statistics as one row of 1 + 4 columns numbers; `from_array` is the inverse."""
         return np.concatenate([[self.count], self.mean, self.m2, self.low, self.high])
 
     @classmethod
     def from_array(cls, row: Array) -> Welford:
+        """Return the statistics that `to_array` put in a row."""
         mean, m2, low, high = np.array(row[1:], dtype=np.float64).reshape(4, -1)
         return cls(float(row[0]), mean, m2, low, high)
 
 
 @dataclass(frozen=True)
 class Affine:
-    """normalised = (raw - mean) / std, element by element; float32.
+    """The map normalised = (raw - mean) / std, element by element, in float32.
 
-    input_mean, input_std: (n_inputs,). target_mean, target_std: (width,).
+    Attributes:
+        input_mean: shape (n_inputs,).
+        input_std: shape (n_inputs,).
+        target_mean: shape (width,).
+        target_std: shape (width,).
     """
 
     input_mean: Tensor
@@ -89,17 +107,19 @@ class Affine:
     target_std: Tensor
 
     def to(self, device: torch.device) -> Affine:
+        """Return a copy on another device."""
         return Affine(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
     def inputs(self, raw: Tensor) -> Tensor:
+        """Normalise inputs, shape (..., n_inputs)."""
         return (raw - self.input_mean) / self.input_std
 
     def targets(self, raw: Tensor) -> Tensor:
-        """Target rows, or any number k of them laid end to end: (..., k x width)."""
+        """Normalise target rows, or any number k of them laid end to end, shape (..., k width)."""
         return ((self._rows(raw) - self.target_mean) / self.target_std).flatten(-2)
 
     def raw_targets(self, normalised: Tensor) -> Tensor:
-        """The inverse of `targets`."""
+        """Return raw targets; the inverse of `targets`."""
         return torch.addcmul(self.target_mean, self._rows(normalised), self.target_std).flatten(-2)
 
     def _rows(self, values: Tensor) -> Tensor:
@@ -108,17 +128,22 @@ class Affine:
 
 
 class Normaliser:
-    """Statistics of the training stream, and the affine map that they make.
+    """Statistics of the training stream, and the affine map made from them.
 
     Inputs have a mean and a standard deviation per column, targets per component of each field, over points, time steps
     and simulations. A column counts as constant, and gets standard deviation 1, when it varies by less than
-    RELATIVE_FLOOR of its mean's size or, in a vector or tensor field, of its most varying sister component (the empty
+    RELATIVE_FLOOR of its mean's size or, in a vector or tensor field, of the component that varies most (the empty
     direction of a two-dimensional OpenFOAM case holds rounding noise of 1e-20).
 
-    The affine follows the statistics when the number of samples has grown by a hundredth, so always at first and
-    seldom later: a moving affine moves the function that the weights stand for. It is part of the state.
+    The map follows the statistics when the number of rows has grown by a hundredth, so always at first and seldom
+    later: a change of the map changes the function that the weights represent. The map is part of the state.
 
     Thread-safe: the ingest thread updates, the training thread reads.
+
+    Args:
+        spec: shapes of the samples.
+        inputs: whether inputs are normalised.
+        targets: whether targets are normalised.
     """
 
     def __init__(self, spec: SampleSpec, inputs: bool = True, targets: bool = True) -> None:
@@ -132,10 +157,15 @@ class Normaliser:
         self._affine: Affine | None = None
 
     def update(self, inputs: NDArray[np.floating[Any]], targets: NDArray[np.floating[Any]]) -> None:
-        """Take in new training samples, once each: inputs (n, window, n_inputs), targets (n, window, width)."""
+        """Take in new training samples, each once.
+
+        Args:
+            inputs: shape (n, window, n_inputs).
+            targets: shape (n, window, width).
+        """
         flat = targets.reshape(-1, self.spec.width)
         with self._lock:
-            # The inputs' range is wanted for the model card even where nothing is normalised.
+            # Always: the model card tells the range of the inputs.
             self._own[0].update(inputs.reshape(-1, self.spec.n_inputs))
             if self.on_targets:
                 columns = self.spec.columns()
@@ -145,7 +175,10 @@ class Normaliser:
                         welford.update(row.reshape(field.points, field.components))
 
     def affine(self) -> Affine:
-        """The map in force, on the CPU; the same object until it changes. Off, or before any sample: mean 0, std 1."""
+        """Return the present map, on the CPU; the same object until it changes.
+
+        Where normalisation is off, and before any sample, its means are 0 and its standard deviations 1.
+        """
         with self._lock:
             if self._follows_own and self._outdated(self._own[0].count):
                 self._apply(self._own)
@@ -154,7 +187,7 @@ class Normaliser:
             return self._affine
 
     def input_range(self) -> tuple[Array, Array]:
-        """Smallest and largest value of each input column (parameters..., time) that was trained on."""
+        """Return the smallest and the largest value of each input column (parameters..., time) so far."""
         with self._lock:
             return self._own[0].low.copy(), self._own[0].high.copy()
 
@@ -165,20 +198,27 @@ class Normaliser:
             return self._own[0].count
 
     def is_outdated(self, rows_seen: float) -> bool:
-        """Whether the affine should follow now that all ranks together have seen so many."""
+        """Return whether the map should follow now.
+
+        Args:
+            rows_seen: input rows that all ranks together have seen.
+        """
         with self._lock:
             return self._outdated(rows_seen)
 
     def statistics(self) -> Array:
-        """What this rank has seen, as one float64 row whose length depends on the spec alone: fit for an all-gather."""
+        """Return this rank's statistics as one float64 row, whose length depends on the spec alone."""
         with self._lock:
             return np.concatenate([w.to_array() for w in self._own])
 
     def share(self, statistics: Sequence[Array]) -> None:
-        """Base the affine on the statistics of all ranks from now on; it changes at the next `share` only.
+        """Base the map on the statistics of all ranks; from now on it changes only when `share` is called again.
 
-        Each rank calls it at the same batch with the same rows (in the same order), so that all ranks' affines are
-        equal and their gradients may be averaged.
+        All ranks call it at the same batch with the same rows in the same order, so that their maps are equal and their
+        gradients may be averaged.
+
+        Args:
+            statistics: of each rank.
         """
         merged = self._unpack(merged_statistics(self.spec, statistics))
         with self._lock:
@@ -186,6 +226,7 @@ class Normaliser:
             self._apply(merged)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the statistics and the map, for a checkpoint."""
         with self._lock:
             return {
                 "own": np.concatenate([w.to_array() for w in self._own]),
@@ -194,7 +235,14 @@ class Normaliser:
             }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ValueError when the state belongs to another spec."""
+        """Continue from `state_dict`.
+
+        Args:
+            state: of a checkpoint.
+
+        Raises:
+            ValueError: when the state belongs to other fields.
+        """
         own, applied = self._unpack(state["own"]), self._unpack(state["applied"])
         with self._lock:
             self._own, self._applied, self._affine = own, applied, None
@@ -224,7 +272,15 @@ class Normaliser:
 
 
 def merged_statistics(spec: SampleSpec, rows: Sequence[Array]) -> Array:
-    """The `Normaliser.statistics` of all that several normalisers have seen; of none, those of one that has seen nothing."""
+    """Merge the statistics of several normalisers.
+
+    Args:
+        spec: shapes of the samples.
+        rows: `Normaliser.statistics` of each; none for the statistics of no samples.
+
+    Returns:
+        Statistics of all samples together, as one row.
+    """
     columns = _columns(spec)
     merged = [Welford.empty(n) for n in columns]
     for row in rows:

@@ -1,4 +1,4 @@
-"""Any optimizer of torch.optim and scheduler of torch.optim.lr_scheduler, by name in any case."""
+"""Optimizers of torch.optim and schedulers of torch.optim.lr_scheduler, by name in upper or lower case."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class OptimizerError(PenstockError):
-    """An optimizer or scheduler that torch does not have, or that rejects its keyword arguments."""
+    """Torch does not have an optimizer or scheduler, or the class rejects its keyword arguments."""
 
 
 def _subclasses(module: Any, base: type[T]) -> dict[str, type[T]]:
@@ -42,9 +42,16 @@ _SCHEDULERS = {
 
 
 def make_optimizer(section: NamedOptions, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
-    """The optimizer that [training] optimizer = { name = "adam", lr = 1e-3 } names. Raises OptimizerError.
+    """Make the optimizer that [training] optimizer = { name = "adam", lr = 1e-3 } names.
 
-    Torch's fused implementation is taken where there is one and the study file does not choose (`fused = false`).
+    Torch's fused implementation is used where there is one, unless the study file chooses (`fused = false`).
+
+    Args:
+        section: name and keyword arguments.
+        parameters: to optimize.
+
+    Raises:
+        OptimizerError: when there is no such optimizer, or it rejects its keyword arguments.
     """
     own = list(parameters)
     free = section.name.lower() in _FUSED and not _CHOICES & section.options.keys()
@@ -53,9 +60,16 @@ def make_optimizer(section: NamedOptions, parameters: Iterable[nn.Parameter]) ->
 
 
 def make_scheduler(section: NamedOptions | None, optimizer: optim.Optimizer) -> lr_scheduler.LRScheduler | None:
-    """The scheduler that [training] scheduler = { name = "MultiStepLR", milestones = [1000, 2000] } names.
+    """Make the scheduler that [training] scheduler = { name = "MultiStepLR", milestones = [1000, 2000] } names.
 
-    It steps once a batch. Raises OptimizerError.
+    It is to be stepped once a batch.
+
+    Args:
+        section: name and keyword arguments; None for a constant learning rate.
+        optimizer: whose learning rate it changes.
+
+    Raises:
+        OptimizerError: when there is no such scheduler, or it rejects its keyword arguments.
     """
     return None if section is None else _make("scheduler", _SCHEDULERS, section, optimizer)
 

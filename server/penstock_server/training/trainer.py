@@ -1,4 +1,4 @@
-"""The training loop's body: one batch in, one optimizer step; and predictions in raw units."""
+"""One optimizer step on one batch, and predictions in raw units."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from penstock_server.training.normalisation import Affine, Normaliser
 from penstock_server.training.optimizers import OptimizerError, make_optimizer, make_scheduler
 
 GradientAverage = Callable[[list[nn.Parameter], int], None]
-"""Makes the gradients of all ranks equal, in place: their mean weighted by each rank's number of samples (may be 0)."""
+"""Replaces the gradients of all ranks by their mean, weighted by each rank's number of samples."""
 
-_CHECK_EVERY = 50  # batches between two looks at the loss on a GPU: each look waits for the device
-_CHUNK_BYTES = 32 * 2**20  # of predictions that are on the device at a time
+_CHECK_EVERY = 50  # batches between two checks of the loss on a GPU: each waits for the device
+_CHUNK_BYTES = 32 * 2**20  # of predictions on the device at a time
 
 
 class TrainingDiverged(PenstockError):
@@ -30,11 +30,18 @@ class TrainingDiverged(PenstockError):
 
 
 class DeviceError(PenstockError):
-    """A device that torch does not know or does not find."""
+    """Torch does not know a device or does not find it."""
 
 
 def resolve_device(name: str) -> torch.device:
-    """'auto' to the GPU where there is one; any other name as torch means it. Raises DeviceError."""
+    """Return the torch device of a name.
+
+    Args:
+        name: "auto" for the GPU where there is one, else the CPU; or a name that torch knows.
+
+    Raises:
+        DeviceError: when torch does not know the device or does not find it.
+    """
     found = torch.cuda.is_available()
     if name == "auto":
         return torch.device("cuda" if found else "cpu")
@@ -59,16 +66,41 @@ def resolve_device(name: str) -> torch.device:
 class Trainer:
     """A model, its optimizer, scheduler and loss, on one device.
 
-    The loss is taken in normalised units. With window > 1 the window is cut into bundles, and each transition from one true
-    bundle to the next is a prediction of its own (teacher forcing). With [training] pushforward = P, a number k from 0 to P is
-    drawn for each batch, and the model's own prediction k bundles on, made without gradient, takes the true bundle's place: the
-    pushforward trick of Brandstetter et al. (2022, section 3.1), which teaches the model to correct its own errors.
-    The scheduler steps once a batch; one that knows its `total_steps` (OneCycleLR) keeps its last rate after them. Torch's global
-    random state is seeded, for models that draw numbers.
+    The loss is computed in normalised units. With window > 1 the window is cut into bundles, and the model predicts
+    each bundle from the true one before it (teacher forcing). With [training] pushforward = P, a number k from 0 to P
+    is drawn for each batch, and the true bundle is replaced by the model's own prediction over k bundles, made without
+    gradient: the pushforward trick of Brandstetter, Worrall and Welling 2022, Message Passing Neural PDE Solvers,
+    section 3.1, by which the model learns to correct its own errors.
 
-    gradient_average: with several ranks, called between backward and the optimizer's step.
-    Raises ModelError, OptimizerError, LossError, ImportPathError or DeviceError (all PenstockError) for what the study
-    file asks and cannot have.
+    The scheduler steps once a batch; one that knows its `total_steps` (OneCycleLR) keeps its last rate after them.
+    Torch's global random state is seeded, for models that draw numbers.
+
+    Args:
+        spec: shapes of the samples.
+        model: [model] of the study file.
+        training: [training] of the study file.
+        normaliser: statistics of the training samples; somebody else updates it.
+        device: "auto" or a torch device.
+        seed: of weights and random numbers.
+        gradient_average: averages the gradients of several ranks between backward and the optimizer's step; None for
+            one rank.
+
+    Attributes:
+        spec: as given.
+        normaliser: as given.
+        device: torch device of the model.
+        model: the torch module.
+        optimizer: of torch.optim.
+        scheduler: of torch.optim.lr_scheduler; None for a constant learning rate.
+        loss: function of prediction and target, both of shape (n, width).
+        batches: steps so far, those before a checkpoint included.
+
+    Raises:
+        ModelError: when the model cannot be made.
+        OptimizerError: when optimizer or scheduler cannot be made, or the optimizer does not support several ranks.
+        LossError: when the loss cannot be used.
+        ImportPathError: when an import path leads to nothing.
+        DeviceError: when torch does not find the device.
     """
 
     def __init__(
@@ -101,19 +133,21 @@ class Trainer:
             inspect.signature(type(self.optimizer).step).parameters["closure"].default is inspect.Parameter.empty
         )
         if needs_closure and gradient_average is not None:
-            # It decides on the loss how often it evaluates, and each rank has a loss of its own.
+            # Such an optimizer decides by the loss how often it evaluates, and each rank has its own loss.
             raise OptimizerError(
                 f"[training] optimizer {type(self.optimizer).__name__} works on one rank only: "
                 "set ranks = 1 or use another optimizer, such as adam"
             )
 
     def step(self, batch: Batch | None) -> None:
-        """Train on one batch of raw samples; returns before a GPU is done.
+        """Train on one batch; returns before a GPU has finished.
 
-        A pinned batch may be overwritten once this has returned. None: this rank has run out of samples while others have not; it
-        takes part with no gradient of its own and so keeps the same weights as they.
+        Args:
+            batch: raw samples; may be overwritten once this has returned, pinned memory too. None on a rank that has no
+                samples while others have: it takes part with a gradient of zero and so keeps the same weights as they.
 
-        Raises TrainingDiverged for a loss that is not finite (seen up to 50 batches late on a GPU).
+        Raises:
+            TrainingDiverged: when the loss is not finite; on a GPU this is noticed up to 50 batches late.
         """
         moved = None if batch is None else self._to_device(batch)
 
@@ -126,7 +160,7 @@ class Trainer:
                 loss.backward()  # type: ignore[no-untyped-call]
             if self._gradient_average is not None:
                 for parameter in self._parameters:
-                    if parameter.grad is None:  # no batch, or a branch not taken: all ranks reduce the same list
+                    if parameter.grad is None:  # no batch, or not used in it: all ranks must average the same list
                         parameter.grad = torch.zeros_like(parameter)
                 self._gradient_average(self._parameters, 0 if moved is None else len(moved))
             return loss.detach()
@@ -142,30 +176,45 @@ class Trainer:
             self._check_loss()
 
     def shared_tensors(self) -> Iterator[Tensor]:
-        """What all ranks have in common: the model's weights and buffers, the live ones."""
+        """Yield the tensors that are equal on all ranks: the model's weights and buffers, not copied."""
         yield from self.model.parameters()
         yield from self.model.buffers()
 
     @property
     def learning_rate(self) -> float:
-        """Of the first parameter group, now."""
+        """Present learning rate of the first parameter group."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def last_loss(self) -> float | None:
-        """Loss of the last batch (None before the first), in normalised units; waits for a GPU. Safe from any thread."""
+        """Return the loss of the last batch in normalised units; None before the first.
+
+        Waits for a GPU. May be called from any thread.
+        """
         loss = self._loss
         return None if loss is None else float(loss)
 
     def predict(self, inputs: Tensor, state: Tensor | None = None) -> Tensor:
-        """Raw inputs (n, n_inputs), and with window > 1 the raw state before (n, state_width), to raw targets (n, width or
-        state_width).
+        """Predict in raw units, in the model's evaluation mode.
 
-        On the CPU, float32, in the model's evaluation mode.
+        Args:
+            inputs: shape (n, n_inputs).
+            state: with window > 1, the state before, shape (n, state_width).
+
+        Returns:
+            Targets, shape (n, width) or, with window > 1, (n, state_width); float32, on the CPU.
         """
         return torch.cat([rows.cpu() for rows in self.predict_chunks(inputs, state)])
 
     def predict_chunks(self, inputs: Tensor, state: Tensor | None = None) -> Iterator[Tensor]:
-        """`predict` on the device, a bounded number of rows at a time and in order; n = 0 gives one chunk of none."""
+        """Predict as `predict` does, a bounded number of rows at a time.
+
+        Args:
+            inputs: shape (n, n_inputs).
+            state: with window > 1, the state before, shape (n, state_width).
+
+        Yields:
+            Up to `chunk_rows` rows of targets, in order, on the device; for n = 0 one chunk without rows.
+        """
         affine = self._device_affine()
         rows = self.chunk_rows
         self.model.eval()
@@ -175,7 +224,7 @@ class Trainer:
                 if state is not None:
                     arguments.append(affine.targets(state[start : start + rows].to(self.device, torch.float32)))
                 predicted = affine.raw_targets(self.model(*arguments))
-            # Outside no_grad, which would otherwise hold for the consumer between two chunks.
+            # Outside no_grad, which otherwise would hold for the caller between two chunks.
             yield predicted
 
     @property
@@ -184,10 +233,12 @@ class Trainer:
         return max(1, min(4096, _CHUNK_BYTES // (4 * self.spec.state_width)))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a later trainer needs to go on with the same weights and random numbers. Raises TrainingDiverged
-        rather than keep weights that are lost.
+        """Return weights, optimizer, scheduler and random state, for a checkpoint.
 
-        Tensors are the live ones: write them before the next step. The normaliser keeps its own state.
+        Tensors are not copied: write them before the next step. The normaliser has its own state.
+
+        Raises:
+            TrainingDiverged: when the loss is not finite.
         """
         self._check_loss()
         return {
@@ -201,7 +252,15 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`. Raises ValueError or RuntimeError when it belongs to another model or optimizer."""
+        """Continue from `state_dict`.
+
+        Args:
+            state: of a checkpoint.
+
+        Raises:
+            ValueError: when the state belongs to another optimizer.
+            RuntimeError: when the state belongs to another model.
+        """
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None and state["scheduler"] is not None:
@@ -219,14 +278,14 @@ class Trainer:
         if loss is not None and not math.isfinite(loss):
             within = f"batch {self.batches}" if self._check_every == 1 else f"batches up to {self.batches}"
             raise TrainingDiverged(
-                f"the loss is {loss} at {within} with a learning rate of {self.learning_rate:g}: expected a finite number; lower "
-                "[training] optimizer lr, keep [normalisation] on, or resume from the last checkpoint"
+                f"the loss is {loss} at {within} with a learning rate of {self.learning_rate:g}: expected a finite "
+                "number; lower [training] optimizer lr, keep [normalisation] on, or resume from the last checkpoint"
             )
 
     def _to_device(self, batch: Batch) -> Batch:
         moved = Batch(batch.inputs.to(self.device, non_blocking=True), batch.targets.to(self.device, non_blocking=True))
         if batch.inputs.is_pinned() or batch.targets.is_pinned():
-            # Waits for the copy and for the step before it, which runs meanwhile, not for the step to come.
+            # Wait for the copy and for the step before it, which runs meanwhile, but not for the next step.
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record(torch.cuda.current_stream(self.device))
             copied.synchronize()
@@ -260,5 +319,5 @@ class Trainer:
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
-    """A scheduler's state without the functions it keeps (bound methods such as OneCycleLR's annealing function)."""
+    """Return a scheduler's state without its functions (bound methods such as OneCycleLR's annealing function)."""
     return {k: v for k, v in state.items() if not callable(v)}

@@ -1,4 +1,4 @@
-"""Reference surrogates, and how a study's model is found and made."""
+"""Reference surrogates, and how the model of a study is found and made."""
 
 from penstock_server.training.models.fno import FNO
 from penstock_server.training.models.loader import MODELS, ModelError, check_options, make_model, model_class

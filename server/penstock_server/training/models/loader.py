@@ -1,4 +1,4 @@
-"""From [model] of a study file to a torch module that has been tried on two samples."""
+"""From [model] of a study file to a torch module, which is tried on two samples."""
 
 from __future__ import annotations
 
@@ -20,19 +20,28 @@ MODELS: dict[str, type[nn.Module]] = {"mlp": MLP, "fno": FNO, "unet": UNet, "mp_
 
 
 class ModelError(PenstockError):
-    """A [model] that cannot be found, cannot be built with its options, or does not meet the protocol of a model."""
+    """A [model] cannot be found, cannot be made with its options, or does not follow the protocol of a model."""
 
 
 def make_model(section: ModelSection, spec: SampleSpec, seed: int) -> nn.Module:
-    """The study's model on the CPU, in training mode; the same seed gives the same weights.
+    """Make the study's model on the CPU, in training mode; the same seed gives the same weights.
 
-    A model is a torch.nn.Module made as `Model(spec, **options)`, in normalised units:
-    window = 1: `forward(inputs (batch, n_inputs)) -> (batch, width)`;
-    window > 1: `forward(inputs (batch, n_inputs), state (batch, state_width)) -> (batch, state_width)`. The state is `bundle`
-    consecutive time steps laid end to end, the earliest first, and the answer the `bundle` time steps that follow.
-    The time in `inputs` is always that of the (first) time step to predict.
+    A model is a torch.nn.Module made as `Model(spec, **options)` that works in normalised units:
 
-    Raises ModelError. Torch's global random state is left as it was.
+    - window = 1: `forward(inputs) -> targets`, shapes (batch, n_inputs) and (batch, width);
+    - window > 1: `forward(inputs, state) -> state`, shapes (batch, n_inputs), (batch, state_width) and
+      (batch, state_width). The state is `bundle` consecutive time steps laid end to end, the earliest first; the result
+      is the `bundle` time steps that follow.
+
+    The time in `inputs` is that of the first time step to predict. Torch's global random state is left as it was.
+
+    Args:
+        section: [model] of the study file.
+        spec: shapes of the samples.
+        seed: of the weights.
+
+    Raises:
+        ModelError: when the model cannot be found or made, or does not follow this protocol.
     """
     cls = check_options(section, spec)
     with torch.random.fork_rng(devices=[]):
@@ -49,9 +58,17 @@ def make_model(section: ModelSection, spec: SampleSpec, seed: int) -> nn.Module:
 
 
 def check_options(section: ModelSection, spec: SampleSpec) -> type[nn.Module]:
-    """The model's class, once its constructor is known to take the options by name; it is not called. Raises ModelError.
+    """Return the model's class if its constructor takes the options by name.
 
-    For where the fields' shapes are not known yet: whether the values fit them, only making the model tells.
+    The constructor is not called. This is for when the fields' shapes are not known yet: whether the values fit them is
+    known once the model is made.
+
+    Args:
+        section: [model] of the study file.
+        spec: shapes of the samples.
+
+    Raises:
+        ModelError: when there is no such model, or it does not take an option.
     """
     cls = model_class(section.name)
     signature = inspect.signature(cls)
@@ -71,7 +88,14 @@ def check_options(section: ModelSection, spec: SampleSpec) -> type[nn.Module]:
 
 
 def model_class(name: str) -> type[nn.Module]:
-    """The class behind a registered name or "package.module:Class". Raises ModelError."""
+    """Return the class of a model.
+
+    Args:
+        name: one of MODELS, or "package.module:Class".
+
+    Raises:
+        ModelError: when there is no such class.
+    """
     if ":" not in name:
         if name not in MODELS:
             raise ModelError(f'[model] name = "{name}": {nearest(name, MODELS)}, or "package.module:Class"')
@@ -87,7 +111,7 @@ def model_class(name: str) -> type[nn.Module]:
 
 
 def _try_out(model: Any, name: str, spec: SampleSpec) -> None:
-    """One forward pass of two samples, so that a model that does not fit is found before anything is simulated."""
+    """Make one forward pass of two samples, so that a wrong model is found before anything is simulated."""
     arguments = [torch.randn(2, spec.n_inputs)]
     if spec.window > 1:
         arguments.append(torch.randn(2, spec.state_width))

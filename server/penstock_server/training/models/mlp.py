@@ -1,4 +1,4 @@
-"""A fully connected surrogate: the laptop protocol's model of the SC 2023 paper (6 -> 256 -> 256 -> grid, ReLU)."""
+"""A fully connected network: by default that of the SC 2023 paper's laptop protocol (6 -> 256 -> 256 -> grid, ReLU)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,18 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class MLP(nn.Module):
-    """Parameters and time to all fields at once.
+    """Maps parameters and time to all fields at once.
 
-    hidden: widths of the hidden layers (none: a linear model). activation: one of ACTIVATIONS.
-    With window = 1 it maps inputs (batch, n_inputs) to (batch, width). With window > 1 it also takes the state
-    (batch, state_width) and predicts what changes from its last time step to each of the `bundle` that follow.
-    Raises ValueError for a width below 1 or an unknown activation.
+    With window > 1 it takes the state, too, and predicts the change from its last time step to each of the `bundle`
+    time steps that follow.
+
+    Args:
+        spec: shapes of the samples.
+        hidden: widths of the hidden layers; none for a linear model.
+        activation: one of ACTIVATIONS.
+
+    Raises:
+        ValueError: when a width is below 1, or the activation is unknown.
     """
 
     def __init__(self, spec: SampleSpec, hidden: Sequence[int] = (256, 256), activation: str = "relu") -> None:
@@ -46,6 +52,15 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], out))
 
     def forward(self, inputs: Tensor, state: Tensor | None = None) -> Tensor:
+        """Predict in normalised units.
+
+        Args:
+            inputs: shape (batch, n_inputs), float32.
+            state: with window > 1, shape (batch, state_width), float32.
+
+        Returns:
+            Shape (batch, width) or, with window > 1, (batch, state_width).
+        """
         if state is None:
             return self.layers(inputs)  # type: ignore[no-any-return]
         return persistence(self.spec, state) + self.layers(torch.cat([inputs, state], dim=1))  # type: ignore[no-any-return]

@@ -1,8 +1,9 @@
-"""The U-Net: Ronneberger et al. 2015, U-Net: Convolutional Networks for Biomedical Image Segmentation, as surrogates of PDE solvers use it:
-Gupta and Brandstetter 2022, Towards Multi-spatiotemporal-scale Generalized PDE Modeling.
+"""The U-Net, as surrogates of PDE solvers use it.
 
-Down a few levels, each of half the points and twice the channels, and up again, with what each level held on the way down
-handed across. Periodic padding, GroupNorm and GELU; parameters and time scale and shift the channels of every block (FiLM).
+Ronneberger et al. 2015, U-Net: Convolutional Networks for Biomedical Image Segmentation; Gupta and Brandstetter 2022,
+Towards Multi-spatiotemporal-scale Generalized PDE Modeling. The network goes down a few levels, each with half the
+points and twice the channels, and up again, with skip connections between the two paths. It has periodic padding,
+GroupNorm and GELU; parameters and time scale and shift the channels of every block (FiLM).
 """
 
 from __future__ import annotations
@@ -17,16 +18,23 @@ from torch.nn import functional
 from penstock_server.study import SampleSpec
 from penstock_server.training.models.layout import GridLayout, check_at_least, persistence
 
-_EMBEDDING = 4  # width of what parameters and time become, as a multiple of `width`
+_EMBEDDING = 4  # width of the embedding of parameters and time, as a multiple of `width`
 _CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d}
 _TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
 _POOL = {1: functional.max_pool1d, 2: functional.max_pool2d}
 
 
 class Block(nn.Module):
-    """Two convolutions over 3 points along each axis, each with GroupNorm and GELU; (batch, channels, *grid) in and out.
+    """Two convolutions over 3 points along each axis, each with GroupNorm and GELU.
 
-    After the first norm the embedding (batch, embedding) scales and shifts the channels: Gupta and Brandstetter, section 3 (AdaGN).
+    After the first norm the embedding scales and shifts the channels: Gupta and Brandstetter, section 3 (AdaGN).
+
+    Args:
+        dimensions: of the grid, 1 or 2.
+        before: number of channels of the input.
+        after: number of channels of the output.
+        embedding: width of the embedding.
+        periodic: whether to pad periodically; else with zeros.
     """
 
     def __init__(self, dimensions: int, before: int, after: int, embedding: int, periodic: bool) -> None:
@@ -41,6 +49,15 @@ class Block(nn.Module):
         self.dimensions = dimensions
 
     def forward(self, values: Tensor, embedding: Tensor) -> Tensor:
+        """Apply the block.
+
+        Args:
+            values: shape (batch, before, *grid).
+            embedding: shape (batch, embedding).
+
+        Returns:
+            Shape (batch, after, *grid).
+        """
         film = self.film(embedding)
         scale, shift = film.reshape(*film.shape, *[1] * self.dimensions).chunk(2, dim=1)
         values = self.norm_first(self.first(values)) * (1 + scale) + shift
@@ -50,14 +67,20 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """Convolutions on `depth` + 1 levels of one grid of 1 or 2 dimensions.
 
-    width: channels of the finest level; each level below has twice as many. depth: how often the grid is halved; each axis must
-    divide by 2**depth. periodic: pad around the torus; otherwise with zeros. residual: predict the change from the state's last
-    time step. coordinates: give the points' coordinates as channels too (always so with window = 1, where there is no state).
-    Without them and with periodic padding the model commutes with translations by multiples of 2**depth points.
+    With periodic padding and without coordinates the model commutes with translations by multiples of 2**depth points.
 
-    window = 1: inputs (batch, n_inputs) -> (batch, width of a target row). window > 1: inputs and state (batch, state_width) ->
-    (batch, state_width). float32, normalised units.
-    Raises ValueError for fields on different or other grids, a grid that cannot be halved so often, and options out of range.
+    Args:
+        spec: shapes of the samples.
+        width: number of channels of the finest level; each level below has twice as many.
+        depth: how often the grid is halved; the points along each axis must be divisible by 2**depth.
+        periodic: whether to pad periodically; else with zeros.
+        residual: whether to predict the change from the state's last time step.
+        coordinates: whether the coordinates of the points are channels; always so with window = 1, where there is no
+            state.
+
+    Raises:
+        ValueError: when the fields are not all on one grid of 1 or 2 dimensions, the grid cannot be halved so often, or
+            an option is out of range.
     """
 
     coordinates: Tensor
@@ -77,13 +100,13 @@ class UNet(nn.Module):
         dimensions = len(self.layout.shape)
         if any(n % 2**depth or n == 0 for n in self.layout.shape):
             raise ValueError(
-                f"depth = {depth} on a grid of {self.layout.shape}: each axis is halved {depth} times and must divide by "
-                f"{2**depth}; {_deepest(self.layout.shape)}"
+                f"depth = {depth} on a grid of {self.layout.shape}: each axis is halved {depth} times and must divide "
+                f"by {2**depth}; {_deepest(self.layout.shape)}"
             )
         self.residual = residual and spec.window > 1
         self.has_coordinates = coordinates or spec.window == 1
         axes = self.layout.coordinates().movedim(-1, 0)
-        # Around a torus 0 and 1 are one place: sine and cosine say so.
+        # On a torus 0 and 1 are the same place, and so have the same sine and cosine.
         places = torch.cat([(2 * math.pi * axes).sin(), (2 * math.pi * axes).cos()]) if periodic else axes
         self.register_buffer("coordinates", places[None], persistent=False)
 
@@ -104,6 +127,15 @@ class UNet(nn.Module):
         self.project = _CONVOLUTION[dimensions](width, self.layout.channels, 1)
 
     def forward(self, inputs: Tensor, state: Tensor | None = None) -> Tensor:
+        """Predict in normalised units.
+
+        Args:
+            inputs: shape (batch, n_inputs), float32.
+            state: with window > 1, shape (batch, state_width), float32.
+
+        Returns:
+            Shape (batch, width) or, with window > 1, (batch, state_width).
+        """
         embedding = self.embed(inputs)
         values = self._channels(inputs, state)
         pool = _POOL[len(self.layout.shape)]
@@ -121,7 +153,7 @@ class UNet(nn.Module):
         return persistence(self.layout.spec, state) + out if state is not None and self.residual else out
 
     def _channels(self, inputs: Tensor, state: Tensor | None) -> Tensor:
-        """What the convolutions begin with, (batch, channels, *grid)."""
+        """Return the channels of the finest level, shape (batch, channels, *grid)."""
         parts = []
         if state is not None:
             parts.append(self.layout.points(state).movedim(-1, 2).flatten(1, 2))
@@ -131,6 +163,6 @@ class UNet(nn.Module):
 
 
 def _deepest(grid: tuple[int, ...]) -> str:
-    """The remedy for a grid that cannot be halved so often."""
+    """Return the remedy for a grid that cannot be halved so often."""
     halvings = min((n & -n).bit_length() - 1 for n in grid)
     return f"set depth = {halvings}, or another number of points" if halvings else "set another number of points"
