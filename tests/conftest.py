@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from slurm_cluster import why_not
 
 from arrangement import arrange
 from penstock_server.study import Study
+from traces import last_lines
 
 HEAT_PARAMETERS = ("initial", "left", "right", "bottom", "top")
 
@@ -58,15 +58,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.failed and folder is not None and (logs := last_lines(folder)):
         report.sections.append(("Logs of its studies", logs))
     return report
-
-
-def last_lines(folder: Path, lines: int = 20) -> str:
-    """The paths and last lines of all logs below a folder; what was written last comes last."""
-    logs = [path for path in folder.rglob("*.log") if path.is_file() and path.stat().st_size]
-    return "\n".join(
-        "\n".join([f"{path}:", *(f"    {line}" for line in path.read_text(errors="replace").splitlines()[-lines:])])
-        for path in sorted(logs, key=lambda path: path.stat().st_mtime)
-    )
 
 
 @pytest.fixture(autouse=True)

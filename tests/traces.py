@@ -1,4 +1,4 @@
-"""What one study has on this machine: processes, folders, shared memory. Others may run beside it, and are not looked at."""
+"""What one study has on this machine: processes, folders, shared memory, logs. Others may run beside it, and are not looked at."""
 
 from __future__ import annotations
 
@@ -76,3 +76,12 @@ def _held(path: Path) -> bool:
                 if any(str(link.readlink()) == str(path) for link in (process / "fd").iterdir()):
                     return True
     return not path.exists()
+
+
+def last_lines(folder: Path, lines: int = 20) -> str:
+    """The paths and last lines of all logs below a folder; what was written last comes last."""
+    logs = [path for path in folder.rglob("*.log") if path.is_file() and path.stat().st_size]
+    return "\n".join(
+        "\n".join([f"{path}:", *(f"    {line}" for line in path.read_text(errors="replace").splitlines()[-lines:])])
+        for path in sorted(logs, key=lambda path: path.stat().st_mtime)
+    )

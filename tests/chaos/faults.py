@@ -98,12 +98,12 @@ def kill_server(world: World, rng: random.Random) -> bool:
     family = world.family()
     world.process.kill()
     world.process.wait()
-    _, alive = psutil.wait_procs(family, timeout=30)
+    _, alive = psutil.wait_procs(family, timeout=120)
     for process in alive:
         # One that was stopped before it could ask to be ended with its parent sees that it is an orphan when it goes on.
         with suppress(psutil.NoSuchProcess):
             process.resume()
-    _, alive = psutil.wait_procs(alive, timeout=10)
+    _, alive = psutil.wait_procs(alive, timeout=60)
     assert not alive, f"these outlived the server that had started them: {alive}"
     return True
 

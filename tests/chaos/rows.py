@@ -26,6 +26,7 @@ from network_namespace import other_host
 from world import PENSTOCK, World, world
 
 from traces import left_over, shared_memory
+from waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -152,7 +153,7 @@ def two_servers(folder: Path, rng: random.Random) -> dict[str, Any]:
     """A second server is started on the run directory of one that runs: `penstock run`, and `penstock resume`."""
     with world(folder) as study:
         seconds = [
-            subprocess.run([*PENSTOCK, *command], capture_output=True, text=True, check=False, timeout=120)
+            subprocess.run([*PENSTOCK, *command], capture_output=True, text=True, check=False, timeout=PATIENCE)
             for command in (["resume", study.out], ["run", study.folder / "study.toml", "--out", study.out])
         ]
         end = ended(study)
@@ -189,7 +190,7 @@ def strangers(folder: Path, rng: random.Random) -> dict[str, Any]:
         wrong.write_text(json.dumps({**info, "server_public_key": curve_keypair()[0].decode()}))
         revoked = study.folder / "revoked.json"
         for command in (["add", study.out, "leaver", "--out", revoked], ["revoke", study.out, "leaver"]):
-            subprocess.run([*PENSTOCK, "key", *command], check=True, timeout=60, capture_output=True)
+            subprocess.run([*PENSTOCK, "key", *command], check=True, timeout=PATIENCE, capture_output=True)
         pids = [study.add_worker(connect=wrong), study.add_worker(connect=revoked)]
         for _ in range(3):
             assert faults.uninvited(study, rng)

@@ -16,11 +16,12 @@ from typing import Any
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from traces import MARK, left_over, shared_memory
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))  # for rows.py and soak.py, which are run as scripts
+from traces import MARK, left_over, shared_memory  # noqa: E402
+from waiting import PATIENCE  # noqa: E402
 
 PENSTOCK = [sys.executable, "-m", "penstock.main"]
-HERE = Path(__file__).parent
 TIRED = 900.0  # seconds after which a study that has not ended never will
 
 STUDY = """
@@ -176,7 +177,7 @@ class World:
         """What `penstock` has printed."""
         return (self.folder / "penstock.log").read_text(errors="replace")
 
-    def until(self, true: Callable[[], object], seconds: float = 120.0, pause: float = 0.05) -> None:
+    def until(self, true: Callable[[], object], seconds: float = PATIENCE, pause: float = 0.05) -> None:
         """Wait for something that must come true while the study runs."""
         deadline = time.monotonic() + seconds
         while not true():
