@@ -1,7 +1,7 @@
-"""The clients that a coordinator knows, by the name in their HELLO and by their connection; who has fallen silent, who was given up.
+"""The clients that a coordinator knows, by the id in their HELLO and by their control connection.
 
-A connection may break and be made anew at any time, and with it a request or its answer may be lost. So each client numbers its
-requests and repeats one that is not answered: the latest answer is kept here, and a repetition gets it again.
+A connection may break and be made anew at any time, and a request or its answer be lost with it. So each client numbers its
+requests and repeats one that is not answered; the latest answer is kept here, and a repetition gets it again.
 """
 
 from __future__ import annotations
@@ -15,16 +15,24 @@ from penstock_client.payloads import Hello
 from penstock_client.reasons import Reason
 
 K = TypeVar("K")
-REMEMBERED = 10_000  # given-up clients that are still told so; 16 bytes each
+REMEMBERED = 10_000  # given-up clients whose messages are still refused as such; 16 bytes each
 
 
 @dataclass(slots=True, eq=False)
 class KnownClient:
     """One client process.
 
-    peer: its control connection. heard: when it last spoke. number, answer: of its latest request; no answer yet: None.
-    holds: the simulation that it serves. adrift: since when its heartbeats have named another one, or none.
-    may_leave: it has been told that there is nothing more to do, or was started for one simulation: that it falls silent is no loss.
+    Attributes:
+        id: 16 bytes of the client's own choice.
+        pid: its process id.
+        host: its machine.
+        peer: routing id of its control connection.
+        heard: when its last message came, seconds.
+        number: of its latest request.
+        answer: frames of the answer to that; None while there is none.
+        holds: id of the simulation that it serves, or None.
+        mismatch_since: when its heartbeats began to name a different simulation than it holds, or None.
+        may_leave: True when its silence loses nothing: it was told that there is nothing more to do, or runs one simulation only.
     """
 
     id: bytes
@@ -35,47 +43,63 @@ class KnownClient:
     number: int = 0
     answer: list[bytes] | None = None
     holds: int | None = None
-    adrift: float | None = None
+    mismatch_since: float | None = None
     may_leave: bool = True
 
     def __str__(self) -> str:
         return f"client {self.host}:{self.pid}"
 
-    def asks_anew(self, number: int) -> bool:
-        """Take note of a request; False when it repeats the latest one.
+    def register_request(self, number: int) -> bool:
+        """Note the number of a request; return False when it repeats the latest one.
+
+        Args:
+            number: of the request.
 
         Raises:
-            WireError: it is older than that.
+            WireError: the number is smaller than that of the latest request.
         """
         if number < self.number or number < 1:
             raise WireError(
                 f"request number {number} after {self.number}: expected each request's to be one higher, from 1"
             )
-        anew = number > self.number
-        if anew:
+        new = number > self.number
+        if new:
             self.number, self.answer = number, None
-        return anew
+        return new
+
+    def note_heartbeat(self, *, matches: bool, now: float) -> None:
+        """Note whether a heartbeat names the simulation that the client holds."""
+        if matches:
+            self.mismatch_since = None
+        elif self.mismatch_since is None:
+            self.mismatch_since = now
 
 
 class KnownClients:
-    """Every client from its HELLO until it is lost."""
+    """All clients from their HELLO until they are lost."""
 
     def __init__(self) -> None:
         self._clients: dict[bytes, KnownClient] = {}
         self._peers: dict[bytes, KnownClient] = {}  # by control connection
-        self._given_up: dict[bytes, None] = {}  # in order
-        self._stuck: dict[
-            tuple[str, int], None
-        ] = {}  # host and process id of given-up clients, as far as they may still run
+        self._given_up: dict[bytes, None] = {}  # ids, the oldest first
+        self._stuck: dict[tuple[str, int], None] = {}  # host and process id of given-up clients that may still run
 
     def __iter__(self) -> Iterator[KnownClient]:
         return iter(tuple(self._clients.values()))
 
     def hello(self, peer: bytes, hello: Hello, now: float) -> tuple[KnownClient, bool]:
-        """A client, and whether it is new. One that is known keeps what it has, on another connection from now on.
+        """Register a client, or the new connection of a known one, which keeps what it holds.
+
+        Args:
+            peer: routing id of the connection over which HELLO came.
+            hello: its payload.
+            now: seconds on the coordinator's clock.
+
+        Returns:
+            The client, and whether it is new.
 
         Raises:
-            Refused: it was given up; what it held may be somebody else's by now.
+            Refused: the client was given up; another one may hold its simulation by now.
         """
         self._refuse_given_up(hello.client)
         client = self._clients.get(hello.client)
@@ -88,15 +112,23 @@ class KnownClients:
         client.peer, client.heard = peer, now
         return client, new
 
-    def over(self, peer: bytes) -> KnownClient | None:
-        """Whose control connection this is."""
+    def by_connection(self, peer: bytes) -> KnownClient | None:
+        """Return the client whose control connection has this routing id, if any."""
         return self._peers.get(peer)
 
-    def at(self, peer: bytes, now: float) -> KnownClient:
-        """Who speaks over this control connection.
+    def get(self, client_id: bytes) -> KnownClient | None:
+        """Return the client with this id, if any."""
+        return self._clients.get(client_id)
+
+    def sender_of_request(self, peer: bytes, now: float) -> KnownClient:
+        """Return the client that sent a request and note that it was heard.
+
+        Args:
+            peer: routing id of the connection over which the request came.
+            now: seconds on the coordinator's clock.
 
         Raises:
-            Refused: it has not said HELLO.
+            Refused: no client has said HELLO over this connection.
         """
         client = self._peers.get(peer)
         if client is None:
@@ -106,24 +138,32 @@ class KnownClients:
         client.heard = now
         return client
 
-    def named(self, client_id: bytes, now: float) -> KnownClient:
-        """Whose heartbeat this is.
+    def sender_of_heartbeat(self, client_id: bytes, now: float) -> KnownClient:
+        """Return the client that sent a heartbeat, which names it, and note that it was heard.
+
+        Args:
+            client_id: the id in the heartbeat.
+            now: seconds on the coordinator's clock.
 
         Raises:
-            Refused: nobody's, or that of a client that was given up.
+            Refused: no client has this id, or it was given up.
         """
         self._refuse_given_up(client_id)
         client = self._clients.get(client_id)
         if client is None:
-            raise Refused(Reason.NO_HELLO, "a heartbeat of a client that has not said HELLO")
+            raise Refused(
+                Reason.NO_HELLO, "a heartbeat of a client that has not said HELLO: say HELLO before sending heartbeats"
+            )
         client.heard = now
         return client
 
-    def get(self, client_id: bytes) -> KnownClient | None:
-        return self._clients.get(client_id)
-
     def remove(self, client: KnownClient, *, given_up: bool) -> None:
-        """Forget a client. given_up: its process may still run; it is refused if it speaks again."""
+        """Forget a client.
+
+        Args:
+            client: which one.
+            given_up: its process may still run; further messages of it are refused.
+        """
         del self._clients[client.id]
         self._peers.pop(client.peer, None)
         if not given_up:
@@ -131,26 +171,57 @@ class KnownClients:
         _remember(self._given_up, client.id)
         _remember(self._stuck, (client.host, client.pid))
 
-    def ended(self, host: str, pid: int) -> list[KnownClient]:
-        """Those of a process that has ended."""
+    def find_lost(self, now: float, timeout: float) -> dict[KnownClient, str]:
+        """Find the clients to give up; forget those that may leave and have fallen silent.
+
+        Args:
+            now: seconds on the coordinator's clock.
+            timeout: seconds of silence, or of naming a different simulation than it holds, after which a client is lost.
+
+        Returns:
+            Why each of them is lost.
+        """
+        lost: dict[KnownClient, str] = {}
+        for client in self:
+            if now - client.heard > timeout:
+                if client.may_leave and client.holds is None:
+                    self.remove(client, given_up=False)
+                else:
+                    lost[client] = f"no heartbeat for {timeout:.0f} s"
+            elif client.mismatch_since is not None and now - client.mismatch_since > timeout:
+                held = "none" if client.holds is None else f"simulation {client.holds}"
+                lost[client] = (
+                    f"its heartbeats have named a different simulation than it holds ({held}) for {timeout:.0f} s"
+                )
+        return lost
+
+    def delay(self, seconds: float) -> None:
+        """Shift all deadlines: for so long this process itself was suspended."""
+        for client in self:
+            client.heard += seconds
+            if client.mismatch_since is not None:
+                client.mismatch_since += seconds
+
+    def process_ended(self, host: str, pid: int) -> list[KnownClient]:
+        """Note that a process has ended and return its clients."""
         self._stuck.pop((host, pid), None)
         return [client for client in self if (client.host, client.pid) == (host, pid)]
 
     def stuck(self) -> tuple[tuple[str, int], ...]:
-        """Host and process id of given-up clients that have not been seen to end."""
+        """Return host and process id of given-up clients whose processes have not been seen to end."""
         return tuple(self._stuck)
 
     def _refuse_given_up(self, client_id: bytes) -> None:
         if client_id in self._given_up:
             raise Refused(
                 Reason.GIVEN_UP,
-                "the server has given this client up after too long a silence, and what it held is somebody else's: "
+                "the server has given this client up after too long a silence, and another client may hold its simulation: "
                 "connect anew",
             )
 
 
 def _remember(memory: dict[K, None], key: K) -> None:
-    """Keep a key, forgetting the oldest where there are too many."""
+    """Keep a key, and forget the oldest when there are more than REMEMBERED."""
     memory[key] = None
     while len(memory) > REMEMBERED:
         del memory[next(iter(memory))]

@@ -608,6 +608,23 @@ def test_what_an_attempt_says_that_has_been_given_up_is_refused_and_counted(talk
     assert talk.coordinator.counts().running == 1
 
 
+def test_a_worker_that_is_lost_with_its_solver_ranks_fails_its_simulation_once(talk: Talk) -> None:
+    for name in (b"w", b"rank0", b"rank1"):
+        talk.hello(name)
+    simulation, attempt = talk.assigned(b"w")
+    for name in (b"rank0", b"rank1"):
+        talk.say(name, Kind.NEXT, simulation=simulation, attempt=attempt)
+    talk.tick(11.0)
+    assert talk.coordinator.wanted_workers == 4
+    talk.hello(b"other", now=11.0)
+    held = [talk.assigned(b"other", now=11.0)]
+    while talk.coordinator.has_waiting:
+        talk.finish(b"other", *held[-1])
+        held.append(talk.assigned(b"other", now=11.0))
+    assert sorted(held) == sorted([(simulation, attempt + 1), *((i, 1) for i in range(4) if i != simulation)])
+    assert talk.coordinator.failures() == {}
+
+
 def test_what_a_message_costs_does_not_grow_with_the_number_of_simulations(events: EventLog, make_study) -> None:
     class Counting(list):
         """A plan that counts how often anything in it is looked at."""
