@@ -134,7 +134,7 @@ def test_each_field_has_its_error_in_the_summary(tmp_path: Path) -> None:
     fields = {"U": {"relative_l2": 0.046, "mse": 0.1}, "p": {"relative_l2": 1.99, "mse": 3.0}}
     validation = {"relative_l2": 1.02, "relative_l2_p99": 2.1, "mse": 2.0, "fields": fields}
     out = io.StringIO()
-    print_report(Console(file=out, width=140), REPORT | {"validation": validation}, tmp_path)
+    print_report(Console(file=out, width=140), REPORT | {"validation": validation, "failures": {}}, tmp_path)
     assert "relative L2 1.02 (99th percentile 2.1), MSE 2, mean of 2 fields" in out.getvalue()
     assert [line.split() for line in out.getvalue().splitlines() if line.startswith("  ")] == [
         ["U", "relative", "L2", "0.046,", "MSE", "0.1"],
