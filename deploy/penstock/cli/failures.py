@@ -1,6 +1,6 @@
-"""What ends a command before it is done: one line for the user, and a log with the traceback.
+"""Errors that end a command: one line for the user, and a log with the traceback.
 
-Needs the standard library and the client alone, so that `penstock worker` can use it on a compute node.
+Needs only the standard library and the client, so that `penstock worker` can use it on a compute node.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def explain(error: BaseException, command: str) -> int:
         _print("penstock: interrupted")
         return 130
     if isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and error.errno == errno.EPIPE):
-        return 1  # whoever read the output has left; there is nobody to tell
+        return 1  # the program that read the output has ended, as `head` does
     if isinstance(error, PenstockError):
         # A StudyError is known by its attribute, not by its class: a worker does not import pydantic.
         problems = getattr(error, "problems", None)

@@ -7,10 +7,9 @@ import re
 import socket
 from contextlib import suppress
 
-import psutil
-
 from penstock.slurm.commands import Slurm, SlurmError
 from penstock.study import StudyError
+from penstock_server.network import interface_addresses
 
 SLURMCTLD_PORT = 6817  # nothing is sent to it
 
@@ -55,13 +54,12 @@ def _resolved(name: str) -> str:
 
 
 def _interface_address(interface: str) -> str:
-    interfaces = psutil.net_if_addrs()
-    for entry in interfaces.get(interface, ()):
-        if entry.family == socket.AF_INET:
-            return str(entry.address)
+    addresses = {own.interface: own.address for own in reversed(interface_addresses())}  # the first of each
+    if interface in addresses:
+        return addresses[interface]
     raise StudyError(
         [
             f'[server] interface = "{interface}": no such network with an IPv4 address on this node; '
-            f"there are {', '.join(interfaces)}: correct it in the profile or leave it out"
+            f"there are {', '.join(reversed(addresses))}: correct it in the profile or leave it out"
         ]
     )

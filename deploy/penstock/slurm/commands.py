@@ -137,8 +137,8 @@ class Slurm:
     def _run(self, words: Sequence[str]) -> str:
         if not self._via and shutil.which(words[0]) is None:
             raise SlurmError(
-                f"{words[0]} is not on the PATH: expected Slurm's commands on this machine; go to a login node, or give "
-                '[slurm] via = "ssh login1" where only another machine has them'
+                f"{words[0]} is not on the PATH: expected Slurm's commands on this machine; go to a login node, or "
+                'give [slurm] via = "ssh login1" where only another machine has them'
             )
         command = [*self._via, *map(shlex.quote, words)] if self._via else list(words)
         try:

@@ -108,7 +108,7 @@ class SlurmLauncher:
             self._log(f"the workers' jobs could not be cancelled; do it with `{by_hand}`: {error}")
 
     def _keep(self) -> None:
-        """Watch the jobs; whatever goes wrong here ends the study, which would wait for ever else."""
+        """Watch the jobs; an error here ends the study, which would otherwise wait for ever."""
         try:
             self._watch()
         except Exception as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import secrets
 import shlex
@@ -16,11 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
-
 from penstock.slurm.commands import SlurmError, without_job
 from penstock.slurm.profile import Profile
 from penstock.study import StudyError, plan_threads
+from penstock_server.network import interface_addresses
 from penstock_server.study import Study
 
 OBJECT_STORE_BYTES = 80 * 2**20  # the least that Ray accepts; fields do not pass through it
@@ -59,10 +57,9 @@ def network_of(address: str) -> str:
     Raises:
         StudyError: no network interface of this machine has this address.
     """
-    for entries in psutil.net_if_addrs().values():
-        for entry in entries:
-            if entry.family == socket.AF_INET and entry.address == address:
-                return str(ipaddress.IPv4Network(f"{address}/{entry.netmask}", strict=False))
+    for own in interface_addresses():
+        if own.address == address:
+            return str(own.network)
     raise StudyError(
         [f"{address}: no network interface of {socket.gethostname()} has this address; give [server] interface"]
     )

@@ -147,7 +147,7 @@ class LocalLauncher:
                     _signal_session(running.process.pid, number)
 
     def _keep(self, number: int) -> None:
-        """Keep worker `number` running; whatever goes wrong here ends the study, which would wait for ever else."""
+        """Keep worker `number` running; an error here ends the study, which would otherwise wait for ever."""
         try:
             while not self._stopping.is_set():
                 if self._study.wanted_workers() <= number:
@@ -165,7 +165,7 @@ class LocalLauncher:
         begun = time.monotonic()
         try:
             running = self._start(number)
-        except OSError as error:  # no process, no memory, no room for the log: it may pass
+        except OSError as error:  # no memory or no room for the log, for example, which may pass
             self._note_death(begun, f"worker {number} cannot be started: {error}")
             return
         code = running.process.wait()

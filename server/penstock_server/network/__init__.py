@@ -1,6 +1,6 @@
 """Sockets, who may use them, and the files that tell clients where they are."""
 
-from penstock_server.network.address import interface_of, is_network, own_address
+from penstock_server.network.address import interface_addresses, interface_of, is_network, own_address
 from penstock_server.network.connect_files import (
     CONNECT_FILE,
     hand_out,
@@ -22,6 +22,7 @@ __all__ = [
     "RouterLoop",
     "StudyKeys",
     "hand_out",
+    "interface_addresses",
     "interface_of",
     "is_network",
     "load_keys",

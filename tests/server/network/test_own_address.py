@@ -17,7 +17,7 @@ def interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
     there = {
         name: [
             SimpleNamespace(family=socket.AF_INET6, address="fe80::1"),
-            SimpleNamespace(family=socket.AF_INET, address=a),
+            SimpleNamespace(family=socket.AF_INET, address=a, netmask="255.255.255.0"),
         ]
         for name, a in (("lo", "127.0.0.1"), ("eth0", "10.1.0.5"), ("ib0", "10.2.0.5"))
     }
