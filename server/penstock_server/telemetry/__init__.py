@@ -1,4 +1,4 @@
-"""What a study tells while it runs: events.jsonl, Prometheus metrics, files of JSON lines."""
+"""Output of a running study: events.jsonl, Prometheus metrics, logs, files of JSON lines."""
 
 from penstock_server.telemetry.events import EventLog
 from penstock_server.telemetry.jsonl import LineFile, read_lines

@@ -1,4 +1,4 @@
-"""Files of one JSON object a line, appended to by several processes and lives of a study, any of which may end in mid-line."""
+"""Files of JSON lines, which several processes append to, each of which may be killed while it writes a line."""
 
 from __future__ import annotations
 
@@ -15,9 +15,16 @@ _log = logging.getLogger("penstock.jsonl")
 
 
 class LineFile:
-    """Appends to a file, which need not be there. A line that the disk does not take is dropped and counted in `lost`.
+    """A file of lines to append to.
 
-    A study must not end because its log is full: the first lost line is said on standard output, and the next tries again.
+    A study must not end because a disk is full: a line that cannot be written is dropped and counted. The first one is
+    logged, and every further line is tried.
+
+    Args:
+        path: the file; created with the first line.
+
+    Attributes:
+        lost: number of lines that could not be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,7 +32,11 @@ class LineFile:
         self.lost = 0
 
     def append(self, line: str) -> None:
-        """Write one line, in one piece: lines of other processes come before or after it."""
+        """Write one line, which lines of other processes never interrupt.
+
+        Args:
+            line: the line, without its newline.
+        """
         data = (line + "\n").encode()
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
@@ -43,12 +54,12 @@ class LineFile:
                 _log.warning("a line of %s is lost: %s", self._path, error)
 
     def warnings(self) -> tuple[str, ...]:
-        """What is missing, for the report."""
+        """Return what is missing, for the report."""
         return (f"{self._path.name}: {self.lost} lines could not be written",) if self.lost else ()
 
 
 def _cut_torn_line(descriptor: int) -> int:
-    """Take away what a process that was killed has left of a line; returns the file's size."""
+    """Remove the part of a line that a killed process has left; returns the size of the file."""
     size = end = os.fstat(descriptor).st_size
     while end > 0:
         begin = max(0, end - 4096)
@@ -63,7 +74,14 @@ def _cut_torn_line(descriptor: int) -> int:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a file, none where there is no file; half a line is passed over."""
+    """Read the lines of a file.
+
+    Args:
+        path: the file; it need not exist.
+
+    Yields:
+        The object of each complete line; incomplete lines and lines that are no JSON object are skipped.
+    """
     if not path.is_file():
         return
     with path.open("rb") as file:

@@ -1,7 +1,8 @@
 """Log files: each process of a study writes logs/<process>.log in the run directory.
 
-Modules log with the standard library, `logging.getLogger("penstock.<module>")`. A line has the local time, the level, the logger
-and the message; a failure is followed by its traceback. Users are shown the failure in words and the name of the log.
+Modules log with the standard library, `logging.getLogger("penstock.<module>")`. A line has the local time, the level,
+the logger and the message; a failure is followed by its traceback. Users are shown the failure in words and the name of
+the log.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _log = logging.getLogger("penstock")
 
 
 class LogFile(logging.FileHandler):
-    """Appends to a log file. Lines that the disk does not take are counted in `lost`, since a full log must not end a study.
+    """Appends to a log file; lines that cannot be written are counted in `lost`, since a full disk must not end a study.
 
     Args:
         path: the file; it is made with the first line.
@@ -94,7 +95,8 @@ class ProcessLog:
 def log_this_process(directory: Path, process: str) -> ProcessLog:
     """Open the log of a process that belongs to one study alone.
 
-    The log also gets uncaught exceptions of every thread, Python's warnings, and the stacks of all threads at a fatal signal.
+    The log also gets uncaught exceptions of every thread, Python's warnings, and the stacks of all threads at a fatal
+    signal.
 
     Args:
         directory: the run directory.

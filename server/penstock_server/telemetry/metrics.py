@@ -1,4 +1,4 @@
-"""Prometheus metrics: one registry and one endpoint a process; every name in one place."""
+"""Prometheus metrics: one registry and one endpoint for each process; all names are defined here."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from penstock_client.reasons import Reason
 
 
 class Metrics:
-    """What a server process counts. Counters only grow; gauges are set before each log line and scrape.
+    """The metrics of a server process. Counters only grow; gauges are set before each line of metrics.jsonl.
 
     Args:
         process: "coordinator" or "rank-<n>", a label of every metric.
+        study: name of the study, a label of every metric.
+
+    Attributes:
+        registry: the metrics, for Prometheus. The other attributes are the counters and gauges, described where they
+            are made.
     """
 
     def __init__(self, process: str, study: str) -> None:
@@ -74,19 +79,28 @@ class Metrics:
         self.client_blocked_seconds = self._gauge("client_blocked_seconds", "Time clients have waited for credit")
 
     def refused(self, reason: Reason, number: int = 1) -> None:
-        """Count one refusal, or several."""
+        """Count refused messages.
+
+        Args:
+            reason: reason of the refusal.
+            number: number of messages.
+        """
         self._refused.labels(**self._labels, reason=reason.name.lower()).inc(number)
 
     def handshake_refused(self, reason: str) -> None:
-        """Count a connection that was turned away: "unknown_key", "revoked_key", or "protocol" (no CURVE, or a wrong server key)."""
+        """Count a connection that was refused.
+
+        Args:
+            reason: "unknown_key", "revoked_key", or "protocol" (no CURVE, or a wrong server key).
+        """
         self._handshakes_refused.labels(**self._labels, reason=reason).inc()
 
     def refusals(self) -> dict[str, int]:
-        """Refusals so far by reason."""
+        """Return the number of refused messages by reason."""
         return self._by_reason(self._refused)
 
     def handshakes_refused(self) -> dict[str, int]:
-        """Connections turned away so far by reason."""
+        """Return the number of refused connections by reason."""
         return self._by_reason(self._handshakes_refused)
 
     def _by_reason(self, counter: Counter) -> dict[str, int]:
@@ -98,7 +112,11 @@ class Metrics:
         }
 
     def total(self, name: str) -> int:
-        """The value of one of the counters, e.g. total("samples_received")."""
+        """Return the value of a counter.
+
+        Args:
+            name: name of the counter, such as "samples_received".
+        """
         return int(self.registry.get_sample_value(f"penstock_{name}_total", self._labels) or 0)
 
     def simulations(self, by_state: Mapping[str, int]) -> None:
@@ -107,14 +125,21 @@ class Metrics:
             self._simulations.labels(**self._labels, state=state).set(number)
 
     def serve(self, host: str) -> str:
-        """Start the endpoint on a free port; returns host:port."""
+        """Start the endpoint on a free port.
+
+        Args:
+            host: address to listen on.
+
+        Returns:
+            The endpoint as host:port.
+        """
         self._server, _ = start_http_server(0, addr=host, registry=self.registry)
         return f"{host}:{self._server.server_port}"
 
     def close(self) -> None:
-        """Take the endpoint down, where there is one; for a process that goes on. It is gone within a second."""
+        """Close the endpoint, if there is one; it is closed within a second."""
         if self._server is not None:
-            # Elsewhere, for it waits until the server looks up next, which it does twice a second.
+            # On a thread, since `shutdown` waits for the server's poll, twice a second.
             threading.Thread(
                 target=_shut_down, args=(self._server,), name="penstock-metrics-close", daemon=True
             ).start()
@@ -133,6 +158,12 @@ def _shut_down(server: WSGIServer) -> None:
 
 
 def write_targets(path: Path, study: str, endpoints: Sequence[str]) -> None:
-    """Write targets.json, which Prometheus reads by file discovery (`file_sd_configs`)."""
+    """Write targets.json, which Prometheus reads by file discovery (`file_sd_configs`).
+
+    Args:
+        path: the file.
+        study: name of the study.
+        endpoints: endpoints of its processes, host:port.
+    """
     groups = [{"targets": list(endpoints), "labels": {"job": "penstock", "study": study}}]
     write_atomic(path, json.dumps(groups, indent=1))

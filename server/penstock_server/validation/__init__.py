@@ -1,4 +1,4 @@
-"""Held-out simulations, and the surrogate's error on them."""
+"""Held-out simulations, and the errors of the surrogate on them."""
 
 from penstock_server.validation.evaluation import ValidationResult, evaluate
 from penstock_server.validation.pictures import (

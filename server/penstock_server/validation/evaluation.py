@@ -1,4 +1,4 @@
-"""The surrogate's error on the held-out simulations."""
+"""The errors of the surrogate on the held-out simulations."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from penstock_server.validation.store import ValidationStore
 class ValidationResult:
     """Errors on held-out samples.
 
-    errors: of each held-out time step; with window > 1 predicted in one go from the true time steps before it.
-    rollout: with window > 1, of whole simulations predicted from their first time steps. seconds: what it took.
+    Attributes:
+        errors: errors of single time steps; with window > 1 each is predicted from the true time steps before it.
+        rollout: with window > 1, errors of whole simulations predicted from their first time steps; None otherwise.
+        seconds: duration of the evaluation.
     """
 
     errors: Errors
@@ -26,14 +28,16 @@ class ValidationResult:
 
     @property
     def mse(self) -> float:
+        """Mean squared error of single time steps."""
         return self.errors.mse
 
     @property
     def relative_l2(self) -> float:
+        """Mean relative L2 error of single time steps."""
         return self.errors.relative_l2
 
     def figures(self) -> dict[str, Any]:
-        """The errors as plain data for report.json, metrics.jsonl and the model card."""
+        """Return the errors as plain data for report.json, metrics.jsonl and the model card."""
         rollout = None if self.rollout is None else self.rollout.figures()
         return {**asdict(self.errors), "rollout": rollout}
 

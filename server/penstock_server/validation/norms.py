@@ -1,4 +1,4 @@
-"""How far predictions are from the truth: norms over each field of each time step, and what is said about many of them."""
+"""Errors of predictions: L2 norms over each field of each time step, and figures over many time steps."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ from torch import Tensor
 from penstock_server.study import SampleSpec
 
 NORM_FLOOR = 1e-3
-"""Of a field's root-mean-square norm over the held-out set: see `Errors`."""
+"""Smallest true norm, as a fraction of the field's root-mean-square norm over the held-out set: see `Errors`."""
 
 RUNAWAY = 1e6
-"""Relative error above which a prediction counts as this far off: an unstable rollout would overflow every mean."""
+"""Largest relative error; larger ones count as this, since an unstable rollout would overflow every mean."""
 
 
 class FieldErrors(TypedDict):
-    """One field's errors over the held-out samples; the figures mean what they mean in `Errors`."""
+    """Errors of one field over the held-out samples.
+
+    Attributes:
+        mse: as in `Errors`.
+        relative_l2: as in `Errors`.
+        relative_l2_p99: as in `Errors`.
+        relative_l2_max: as in `Errors`.
+    """
 
     mse: float
     relative_l2: float
@@ -32,13 +39,18 @@ class FieldErrors(TypedDict):
 class Errors:
     """Errors of many predicted time steps, in the raw units of the solver.
 
-    mse: mean squared error over all elements of all fields, as in the SC 2023 paper.
-    relative_l2: mean over time steps and fields of ||prediction - true|| / ||true||, each norm over one field of one time step.
-    relative_l2_p99, relative_l2_max: 99th percentile and maximum of the same ratios.
-    fields: the same for each field alone. samples: how many time steps were predicted.
-    floored: how many ratios had a true norm below NORM_FLOOR x the field's root-mean-square norm (a fluid at rest, say) and were taken
-    relative to that floor instead, so that one all but empty field does not decide the mean. runaway: how many ratios were above RUNAWAY,
-    or not finite, and count as RUNAWAY.
+    Attributes:
+        mse: mean squared error over all elements of all fields, as in the SC 2023 paper.
+        relative_l2: mean over time steps and fields of ||prediction - true|| / ||true||, each norm over one field of
+            one time step.
+        relative_l2_p99: 99th percentile of the same ratios.
+        relative_l2_max: maximum of the same ratios.
+        fields: field name to the same figures for this field alone.
+        samples: number of predicted time steps.
+        floored: number of ratios whose true norm was below NORM_FLOOR x the field's root-mean-square norm (such as a
+            fluid at rest). They are relative to this floor instead, so that an almost empty field does not dominate the
+            mean.
+        runaway: number of ratios that were above RUNAWAY or not finite, and count as RUNAWAY.
     """
 
     mse: float
@@ -53,14 +65,25 @@ class Errors:
 
 @dataclass(frozen=True)
 class Norms:
-    """Of n time steps: errors, true: (n, fields) float64, L2 norms of each field's error and of the field itself."""
+    """L2 norms of n predicted time steps.
+
+    Attributes:
+        errors: norm of the error of each field, (n, fields) float64.
+        true: norm of the true field, (n, fields) float64.
+    """
 
     errors: NDArray[np.float64]
     true: NDArray[np.float64]
 
     @classmethod
     def of(cls, spec: SampleSpec, prediction: Tensor, true: Tensor) -> Norms:
-        """prediction, true: (n, width), raw."""
+        """Compute the norms of predictions.
+
+        Args:
+            spec: layout of a sample.
+            prediction: predicted target rows, (n, width), raw units.
+            true: true target rows, (n, width), raw units.
+        """
         difference = prediction - true
         columns = spec.columns().values()
         both = [torch.stack([_norm(rows[:, c]) for c in columns], dim=1).cpu().numpy() for rows in (difference, true)]
@@ -68,29 +91,39 @@ class Norms:
 
     @classmethod
     def join(cls, parts: list[Norms]) -> Norms:
+        """Concatenate norms of several sets of time steps."""
         return cls(np.concatenate([p.errors for p in parts]), np.concatenate([p.true for p in parts]))
 
     @classmethod
     def none(cls, fields: int) -> Norms:
+        """Return the norms of no time step."""
         return cls(np.empty((0, fields)), np.empty((0, fields)))
 
     def rows(self) -> NDArray[np.float64]:
-        """(n, 2 x fields), for sending them elsewhere; `from_rows` is the inverse."""
+        """Return all norms as one array (n, 2 x fields), to be sent to other ranks."""
         return np.concatenate([self.errors, self.true], axis=1)
 
     @classmethod
     def from_rows(cls, rows: NDArray[np.float64]) -> Norms:
+        """Restore the norms from what `rows` returned."""
         return cls(*np.split(rows, 2, axis=1))
 
     def scale(self) -> NDArray[np.float64]:
-        """What each error is taken relative to: (n, fields)."""
+        """Return the norms that errors are divided by, (n, fields)."""
         floor = NORM_FLOOR * np.sqrt(np.mean(self.true**2, axis=0))
-        # A field that is zero in every sample: its error is measured against 1 in its own unit.
+        # The error of a field that is zero in every sample is relative to 1 in the field's unit.
         scale: NDArray[np.float64] = np.maximum(self.true, np.where(floor > 0, floor, 1.0))
         return scale
 
     def summary(self, spec: SampleSpec) -> Errors:
-        """All the figures. Raises ValueError when there is no time step."""
+        """Compute all figures.
+
+        Args:
+            spec: layout of a sample.
+
+        Raises:
+            ValueError: there is no time step.
+        """
         if not len(self.errors):
             raise ValueError("no error without a predicted time step: expected at least one")
         scale = self.scale()

@@ -1,10 +1,10 @@
-"""A few held-out time steps, true and predicted, for pictures: validation_snapshots.h5 in the run directory.
+"""A few held-out time steps for plotting, true and predicted: validation_snapshots.h5 in the run directory.
 
-This is a bounded sample (two simulations, three time steps each, unless asked otherwise), not the held-out set and no dataset:
-held-out simulations stay in memory.
+The file has a bounded number of time steps (by default three of each of two simulations); the held-out set itself stays
+in memory.
 
-Layout: attributes `format`, `batches`, `parameters` (names, the time last); a group per picture,
-`0`, `1`, ..., with attributes `simulation`, `step`, `inputs` and datasets `FIELD/true`, `FIELD/prediction` (*shape, components).
+Layout: attributes `format`, `batches`, `parameters` (names, the time last); for each time step a group `0`, `1`, ...
+with attributes `simulation`, `step`, `inputs` and datasets `FIELD/true`, `FIELD/prediction` (*shape, components).
 """
 
 from __future__ import annotations
@@ -23,12 +23,22 @@ from penstock_server.training import Trainer
 from penstock_server.validation.store import ValidationStore
 
 FILE = "validation_snapshots.h5"
+"""Name of the file in the run directory."""
+
 Fields = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One held-out time step. inputs: by name, `time` last. true, prediction: each field (*shape, components), raw units."""
+    """One held-out time step.
+
+    Attributes:
+        simulation: id of the simulation.
+        step: number of the time step.
+        inputs: parameter name to value, `time` last.
+        true: field name to values (*shape, components), raw units.
+        prediction: the same for the predicted fields.
+    """
 
     simulation: int
     step: int
@@ -39,7 +49,12 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Snapshots:
-    """What the file holds. batches: training batches behind the predictions."""
+    """The content of validation_snapshots.h5.
+
+    Attributes:
+        batches: number of batches that the model had been trained on.
+        items: the time steps.
+    """
 
     batches: int
     items: list[Snapshot]
@@ -52,9 +67,16 @@ def take_snapshots(
     simulations: int = 2,
     steps: int = 3,
 ) -> Snapshots:
-    """Predict the time steps nearest to evenly spaced shares of the first few held-out simulations.
+    """Predict evenly spaced time steps of the first held-out simulations.
 
-    With steps = 3: at a third, two thirds and the end of each. Gives no items while nothing is held.
+    Args:
+        store: held-out time steps.
+        trainer: the model.
+        simulations: number of simulations.
+        steps: number of time steps of each; with 3 they are at a third, two thirds and the end.
+
+    Returns:
+        The time steps; none while nothing is held.
     """
     by_simulation: dict[int, list[int]] = {}
     for simulation, step in store.predictable():
@@ -66,7 +88,7 @@ def take_snapshots(
     items = []
     names = (*store.spec.parameters, "time")
     pairs = [pair for chunk in store.predict(trainer, keys) for pair in zip(*chunk, strict=True)]
-    pairs = pairs[:: store.spec.bundle]  # of a bundle, its first time step
+    pairs = pairs[:: store.spec.bundle]  # the first time step of each bundle
     for (simulation, step), (prediction, true) in zip(keys, pairs, strict=True):
         inputs = store.time_step(simulation, step)[0].tolist()
         named = [{k: v.cpu().numpy() for k, v in store.spec.split(row).items()} for row in (true, prediction)]
@@ -75,7 +97,15 @@ def take_snapshots(
 
 
 def write_snapshots(path: Path, snapshots: Snapshots) -> None:
-    """Write to `path`, replacing what is there in one move."""
+    """Write the file atomically.
+
+    Args:
+        path: file to write.
+        snapshots: its content.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update({"format": 1, "batches": snapshots.batches})
         file.attrs["parameters"] = list(snapshots.items[0].inputs) if snapshots.items else []
@@ -89,7 +119,15 @@ def write_snapshots(path: Path, snapshots: Snapshots) -> None:
 
 
 def read_snapshots(path: Path) -> Snapshots:
-    """The inverse of `write_snapshots`. Raises OSError when `path` is no such file."""
+    """Read what `write_snapshots` wrote.
+
+    Args:
+        path: file to read.
+
+    Raises:
+        OSError: the file is missing or no HDF5 file.
+        KeyError: the file has another layout.
+    """
     with h5py.File(path, "r") as file:
         names = [str(n) for n in file.attrs["parameters"]]
         groups = [file[key] for key in sorted((k for k in file if k.isdigit()), key=int)]

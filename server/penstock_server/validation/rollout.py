@@ -1,6 +1,6 @@
-"""Rollouts: a model of windows follows a held-out simulation on its own, each prediction its next state.
+"""Rollouts: the model predicts a held-out simulation from its first time steps, each prediction being its next state.
 
-The error of single steps says how well a model has learnt its target; the rollout's says what a user gets.
+The error of single steps measures how well the model has learnt its target; the error of a rollout is what a user gets.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from penstock_server.validation.store import ValidationStore
 
 @dataclass(frozen=True)
 class RolloutResult:
-    """Errors of time steps predicted from the first `bundle` true ones of each held-out simulation alone.
+    """Errors of time steps predicted from the first `bundle` time steps of each held-out simulation.
 
-    errors: over all of them. simulations: how many were followed. steps: time step numbers, ascending; relative_l2_by_step: mean
-    relative L2 error at each, over simulations and fields.
+    Attributes:
+        errors: errors over all predicted time steps.
+        simulations: number of simulations.
+        steps: numbers of the predicted time steps, ascending.
+        relative_l2_by_step: mean relative L2 error at each of `steps`, over simulations and fields.
     """
 
     errors: Errors
@@ -31,7 +34,7 @@ class RolloutResult:
     relative_l2_by_step: tuple[float, ...]
 
     def figures(self) -> dict[str, Any]:
-        """As plain data for report.json and metrics.jsonl."""
+        """Return the result as plain data for report.json and metrics.jsonl."""
         errors = asdict(self.errors)
         kept = ("mse", "relative_l2", "relative_l2_p99", "relative_l2_max", "runaway")
         return {
@@ -43,15 +46,23 @@ class RolloutResult:
 
 
 def roll_out(store: ValidationStore, trainer: Trainer, group: RankGroup = ALONE) -> RolloutResult | None:
-    """Follow every held-out simulation as far as it has arrived without a gap; None where none can be followed.
+    """Predict every held-out simulation as far as it has arrived without a gap.
 
-    Errors are measured on whole bundles: with `bundle` B on the time steps from B to the last whole multiple of B. Each rank of
-    the group follows those it holds, and all get the same result.
+    Errors are measured on whole bundles: with `bundle` B on the time steps from B to the last whole multiple of B. Each
+    rank of the group predicts the simulations that it holds; all ranks get the same result.
+
+    Args:
+        store: held-out time steps of this rank.
+        trainer: the model.
+        group: trainer ranks that evaluate together.
+
+    Returns:
+        The errors, or None where no simulation has two bundles.
     """
     bundle = store.spec.bundle
     lengths = {s: length // bundle * bundle for s, length in store.unbroken().items() if length >= 2 * bundle}
     simulations = sorted(lengths)
-    own = [np.empty((0, 1 + 2 * len(store.spec.fields)))]  # of each prediction: its time step, and its norms
+    own = [np.empty((0, 1 + 2 * len(store.spec.fields)))]  # a row for each prediction: time step and norms
     for start in range(0, len(simulations), trainer.chunk_rows):
         chunk = simulations[start : start + trainer.chunk_rows]
         for step, norms in _follow(store, trainer, {s: lengths[s] for s in chunk}):
@@ -69,7 +80,7 @@ def roll_out(store: ValidationStore, trainer: Trainer, group: RankGroup = ALONE)
 
 
 def _follow(store: ValidationStore, trainer: Trainer, lengths: dict[int, int]) -> Iterator[tuple[int, Norms]]:
-    """(time step, norms over the simulations that reach it), for simulations of these lengths (multiples of the bundle)."""
+    """Yield (time step, norms over the simulations that reach it); lengths in time steps, multiples of the bundle."""
     spec, bundle = store.spec, store.spec.bundle
     alive = list(lengths)
     state = torch.stack([_bundle(store, s, 0) for s in alive])

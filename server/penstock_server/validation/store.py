@@ -1,4 +1,4 @@
-"""The time steps of held-out simulations: streamed like all others, kept apart in memory, never trained on."""
+"""The time steps of held-out simulations: streamed like all others, kept in memory, never trained on."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ _BLOCK_BYTES = 16 * 2**20
 
 
 class ValidationStore:
-    """The held-out time steps, in memory that grows by blocks (no copy of what is there).
+    """The held-out time steps, in memory that grows by blocks without copying.
 
-    Thread-safe: the ingest thread adds while the training thread evaluates what had come before.
+    Thread-safe: the ingest thread adds time steps while the training thread evaluates earlier ones.
+
+    Args:
+        spec: layout of a sample.
     """
 
     def __init__(self, spec: SampleSpec) -> None:
@@ -42,7 +45,17 @@ class ValidationStore:
         inputs: NDArray[np.floating[Any]] | Tensor,
         targets: NDArray[np.floating[Any]] | Tensor,
     ) -> bool:
-        """Copy in one held-out time step: inputs (n_inputs,), targets (width,). False when it is there already."""
+        """Add a copy of one time step.
+
+        Args:
+            simulation: id of the simulation.
+            step: number of the time step.
+            inputs: (n_inputs,).
+            targets: (width,).
+
+        Returns:
+            False if the time step is held already.
+        """
         with self._lock:
             if (simulation, step) in self._rows:
                 return False
@@ -57,19 +70,30 @@ class ValidationStore:
             return True
 
     def simulations(self) -> dict[int, list[int]]:
-        """The time steps held of each simulation, both ascending."""
+        """Return simulation -> numbers of the time steps held, both ascending."""
         out: dict[int, list[int]] = {}
         for simulation, step in self._keys():
             out.setdefault(simulation, []).append(step)
         return out
 
     def time_step(self, simulation: int, step: int) -> tuple[Tensor, Tensor]:
-        """Its inputs (n_inputs,) and targets (width,); views. Raises KeyError when it is not held."""
+        """Return one time step, without a copy.
+
+        Args:
+            simulation: id of the simulation.
+            step: number of the time step.
+
+        Returns:
+            Inputs (n_inputs,) and targets (width,).
+
+        Raises:
+            KeyError: the time step is not held.
+        """
         block, place = divmod(self._rows[simulation, step], self._block_rows)
         return self._inputs[block][place], self._targets[block][place]
 
     def unbroken(self) -> dict[int, int]:
-        """How many time steps of each simulation are held from its first on without a gap."""
+        """Return simulation -> number of time steps held from the first on without a gap."""
         out: dict[int, int] = {}
         for simulation, step in self._keys():
             if step == out.setdefault(simulation, 0):
@@ -77,8 +101,12 @@ class ValidationStore:
         return out
 
     def predictable(self) -> list[tuple[int, int]]:
-        """(simulation, step) of what can be predicted: every time step or, with window > 1, the first of each bundle that is held with
-        the bundle before it; bundles begin at multiples of their length, so that no time step is predicted twice."""
+        """Return (simulation, step) of what can be predicted, both ascending.
+
+        With window = 1 these are all time steps. With window > 1 they are the first time steps of all bundles that are
+        held together with the bundle before them; bundles begin at multiples of their length, so that no time step is
+        predicted twice.
+        """
         keys = self._keys()
         if self.spec.window == 1:
             return keys
@@ -90,9 +118,15 @@ class ValidationStore:
         ]
 
     def predict(self, trainer: Trainer, keys: list[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """(prediction, true) rows (n, width) of these time steps, chunk by chunk, on the trainer's device.
+        """Predict time steps, chunk by chunk.
 
-        With window > 1 a key stands for the bundle that begins there (`bundle` rows), predicted from the true bundle before it.
+        Args:
+            trainer: the model.
+            keys: (simulation, step), as in `predictable`; with window > 1 a key stands for the bundle that begins there
+                (`bundle` rows), which is predicted from the true bundle before it.
+
+        Yields:
+            Predicted and true rows (n, width), in raw units, on the trainer's device.
         """
         bundle = range(self.spec.bundle)
         for start in range(0, len(keys), trainer.chunk_rows):
@@ -109,7 +143,7 @@ class ValidationStore:
             yield prediction.reshape(true.shape), true.to(trainer.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, for a checkpoint; the blocks are the live ones."""
+        """Return all time steps, for a checkpoint; the blocks are not copied."""
         with self._lock:
             return {
                 "keys": np.array(list(self._rows), dtype=np.int64).reshape(-1, 2),
@@ -118,12 +152,20 @@ class ValidationStore:
             }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replace what is held. Raises ValueError when the state belongs to another spec."""
+        """Replace the content by that of a checkpoint.
+
+        Args:
+            state: what `state_dict` returned.
+
+        Raises:
+            ValueError: the state belongs to another spec.
+        """
         for got, want in ((state["inputs"], self.spec.n_inputs), (state["targets"], self.spec.width)):
             for block in got:
                 if tuple(block.shape) != (self._block_rows, want):
                     raise ValueError(
-                        f"held-out block of shape {tuple(block.shape)}: expected {(self._block_rows, want)} for this study"
+                        f"held-out block of shape {tuple(block.shape)}: expected {(self._block_rows, want)} for this "
+                        "study"
                     )
         with self._lock:
             self._inputs, self._targets = list(state["inputs"]), list(state["targets"])
