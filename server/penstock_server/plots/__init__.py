@@ -1,6 +1,6 @@
-"""Pictures of a run: how training went, and how held-out simulations compare with their predictions.
+"""Plots of a run: the course of training, and held-out simulations compared with their predictions.
 
-matplotlib is imported only when a picture is drawn, and without pyplot: nothing global is touched.
+matplotlib is imported only when something is plotted, and without pyplot, which has global state.
 """
 
 from __future__ import annotations
@@ -13,15 +13,25 @@ __all__ = ["PlotError", "plot_run"]
 
 
 class PlotError(PenstockError):
-    """A run directory without anything to draw, or with files that cannot be read."""
+    """The run directory has nothing to plot, or its files cannot be read."""
 
 
 def plot_run(directory: Path, out: Path | None = None) -> list[Path]:
-    """Draw what the run directory has so far, also while it runs; returns the PNG files written to `out` (its plots/).
+    """Plot the files of a run directory, also while the study runs.
 
-    training.png: loss, validation error, buffer and throughput, from metrics.jsonl. rollout.png: for a model of windows, the error
-    over the time step. A picture for each field of each
-    simulation in validation_snapshots.h5: true, prediction and error. Raises PlotError.
+    - training.png: loss, validation error, buffer and throughput, from metrics.jsonl.
+    - rollout.png: for a model of windows, the error over the time step.
+    - a file for each field of each simulation in validation_snapshots.h5: true, prediction and error.
+
+    Args:
+        directory: the run directory.
+        out: folder of the PNG files; None for plots/ in the run directory.
+
+    Returns:
+        The PNG files.
+
+    Raises:
+        PlotError: there is nothing to plot, or a file cannot be read.
     """
     from penstock_server.plots.curves import draw_training, read_metrics
     from penstock_server.plots.fields import draw_snapshots

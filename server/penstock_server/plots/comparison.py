@@ -1,4 +1,4 @@
-"""Ways to train the same model, side by side: error, throughput, buffer, and how often samples were seen."""
+"""Comparison of variants of training the same model: error, throughput, buffer, and how often samples were seen."""
 
 from __future__ import annotations
 
@@ -18,10 +18,17 @@ Line = dict[str, Any]
 def draw_comparison(
     runs: Mapping[str, Sequence[tuple[Sequence[Line], Sequence[Line], Mapping[str, int]]]], path: Path
 ) -> Path:
-    """Panels of all variants; returns `path`.
+    """Plot all variants.
 
-    runs: variant to its runs, one a seed: ("train" lines, "validation" lines of metrics.jsonl, times seen -> number of samples). Errors
-    are means over seeds, between the least and the largest; the rest is of the first seed.
+    Errors are means over the seeds, with a band from the smallest to the largest; all else is that of the first seed.
+
+    Args:
+        runs: variant to its runs, one for each seed: "train" lines and "validation" lines of metrics.jsonl, and times
+            seen -> number of samples.
+        path: PNG file to write.
+
+    Returns:
+        `path`.
     """
     with figure(path, 10.5, 9.0) as drawing:
         axes = drawing.subplots(3, 2)

@@ -1,4 +1,4 @@
-"""How training went: loss, validation error, buffer and throughput over batches and wall time."""
+"""The course of training: loss, validation error, buffer and throughput over batches and wall time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,16 @@ Line = dict[str, Any]
 
 
 def read_metrics(path: Path) -> tuple[list[Line], list[Line]]:
-    """The "train" and the "validation" lines of metrics.jsonl. Raises ValueError for a line that is no JSON object.
+    """Read metrics.jsonl. A last line without newline is still being written and is left out.
 
-    A last line without its newline is being written just now, and left out.
+    Args:
+        path: the file.
+
+    Returns:
+        The "train" lines and the "validation" lines.
+
+    Raises:
+        ValueError: a line is no JSON object with a kind.
     """
     training: list[Line] = []
     validation: list[Line] = []
@@ -38,7 +45,16 @@ def read_metrics(path: Path) -> tuple[list[Line], list[Line]]:
 
 
 def draw_training(training: list[Line], validation: list[Line], path: Path) -> Path:
-    """Six panels from the lines of metrics.jsonl; returns `path`."""
+    """Plot training in six panels.
+
+    Args:
+        training: "train" lines of metrics.jsonl.
+        validation: "validation" lines of metrics.jsonl.
+        path: PNG file to write.
+
+    Returns:
+        `path`.
+    """
     with figure(path, 10.5, 8.5) as drawing:
         axes = drawing.subplots(3, 2)
         for column, (x, label) in enumerate((("batches", "batches"), ("time", "wall time (s)"))):
@@ -54,7 +70,7 @@ def draw_training(training: list[Line], validation: list[Line], path: Path) -> P
 
 
 def _column(lines: list[Line], key: str) -> NDArray[np.float64]:
-    """One value of each line; missing or null as NaN."""
+    """Return one value of each line, NaN where it is missing or null."""
     values = (line.get(key) for line in lines)
     return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
 
@@ -130,7 +146,7 @@ def _any(axis: Axes, kept: NDArray[np.bool_]) -> bool:
 
 
 def _smooth(logarithms: NDArray[np.float64], half: int) -> NDArray[np.float64]:
-    """Geometric mean over a centred window of up to 2 half + 1 values, shorter at the ends."""
+    """Return geometric means over a centred window of up to 2 half + 1 values, shorter at the ends."""
     sums = np.concatenate([[0.0], np.cumsum(logarithms)])
     number = np.arange(len(logarithms))
     first, last = np.maximum(number - half, 0), np.minimum(number + half + 1, len(logarithms))

@@ -21,10 +21,17 @@ _MAX_SHAPE = (2.4, 4.2)  # inches of one panel: least and most
 
 
 def draw_snapshots(snapshots: Snapshots, mesh: Path, out: Path) -> list[Path]:
-    """A PNG for each simulation and field: a row for each time step; returns the files.
+    """Plot each field of each simulation, with a row for each time step.
 
-    mesh: mesh.h5 with `cell_centres` (points, 3), if the solver announced them. Vector and tensor fields are drawn as their
-    magnitude, and their error as the magnitude of the difference.
+    Vector and tensor fields are shown by their magnitude, their error by the magnitude of the difference.
+
+    Args:
+        snapshots: held-out time steps, true and predicted.
+        mesh: mesh.h5 with `cell_centres` (points, 3); need not exist.
+        out: folder of the PNG files.
+
+    Returns:
+        The PNG files.
     """
     centres = _cell_centres(mesh)
     by_simulation: dict[int, list[Snapshot]] = {}
@@ -68,7 +75,7 @@ def _draw(items: list[Snapshot], name: str, centres: NDArray[np.float64] | None,
 
 def _draw_maps(drawing: Figure, axes: list[Axes], how: Grid | Cloud, true: Any, prediction: Any) -> None:
     shown = [_magnitude(true), _magnitude(prediction)]
-    # One scale for both, from both: a prediction that overshoots shows it.
+    # A common colour scale, so that a prediction that overshoots is visible.
     low, high = min(v.min() for v in shown), max(v.max() for v in shown)
     for axis, values, title in zip(axes, shown, ("true", "prediction"), strict=False):
         picture = how.draw(axis, values, cmap=VALUES, vmin=low, vmax=high)
@@ -105,7 +112,7 @@ def _draw_lines(axes: list[Axes], how: Line, true: Any, prediction: Any) -> None
 
 
 def _magnitude(values: Any) -> NDArray[np.float64]:
-    """A field (*shape, components) as one number a point (points,): the scalar itself, else the Euclidean (Frobenius) norm."""
+    """Return one number for each point of a field (*shape, components): the scalar, or the Euclidean norm."""
     flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
     if flat.shape[1] == 1:
         return flat[:, 0]  # type: ignore[no-any-return]
@@ -119,7 +126,7 @@ def _relative(true: Any, prediction: Any) -> str:
 
 
 def _panel(how: Layout) -> tuple[float, float]:
-    """Width and height in inches of one panel, near the proportions of what it shows."""
+    """Return width and height of one panel in inches, with about the proportions of the mesh."""
     if isinstance(how, Line):
         return 4.4, 2.2
     if isinstance(how, Cloud):

@@ -1,4 +1,4 @@
-"""How to lay values on paper: which of line, grid or triangles fits a field's shape and its cell centres."""
+"""Layouts of a field for plotting: line, grid or triangles, chosen by the field's shape and its cell centres."""
 
 from __future__ import annotations
 
@@ -12,23 +12,36 @@ from matplotlib.tri import Triangulation
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-_LONG = 3.0  # times the typical edge around its corners: a longer edge bridges a hole or a bay in the mesh
+_LONG = 3.0  # times the typical edge around its corners; a longer edge spans a hole or a bay of the mesh
 
 
 @dataclass(frozen=True)
 class Line:
-    """Values over one coordinate. order: which points, in ascending order of x."""
+    """Values over one coordinate.
+
+    Attributes:
+        x: coordinates, ascending.
+        order: points in the order of x.
+    """
 
     x: Array
     order: Array
 
     def values(self, flat: Array) -> Array:
+        """Return the values (points,) in the order of x."""
         return flat[self.order]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Values on a tensor grid (ny, nx). order: points (ny, nx). x, y: coordinates, or None for the index. note: for a slice."""
+    """Values on a tensor grid.
+
+    Attributes:
+        order: points (ny, nx).
+        x: coordinates (nx,); None for the index.
+        y: coordinates (ny,); None for the index.
+        note: description of the slice, "" where the field is two-dimensional.
+    """
 
     order: Array
     x: Array | None = None
@@ -36,6 +49,7 @@ class Grid:
     note: str = ""
 
     def draw(self, axis: Axes, flat: Array, **style: Any) -> Any:
+        """Plot the values (points,); `style` is passed to matplotlib."""
         values = flat[self.order]
         if self.x is None or self.y is None:
             return axis.imshow(values, origin="lower", interpolation="nearest", **style)
@@ -45,13 +59,20 @@ class Grid:
 
 @dataclass(frozen=True)
 class Cloud:
-    """Values at cell centres of an unstructured mesh, interpolated linearly between neighbours. points: which; note: for a slice."""
+    """Values at cell centres of an unstructured mesh, interpolated linearly between neighbours.
+
+    Attributes:
+        points: the points that are shown.
+        triangulation: triangles between them.
+        note: description of the slice, "" where the mesh is two-dimensional.
+    """
 
     points: Array
     triangulation: Triangulation
     note: str = ""
 
     def draw(self, axis: Axes, flat: Array, **style: Any) -> Any:
+        """Plot the values (points,); `style` is passed to matplotlib."""
         axis.set_aspect("equal")
         return axis.tripcolor(self.triangulation, flat[self.points], shading="gouraud", **style)
 
@@ -60,7 +81,12 @@ Layout = Line | Grid | Cloud
 
 
 def layout(shape: tuple[int, ...], centres: NDArray[np.float64] | None) -> Layout:
-    """The layout for a field of this spatial shape whose cell centres (points, 3) are known or None."""
+    """Choose the layout of a field.
+
+    Args:
+        shape: spatial shape of the field.
+        centres: cell centres (points, 3); None where they are not known.
+    """
     points = math.prod(shape)
     if len(shape) >= 2:
         return _structured(shape, points)
@@ -100,20 +126,20 @@ def _unstructured(centres: NDArray[np.float64]) -> Layout:
 
 
 def _slice(height: Array, thickness: float) -> Array:
-    """Which points lie in the layer nearest to the middle; of a mesh without layers, in a slab about one cell thick."""
+    """Return the points of the layer nearest to the middle; without layers, of a slab about one cell thick."""
     middle = (height.min() + height.max()) / 2
     distance = np.abs(height - middle)
     step = 1e-6 * float(np.ptp(height))
     levels = np.unique(np.round(height / step)) * step
     if 2 * len(levels) > len(height):
         return np.flatnonzero(distance <= distance.min() + thickness / 2)
-    # An even number of layers has none in the middle: the lower of the two is taken.
+    # An even number of layers has no middle one: take the lower of the two.
     nearest = levels[np.argmin(np.abs(levels - middle))]
     return np.flatnonzero(np.abs(height - nearest) <= step)
 
 
 def _tensor_grid(x: Array, y: Array) -> tuple[Array, Array, Array] | None:
-    """(order (ny, nx), x (nx,), y (ny,)) where the points are all crossings of rows and columns, else None."""
+    """Return (order (ny, nx), x (nx,), y (ny,)) if the points form a complete tensor grid, otherwise None."""
     step = 1e-6 * max(float(np.ptp(x)), float(np.ptp(y)))
     columns, column = np.unique(np.round(x / step), return_inverse=True)
     rows, row = np.unique(np.round(y / step), return_inverse=True)
@@ -127,12 +153,12 @@ def _tensor_grid(x: Array, y: Array) -> tuple[Array, Array, Array] | None:
 
 
 def _triangles(x: Array, y: Array) -> Triangulation:
-    """Delaunay triangles of the centres without those that bridge holes and bays of the mesh."""
+    """Return Delaunay triangles of the centres, without those that span holes and bays of the mesh."""
     triangulation = Triangulation(x, y)
     corners = triangulation.triangles
     ends = np.stack([corners, np.roll(corners, -1, axis=1)], axis=-1)
     lengths = np.hypot(x[ends[..., 0]] - x[ends[..., 1]], y[ends[..., 0]] - y[ends[..., 1]])
-    # Typical length around each point: the median of its edges, which a few bridges do not move.
+    # Typical length around each point: the median of its edges, which a few long edges do not change.
     point = ends.reshape(-1)
     length = np.repeat(lengths.reshape(-1), 2)
     by_point = np.lexsort((length, point))

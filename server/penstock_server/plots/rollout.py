@@ -1,4 +1,4 @@
-"""How the error of a rollout grows from time step to time step, and how training has lowered it."""
+"""The error of a rollout over the time steps, at several moments of training."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ _CURVES = 5
 
 
 def draw_rollout(validation: list[dict[str, Any]], path: Path) -> Path | None:
-    """Relative L2 error over the time step, at a few validations of metrics.jsonl, the last one strongest.
+    """Plot the relative L2 error over the time steps at a few validations, the last one darkest.
 
-    Returns `path`, or None where no validation holds a rollout (a model of single time steps).
+    Args:
+        validation: "validation" lines of metrics.jsonl.
+        path: PNG file to write.
+
+    Returns:
+        `path`, or None where no line has a rollout (a model of single time steps).
     """
     lines = [line for line in validation if line.get("rollout")]
     if not lines:

@@ -1,4 +1,4 @@
-"""One look for all pictures."""
+"""The common style of all plots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-# Okabe and Ito (2008): told apart by readers with colour vision deficiencies.
+# Okabe and Ito (2008): distinguishable with colour vision deficiencies.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6E6E6E"
 CYCLE = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
 VALUES, SIGNED, UNSIGNED = "viridis", "RdBu_r", "magma_r"
@@ -35,7 +35,16 @@ _STYLE: Any = {
 
 @contextmanager
 def figure(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """A figure (inches) to draw on; saved to `path` when the block ends."""
+    """Make a figure and save it when the block ends.
+
+    Args:
+        path: PNG file to write.
+        width: width in inches.
+        height: height in inches.
+
+    Yields:
+        The figure.
+    """
     with mpl.rc_context(_STYLE):
         made = Figure(figsize=(width, height), layout="constrained")
         yield made

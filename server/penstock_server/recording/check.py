@@ -1,4 +1,4 @@
-"""What keeps a study from training on a recording."""
+"""Whether a study can be trained on a recording."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from penstock_server.study import Study
 
 
 def check_recording(recording: Recording, study: Study) -> list[str]:
-    """A line for each problem, beginning with its place in the study file: "[table] key = value: ..."."""
+    """Find what prevents a study from training on a recording.
+
+    Args:
+        recording: the recording.
+        study: the study.
+
+    Returns:
+        A line for each problem, beginning with its place in the study file: "[table] key = value: ...".
+    """
     return [*_contents(recording, study), *_amounts(recording, study)]
 
 
@@ -27,26 +35,32 @@ def _contents(recording: Recording, study: Study) -> Iterator[str]:
     recorded = {field.name: field for field in recording.fields}
     if list(recorded) != list(study.fields):
         yield (
-            f"{here} has the fields {_listed(recorded)}, the study {_listed(study.fields)}: record this study, or write [fields] as "
-            "they were recorded"
+            f"{here} has the fields {_listed(recorded)}, the study {_listed(study.fields)}: record this study, or "
+            "write [fields] as they were recorded"
         )
     for name, section in study.fields.items():
         field = recorded.get(name)
         if field is None:
             continue
         if section.components not in (None, field.components):
-            yield f"[fields] {name}.components = {section.components}: {recording.path} has {field.components}; correct it or leave it out"
+            yield (
+                f"[fields] {name}.components = {section.components}: {recording.path} has {field.components}; "
+                "correct it or leave it out"
+            )
         if section.shape is not None and tuple(section.shape) != field.shape:
-            yield f"[fields] {name}.shape = {list(section.shape)}: {recording.path} has {list(field.shape)}; correct it or leave it out"
+            yield (
+                f"[fields] {name}.shape = {list(section.shape)}: {recording.path} has {list(field.shape)}; "
+                "correct it or leave it out"
+            )
     if (recording.time, study.samples.time) == ("step", "physical"):
         yield (
-            f'[samples] time = "physical": {recording.path} was recorded without physical times; record the study with it, or set '
-            'time = "step"'
+            f'[samples] time = "physical": {recording.path} was recorded without physical times; record the study with '
+            'it, or set time = "step"'
         )
 
 
 def _amounts(recording: Recording, study: Study) -> Iterator[str]:
-    """Simulations, and their lengths. Those that failed may be short: they count as far as they came."""
+    """Check the number of simulations and their lengths; failed simulations may be short."""
     solver, samples = study.solver, study.samples
     needed = {"simulations": samples.window, "validation_simulations": 1 if samples.window == 1 else 2 * samples.bundle}
     kinds = {
@@ -60,13 +74,13 @@ def _amounts(recording: Recording, study: Study) -> Iterator[str]:
         short = _too_short(recording, there[:wanted], needed[key])
         if short:
             yield (
-                f"[samples] window = {samples.window}, bundle = {samples.bundle}: {short} in {recording.path}; lower them, or record "
-                "more time steps"
+                f"[samples] window = {samples.window}, bundle = {samples.bundle}: {short} in {recording.path}; lower "
+                "them, or record more time steps"
             )
 
 
 def _too_short(recording: Recording, simulations: NDArray[np.int64], needed: int) -> str:
-    """Which simulation is too short for a sample, "" where none is."""
+    """Say which simulation is too short for a sample; "" where none is."""
     steps = recording.steps[simulations]
     short = simulations[recording.finished[simulations] & (steps < needed)]
     if len(short):

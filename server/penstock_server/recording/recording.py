@@ -1,6 +1,6 @@
-"""A recording: the time steps of a study's simulations in one HDF5 file (its layout: docs/recording.md).
+"""Recordings: the time steps of a study's simulations in one HDF5 file (layout: docs/recording.md).
 
-Written by `penstock record`, read where a study trains on a dataset ([training] source): the baseline that online training is held against.
+`penstock record` writes one; a study with [training] source trains on it, as a baseline for online training.
 """
 
 from __future__ import annotations
@@ -22,23 +22,32 @@ from penstock_client.errors import PenstockError
 from penstock_server.study import FieldSpec, SampleSpec
 
 FORMAT = 1
-_CHUNK_BYTES = 64 * 1024  # what a disk reads in about the time that it needs to find the place
-_PENDING_BYTES = 64 * 2**20  # of time steps that wait for their chunk to fill
+_CHUNK_BYTES = 64 * 1024  # a disk reads this in about the time of one seek
+_PENDING_BYTES = 64 * 2**20  # of time steps in memory whose chunk is not complete
 
 Floats = NDArray[np.float32]
 
 
 class RecordingError(PenstockError):
-    """A file that is no recording, or is not fit for what is asked of it."""
+    """The file is no recording, or cannot be used for this study."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What a recording holds, without its values; `RecordingReader` reads those.
+    """A recording without its values, which `RecordingReader` reads.
 
-    parameters: names of what models see; seeds: of what only solvers were told. time: "step" or "physical", what the last input of
-    a time step is. points: (simulations, parameters) float64. held_out, finished: (simulations,) bool; a simulation that has not
-    finished has failed. steps: (simulations,) int64, time steps from 0 on that are there without a gap.
+    Attributes:
+        path: the HDF5 file.
+        study: name of the recorded study.
+        seed: its seed.
+        time: "step" or "physical", the meaning of the last input of a time step.
+        parameters: names of the parameters that models see.
+        seeds: names of the parameters that only solvers receive.
+        fields: the recorded fields.
+        points: parameters of each simulation, (simulations, parameters) float64.
+        held_out: whether a simulation is held out, (simulations,) bool.
+        finished: whether it finished, (simulations,) bool; otherwise it failed.
+        steps: number of time steps from 0 on without a gap, (simulations,) int64.
     """
 
     path: Path
@@ -55,7 +64,14 @@ class Recording:
 
     @classmethod
     def open(cls, path: str | Path) -> Recording:
-        """Raises RecordingError for a file that is missing or no recording."""
+        """Read a recording without its values.
+
+        Args:
+            path: the HDF5 file.
+
+        Raises:
+            RecordingError: the file is missing, damaged or no recording.
+        """
         path = Path(path)
         if not path.is_file():
             raise RecordingError(f"{path}: no such file; write it with `penstock record STUDY --out {path}`")
@@ -81,8 +97,8 @@ class Recording:
                 shape = (len(recording.steps), recording.longest(), recording.spec().width)
                 if file["values"].shape != shape or file["time"].shape != shape[:2]:
                     raise RecordingError(
-                        f"{path}: values {file['values'].shape} and time {file['time'].shape}, expected {shape} and {shape[:2]}: "
-                        "the file is damaged; record it anew"
+                        f"{path}: values {file['values'].shape} and time {file['time'].shape}, expected {shape} and "
+                        f"{shape[:2]}: the file is damaged; record it anew"
                     )
                 return recording
         except (OSError, KeyError, TypeError, ValueError) as error:
@@ -91,31 +107,38 @@ class Recording:
             ) from error
 
     def spec(self, window: int = 1, bundle: int = 1) -> SampleSpec:
-        """Of samples made from it."""
+        """Return the layout of samples made from the recording.
+
+        Args:
+            window: time steps of a sample.
+            bundle: time steps that the model takes and gives at once.
+        """
         return SampleSpec(self.parameters, self.fields, window, bundle)
 
     def longest(self) -> int:
-        """Time steps of the longest simulation."""
+        """Return the number of time steps of the longest simulation."""
         return int(self.steps.max(initial=0))
 
     @property
     def bytes_per_step(self) -> int:
-        """Of the fields of one time step."""
+        """Size of all fields of one time step, in bytes."""
         return 4 * self.spec().width
 
     def training(self, number: int | None = None) -> NDArray[np.int64]:
-        """Ids of the simulations to train on, or of the first `number` of them."""
+        """Return the ids of the simulations to train on, or of the first `number` of them."""
         return np.flatnonzero(~self.held_out)[:number]
 
     def validation(self, number: int | None = None) -> NDArray[np.int64]:
-        """Ids of the held-out simulations, or of the first `number` of them."""
+        """Return the ids of the held-out simulations, or of the first `number` of them."""
         return np.flatnonzero(self.held_out)[:number]
 
 
 class RecordingReader:
-    """Reads the time steps of a recording. Each process that it is sent to opens the file for itself.
+    """Reads the time steps of a recording. Each process that it is sent to opens the file itself.
 
-    time: what the last input of a time step is; "step" can be had of any recording.
+    Args:
+        recording: the recording.
+        time: meaning of the last input of a time step, "step" (any recording) or "physical".
     """
 
     def __init__(self, recording: Recording, time: str) -> None:
@@ -123,9 +146,18 @@ class RecordingReader:
         self._file: h5py.File | None = None
 
     def read(self, simulation: int, first: int, number: int) -> tuple[Floats, Floats]:
-        """Consecutive time steps: inputs (number, n_inputs), targets (number, width)."""
+        """Read consecutive time steps.
+
+        Args:
+            simulation: id of the simulation.
+            first: number of the first time step.
+            number: number of time steps.
+
+        Returns:
+            Inputs (number, n_inputs) and targets (number, width), float32.
+        """
         if self._file is None:
-            # Without a cache of chunks HDF5 reads from a chunk only what is asked for; the operating system caches.
+            # Without a chunk cache HDF5 reads only the requested part of a chunk; the operating system caches the file.
             self._file = h5py.File(self.recording.path, "r", rdcc_nbytes=0)
             self._values, self._times = self._file["values"], self._file["time"]
         inputs = np.empty((number, len(self.recording.parameters) + 1), np.float32)
@@ -137,7 +169,7 @@ class RecordingReader:
         return inputs, self._values[simulation, first : first + number]
 
     def static_fields(self) -> dict[str, NDArray[np.float64]]:
-        """Mesh geometry (points, components) that the solver sent, by name."""
+        """Return name -> mesh geometry (points, components) that the solver sent."""
         with h5py.File(self.recording.path, "r") as file:
             return {name: values[...] for name, values in file.get("mesh", {}).items()}
 
@@ -153,7 +185,7 @@ class RecordingReader:
 
 @dataclass
 class _Run:
-    """Consecutive time steps of one simulation that are not in the file yet."""
+    """Consecutive time steps of one simulation that have not been written yet."""
 
     first: int
     rows: list[Floats]
@@ -164,14 +196,21 @@ class _Run:
 
 
 class RecordingWriter:
-    """Writes a recording to `path`.writing, which becomes `path` in one move once all of it is there.
+    """Writes a recording to `path`.writing, which is renamed to `path` once it is complete. Not thread-safe.
 
-    Time steps come in any order and from any number of simulations at a time; a simulation's wait in memory until a chunk of them
-    is together. Not for several threads at once.
+    Time steps may arrive in any order, from any number of simulations at once. They are kept in memory until a chunk of
+    their simulation is complete.
 
     Args:
-        spec: what a time step holds. points: (simulations, parameters), as models see them. held_out: (simulations,) bool.
-        about: attributes `study`, `seed` and `time`. seeds: names of the parameters for solvers alone.
+        path: file to write.
+        spec: layout of a time step.
+        points: parameters that models see, (simulations, parameters).
+        held_out: whether a simulation is held out, (simulations,) bool.
+        about: attributes `study`, `seed` and `time` of the file.
+        seeds: names of the parameters that only solvers receive.
+
+    Attributes:
+        path: file to write.
     """
 
     def __init__(
@@ -204,11 +243,21 @@ class RecordingWriter:
 
     @property
     def time_steps(self) -> int:
-        """Of all simulations, as far as they follow without a gap."""
+        """Number of time steps of all simulations, each counted up to its first gap."""
         return int(self._steps.sum())
 
     def add(self, simulation: int, step: int, inputs: Floats, targets: Floats) -> bool:
-        """Take one time step: inputs (n_inputs,), of which the last is kept, and targets (width,), not copied. False when it is there."""
+        """Add one time step.
+
+        Args:
+            simulation: id of the simulation.
+            step: number of the time step.
+            inputs: (n_inputs,), of which only the last, the time, is kept.
+            targets: (width,), not copied.
+
+        Returns:
+            False if the time step has been added before.
+        """
         ahead = self._ahead[simulation]
         if step < self._steps[simulation] or step in ahead:
             return False
@@ -234,17 +283,26 @@ class RecordingWriter:
         return True
 
     def add_static(self, name: str, values: NDArray[np.float64]) -> None:
-        """Take mesh geometry (points, components)."""
+        """Add mesh geometry.
+
+        Args:
+            name: name of the static field.
+            values: (points, components).
+        """
         self._file[f"mesh/{name}"] = values
 
     def finish(self, finished: NDArray[np.bool_]) -> None:
-        """Make the file whole and give it its name. finished: (simulations,)."""
+        """Complete the file and rename it.
+
+        Args:
+            finished: whether each simulation has finished, (simulations,).
+        """
         for simulation in list(self._runs):
             self._flush(simulation)
         if self._values is None:
             self._values = self._make_values(1)
         longest = int(self._steps.max(initial=0))
-        self._values.resize(longest, axis=1)  # what came after a gap that never closed goes
+        self._values.resize(longest, axis=1)  # cuts off time steps behind a gap that was never filled
         times = np.full((self._simulations, longest), np.nan, np.float32)
         for simulation, by_step in self._times.items():
             times[simulation, : len(by_step)] = by_step
@@ -255,8 +313,8 @@ class RecordingWriter:
         self._writing.replace(self.path)
 
     def discard(self) -> None:
-        """Leave nothing behind. After `finish` it does nothing."""
-        with suppress(OSError, RuntimeError):  # a full disk, of which `finish` or `add` has told
+        """Remove the incomplete file. Does nothing after `finish`."""
+        with suppress(OSError, RuntimeError):  # a full disk, which `finish` or `add` has reported
             self._file.close()
         self._writing.unlink(missing_ok=True)
 
@@ -271,7 +329,7 @@ class RecordingWriter:
         self._pending -= sum(row.nbytes for row in run.rows)
 
     def _make_values(self, longest: int) -> h5py.Dataset:
-        """The dataset of all values. longest: time steps of the longest simulation as far as one knows: no chunk need hold more."""
+        """Create the dataset of all values; `longest`: time steps of the longest simulation, the most in a chunk."""
         chunks = -(-longest // self._most)
         rows = max(1, -(-longest // max(1, chunks)))
         return self._file.create_dataset(

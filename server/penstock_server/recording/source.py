@@ -1,7 +1,8 @@
-"""Samples from a recording, through a torch DataLoader: what training draws from where nothing streams.
+"""Samples from a recording, read by a torch DataLoader, for training without a stream.
 
-Each epoch is a permutation of all samples of its own, which the seed and the epoch's number fix. The epochs are laid end to end and cut
-into batches: a batch may reach from one epoch into the next, so that none is short, no sample is dropped, and each is seen once an epoch.
+Each epoch is a permutation of all samples, fixed by the seed and the number of the epoch. The epochs are concatenated
+and cut into batches. A batch may extend from one epoch into the next, so that no batch is short, no sample is dropped,
+and each sample is seen once per epoch.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,18 +21,29 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from penstock_server.recording.recording import Recording, RecordingError, RecordingReader
+from penstock_server.recording.stats import RecordingStats
 from penstock_server.study import Batch, Study, TrainingSection, windows_in
 
-_AHEAD = 4  # batches that each process has ready or in the making
+_AHEAD = 4  # batches that each process reads ahead
 _SHARED_BYTES = 2**20
-"""Batches larger than this come through shared memory, as torch sends tensors; smaller ones by value, through the pipe, as arrays: handing
-over a piece of shared memory took 0.8 to 1.2 ms where a batch of 74 kB took 0.2 ms, and one of 8 MB 7 ms against 20 ms."""
-Rows = Tensor | NDArray[np.float32]
-_START_METHOD = "forkserver"  # not "fork": this process has threads, and torch's and HDF5's are not made for it
+"""Larger batches are sent through shared memory, as torch does for tensors; smaller ones through the pipe, as arrays.
+
+Measured: shared memory took 0.8 to 1.2 ms where a batch of 74 kB took 0.2 ms, and 7 ms against 20 ms for 8 MB.
+"""
+BatchRows = Tensor | NDArray[np.float32]
+_START_METHOD = "forkserver"  # not "fork": this process has threads, and torch and HDF5 do not survive a fork then
 
 
 class RecordedSamples(Dataset[tuple[Tensor, Tensor]]):
-    """The samples of some simulations of a recording, numbered from 0: simulation after simulation, each in the order of its windows."""
+    """The samples of some simulations of a recording, numbered from 0 simulation by simulation.
+
+    Args:
+        recording: the recording.
+        simulations: ids of the simulations, (n,).
+        window: time steps of a sample.
+        stride: time steps between the starts of two samples.
+        time: time that the model sees, "step" or "physical".
+    """
 
     def __init__(
         self, recording: Recording, simulations: NDArray[np.int64], *, window: int, stride: int, time: str
@@ -46,28 +57,32 @@ class RecordedSamples(Dataset[tuple[Tensor, Tensor]]):
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def places(self, numbers: list[int]) -> list[tuple[int, int]]:
-        """Simulation and first time step of each of these samples."""
-        at = np.searchsorted(self._ends, numbers, side="right")
-        windows = np.asarray(numbers) - np.concatenate([[0], self._ends])[at]
-        return list(zip(self._simulations[at].tolist(), (windows * self._stride).tolist(), strict=True))
+        """Return (simulation, first time step) of each of these samples."""
+        position = np.searchsorted(self._ends, numbers, side="right")
+        windows = np.asarray(numbers) - np.concatenate([[0], self._ends])[position]
+        return list(zip(self._simulations[position].tolist(), (windows * self._stride).tolist(), strict=True))
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        """inputs (window, n_inputs), targets (window, width); float32."""
+        """Read one sample: inputs (window, n_inputs) and targets (window, width), float32."""
         inputs, targets = self.__getitems__([number])
         return inputs[0], targets[0]
 
     def __getitems__(self, numbers: list[int]) -> tuple[Tensor, Tensor]:
-        """A whole batch, as DataLoader asks for it: inputs (n, window, n_inputs), targets (n, window, width)."""
+        """Read a batch, as DataLoader asks for it: inputs (n, window, n_inputs) and targets (n, window, width)."""
         rows = [self._reader.read(simulation, first, self._window) for simulation, first in self.places(numbers)]
         inputs, targets = zip(*rows, strict=True)
         return torch.from_numpy(np.stack(inputs)), torch.from_numpy(np.stack(targets))
 
 
 class Epochs:
-    """Sample numbers batch by batch: a DataLoader's batch sampler.
+    """A batch sampler for a DataLoader: yields the sample numbers of each batch.
 
     Args:
-        samples: there are; batch_size: at most `samples`. begin, end: which samples of the endless row of epochs; None: no end.
+        samples: number of samples of the dataset.
+        batch_size: samples of a batch, at most `samples`.
+        seed: seed of the permutations.
+        begin: position in the sequence of all epochs to begin at.
+        end: position to end at; None for no end.
     """
 
     def __init__(self, samples: int, batch_size: int, *, seed: int, begin: int, end: int | None) -> None:
@@ -93,80 +108,23 @@ class Epochs:
         return order
 
 
-@dataclass(frozen=True)
-class RecordingStats:
-    """The figures of a recording that training draws from, at one moment; counts go back to the study's start, across checkpoints.
-
-    Named as those of a buffer (`penstock_server.buffer.BufferStats`), so that logs and reports of offline studies read alike: all samples
-    are there from the start and stay, and nothing produces more.
-
-    Attributes:
-        samples: number of samples in the recording.
-        presentations: samples drawn, each draw counted.
-        stall_seconds: time that training has waited for a batch, in seconds.
-    """
-
-    samples: int
-    presentations: int
-    stall_seconds: float
-
-    @property
-    def population(self) -> int:
-        """Samples that may be drawn: all."""
-        return self.samples
-
-    @property
-    def capacity(self) -> int:
-        """Samples that there is room for: those that there are."""
-        return self.samples
-
-    @property
-    def received(self) -> int:
-        """Samples that there have been: all."""
-        return self.samples
-
-    @property
-    def mean_population(self) -> float:
-        """Mean population over all batches drawn."""
-        return float(self.samples)
-
-    @property
-    def trained_unique(self) -> int:
-        """Different samples drawn at least once."""
-        return min(self.presentations, self.samples)
-
-    @property
-    def unseen(self) -> int:
-        """Samples that have not been drawn yet."""
-        return self.samples - self.trained_unique
-
-    @property
-    def times_seen(self) -> dict[int, int]:
-        """Number of samples, by how often each has been drawn: once in each epoch."""
-        epochs, more = divmod(self.presentations, self.samples)
-        return {epochs: self.samples - more} | ({epochs + 1: more} if more else {})
-
-    @property
-    def put_blocked_seconds(self) -> float:
-        """0: nothing produces samples."""
-        return 0.0
-
-    @property
-    def production_ended(self) -> bool:
-        """True: nothing produces samples."""
-        return True
-
-
 class FileSource:
-    """A `sample_source.SampleSource` that draws from a recording.
+    """Samples drawn from a recording (`trainer_rank.sample_source.SampleSource`).
 
-    It ends after [training] epochs; where max_batches alone says when training ends, never; with neither, after one epoch. It does
-    not end before min_batches are drawn.
+    The source ends after [training] epochs; without epochs it never ends if max_batches is given, and otherwise ends
+    after one epoch. It does not end before min_batches have been drawn.
 
     Args:
+        recording: the recording.
+        study: the study to train.
         pin: give batches in page-locked memory (needs a GPU).
 
-    Raises RecordingError where the study's simulations have no sample in it.
+    Attributes:
+        samples: the samples.
+        producer_blocked: False, since nothing produces samples.
+
+    Raises:
+        RecordingError: the study's simulations have no sample in the recording.
     """
 
     def __init__(self, recording: Recording, study: Study, *, pin: bool = False) -> None:
@@ -181,7 +139,8 @@ class FileSource:
         number = len(self.samples)
         if not number:
             raise RecordingError(
-                f"{recording.path}: no sample of {samples.window} time steps in the {study.solver.simulations} simulations to train on"
+                f"{recording.path}: no sample of {samples.window} time steps in the {study.solver.simulations} "
+                "simulations to train on"
             )
         self._asked = training.batch_size
         self._batch_size = min(training.batch_size, number)
@@ -190,12 +149,23 @@ class FileSource:
         self._position = self._batches = 0  # samples and batches drawn since the study began
         self._stall, self._waiting_since = 0.0, 0.0
         self._closed = False
-        self._lock = threading.Lock()  # of the figures
-        self._drawing = threading.Lock()  # of the loader
-        self._loader: Iterator[tuple[Rows, Rows]] | None = None
+        self._lock = threading.Lock()  # guards the figures
+        self._drawing = threading.Lock()  # guards the loader
+        self._loader: Iterator[tuple[BatchRows, BatchRows]] | None = None
 
-    def get(self, batch_size: int, timeout: float | None = None) -> Batch | None:  # noqa: ARG002 - a file does not keep one waiting
-        """The next batch; None after the last epoch, or when closed. ValueError for another size than the study's."""
+    def get(self, batch_size: int, timeout: float | None = None) -> Batch | None:  # noqa: ARG002 - see below
+        """Read the next batch.
+
+        Args:
+            batch_size: batch size of the study.
+            timeout: ignored, since a file always has the next batch.
+
+        Returns:
+            The batch; None after the last epoch or `close`.
+
+        Raises:
+            ValueError: `batch_size` is not that of the study.
+        """
         if batch_size != self._asked:
             raise ValueError(f"a batch of {batch_size} samples was asked of a source made for {self._asked}")
         with self._drawing:
@@ -220,7 +190,7 @@ class FileSource:
 
     @property
     def drained(self) -> bool:
-        """The last epoch has ended."""
+        """True once the last epoch has ended."""
         with self._lock:
             return self._position == self._end
 
@@ -233,15 +203,16 @@ class FileSource:
             return RecordingStats(len(self.samples), self._position, self._stall + waiting)
 
     def close(self) -> None:
+        """End the source and the processes that read ahead; `get` returns None from now on."""
         self._closed = True
-        if self._drawing.acquire(blocking=False):  # else the loader is in use, by a thread that closes it in its turn
+        if self._drawing.acquire(blocking=False):  # otherwise `get` is using the loader on another thread
             try:
                 self._loader = None  # which ends its processes
             finally:
                 self._drawing.release()
 
     def state_dict(self) -> dict[str, Any]:
-        """How far it has come; the samples stay in the file."""
+        """Return the position in the sequence of epochs, for a checkpoint."""
         with self._lock:
             return {
                 "samples": len(self.samples),
@@ -252,22 +223,29 @@ class FileSource:
             }
 
     def load_state_dict(self, state: Any) -> None:
-        """Raises RecordingError for the state of another dataset or seed; call before the first batch is drawn."""
+        """Continue from a checkpoint; to be called before the first batch is drawn.
+
+        Args:
+            state: what `state_dict` returned.
+
+        Raises:
+            RecordingError: the state belongs to another dataset or seed.
+        """
         for name, here in (("samples", len(self.samples)), ("seed", self._seed)):
             if state[name] != here:
                 raise RecordingError(
-                    f"the checkpoint belongs to a dataset with {name} = {state[name]}, this one has {here}: resume with the recording "
-                    "and the study that it began with"
+                    f"the checkpoint belongs to a dataset with {name} = {state[name]}, this one has {here}: resume "
+                    "with the recording and the study that it began with"
                 )
         self._position, self._batches, self._stall = state["position"], state["batches"], state["stall_seconds"]
 
-    def _tensor(self, rows: Rows) -> Tensor:
+    def _tensor(self, rows: BatchRows) -> Tensor:
         if isinstance(rows, Tensor):
             return rows
         tensor = torch.from_numpy(rows)
         return tensor.pin_memory() if self._pin else tensor
 
-    def _start(self) -> Iterator[tuple[Rows, Rows]]:
+    def _start(self) -> Iterator[tuple[BatchRows, BatchRows]]:
         order = Epochs(len(self.samples), self._batch_size, seed=self._seed, begin=self._position, end=self._end)
         more: dict[str, Any] = {}
         if self._workers:
@@ -277,15 +255,15 @@ class FileSource:
                 "multiprocessing_context": _START_METHOD,
                 "worker_init_fn": _leave_signals,
             }
-        # One iterator for all epochs, so that its processes stay and go on reading where an epoch ends.
+        # One iterator for all epochs, so that its processes continue to read ahead across the end of an epoch.
         loader = DataLoader(
             self.samples,
             batch_sampler=order,
             num_workers=self._workers,
-            collate_fn=_sent,  # `__getitems__` has put the batch together
+            collate_fn=_serialised,  # `__getitems__` has collated the batch
             pin_memory=self._pin,
-            # Else it draws a seed for its processes from torch's global generator, which models draw from: they would see other
-            # numbers after a resume.
+            # Otherwise the loader takes a seed from torch's global generator, and models that draw from that generator
+            # would get other numbers after a resume.
             generator=torch.Generator(),
             **more,
         )
@@ -293,18 +271,18 @@ class FileSource:
 
 
 def _end(training: TrainingSection, samples: int, batch_size: int) -> int | None:
-    """How many samples are drawn in all; None: as many as training takes."""
+    """Return the number of samples that are drawn in all; None for as many as training takes."""
     if training.epochs is None and training.max_batches is not None:
         return None
     return max((training.epochs or 1) * samples, training.min_batches * batch_size)
 
 
-def _sent(batch: Any) -> tuple[Rows, Rows]:
-    """A batch as it leaves the process that has read it."""
+def _serialised(batch: Any) -> tuple[BatchRows, BatchRows]:
+    """Return a batch serialised for the queue between reader and trainer."""
     inputs, targets = batch
     return batch if inputs.nbytes + targets.nbytes > _SHARED_BYTES else (inputs.numpy(), targets.numpy())
 
 
 def _leave_signals(_worker: int) -> None:
-    """Ctrl-C goes to the whole process group; when to end is for the process that trains to say."""
+    """Ignore Ctrl-C, which reaches the whole process group: the training process ends this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,6 +1,6 @@
-"""The trained model that a user takes away: `Surrogate` asks it, with torch and numpy alone.
+"""The exported model: `Surrogate` evaluates it and needs only torch and numpy.
 
-Writing one (`penstock_server.surrogate.export`) needs the whole server and is imported from its module.
+`penstock_server.surrogate.export` writes it; that needs the whole server and is imported from its module.
 """
 
 from penstock_server.surrogate.predict import Surrogate

@@ -1,4 +1,4 @@
-"""From a trained model to two files that need nothing of the training server: a torch.export program and a model card."""
+"""Export of a trained model to two files that need no training server: a torch.export program and a model card."""
 
 from __future__ import annotations
 
@@ -25,15 +25,19 @@ from penstock_server.validation import ValidationResult
 
 
 class ExportError(PenstockError):
-    """A model that torch.export cannot turn into a program."""
+    """torch.export cannot turn the model into a program."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What the exporting side knows beyond the model itself.
+    """The part of the model card that the model itself does not know.
 
-    study, seed: of the study file. bounds: [low, high] of each parameter there. time: what the model's time input is.
-    validation: the last errors on held-out simulations, None where there were none.
+    Attributes:
+        study: name of the study.
+        seed: seed of the study.
+        bounds: parameter name to (low, high).
+        time: time that the model sees, "step" or "physical".
+        validation: last errors on held-out simulations; None where there are none.
     """
 
     study: str
@@ -44,7 +48,12 @@ class ModelCard:
 
 
 class RawSurrogate(nn.Module):
-    """The whole surrogate in raw units: normalisation, model and its inverse."""
+    """The surrogate in raw units: normalisation, model, inverse normalisation.
+
+    Args:
+        model: the trained model, in normalised units.
+        affine: mean and standard deviation of inputs and targets.
+    """
 
     input_mean: Tensor
     input_std: Tensor
@@ -58,6 +67,15 @@ class RawSurrogate(nn.Module):
             self.register_buffer(name, tensor.clone())
 
     def forward(self, inputs: Tensor, state: Tensor | None = None) -> Tensor:
+        """Predict in raw units.
+
+        Args:
+            inputs: (batch, n_inputs).
+            state: with window > 1, the bundle before, (batch, state_width); otherwise None.
+
+        Returns:
+            Targets (batch, width), or with window > 1 (batch, state_width).
+        """
         affine = Affine(self.input_mean, self.input_std, self.target_mean, self.target_std)
         arguments = [affine.inputs(inputs)]
         if state is not None:
@@ -66,10 +84,22 @@ class RawSurrogate(nn.Module):
 
 
 def export_model(directory: Path, trainer: Trainer, spec: SampleSpec, card: ModelCard) -> Path:
-    """Write `directory`/surrogate.pt2 and card.json; returns `directory` (usually RUN/model).
+    """Write surrogate.pt2 and card.json.
 
-    The program maps raw inputs (batch, n_inputs), and with window > 1 the raw state before (batch, state_width), to raw
-    targets (batch, width or state_width), float32, for any batch size. Raises ExportError, and then leaves what was there.
+    The program maps inputs (batch, n_inputs), and with window > 1 the state before (batch, state_width), to targets
+    (batch, width or state_width), float32, in raw units, for any batch size.
+
+    Args:
+        directory: folder of the two files, usually RUN/model.
+        trainer: the trained model and its normalisation.
+        spec: layout of a sample.
+        card: the rest of the model card.
+
+    Returns:
+        `directory`.
+
+    Raises:
+        ExportError: the model cannot be exported; existing files are kept.
     """
     surrogate = RawSurrogate(copy.deepcopy(trainer.model).cpu(), trainer.normaliser.affine()).eval()
     example = [torch.zeros(2, spec.n_inputs)]
@@ -131,7 +161,7 @@ def _card(trainer: Trainer, spec: SampleSpec, card: ModelCard) -> dict[str, Any]
 
 
 def _finite(row: Any) -> list[float | None]:
-    """JSON has no infinity; it stands for "nothing seen"."""
+    """Replace infinities, which mean that nothing was seen, by None: JSON has no infinity."""
     return [float(v) if math.isfinite(v) else None for v in row]
 
 

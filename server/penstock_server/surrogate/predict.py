@@ -1,4 +1,4 @@
-"""Ask an exported surrogate for fields. Needs torch and numpy alone: nothing of the training server is imported."""
+"""Predictions of an exported surrogate, with torch and numpy alone."""
 
 from __future__ import annotations
 
@@ -17,18 +17,30 @@ from numpy.typing import NDArray
 from penstock_client.errors import PenstockError
 
 PROGRAM = "surrogate.pt2"
+"""File name of the torch.export program."""
+
 CARD = "card.json"
+"""File name of the model card."""
+
 FORMAT = 2
+"""Version of the model card."""
+
 _CHUNK_BYTES = 64 * 2**20
 
 
 class PredictError(PenstockError):
-    """An exported model that is not there or damaged, or a question that it cannot answer."""
+    """The exported model is missing or damaged, or cannot predict what was asked for."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """fields: each (times, *shape, components), float32, raw units. warnings: what lies outside the trained range, a line each."""
+    """Predicted fields.
+
+    Attributes:
+        times: times of the prediction.
+        fields: field name to values (times, *shape, components), float32, raw units.
+        warnings: a line for each input outside the trained range.
+    """
 
     times: list[float]
     fields: dict[str, NDArray[np.float32]]
@@ -36,7 +48,16 @@ class Prediction:
 
 
 class Surrogate:
-    """An exported surrogate: its program and its model card (`card`, the content of card.json)."""
+    """An exported surrogate.
+
+    Args:
+        program: the torch.export program as a module.
+        card: content of card.json.
+
+    Attributes:
+        card: content of card.json.
+        parameters: names of the parameters.
+    """
 
     def __init__(self, program: torch.nn.Module, card: dict[str, Any]) -> None:
         self._program = program
@@ -47,7 +68,14 @@ class Surrogate:
 
     @classmethod
     def load(cls, directory: Path) -> Surrogate:
-        """Load from a run directory or its model/ folder. Raises PredictError."""
+        """Load an exported surrogate.
+
+        Args:
+            directory: run directory, or its model/ folder.
+
+        Raises:
+            PredictError: there is no exported model, or it cannot be read.
+        """
         folder = next((d for d in (directory, directory / "model") if (d / CARD).is_file()), None)
         if folder is None:
             raise PredictError(
@@ -65,9 +93,17 @@ class Surrogate:
         return cls(program, card)
 
     def check(self, parameters: Mapping[str, float], times: Sequence[float] = ()) -> list[str]:
-        """A line for each parameter and for the time where the surrogate was not trained.
+        """Compare a question with the trained range.
 
-        Raises PredictError for a parameter that is missing, unknown or not a finite number.
+        Args:
+            parameters: parameter name to value.
+            times: times of the prediction.
+
+        Returns:
+            A line for each parameter outside the trained range, and one for the times.
+
+        Raises:
+            PredictError: a parameter is missing, unknown or not a finite number.
         """
         for name in self.parameters:
             if name not in parameters:
@@ -96,11 +132,22 @@ class Surrogate:
         *,
         initial: Mapping[str, NDArray[np.floating[Any]]] | None = None,
     ) -> Prediction:
-        """The fields at each of `times` (time step indices or solver times, as `card["time"]["kind"]` says).
+        """Predict the fields at given times.
 
-        times: None asks for the last trained time. initial: for a model of windows, each field (*shape, components) one time step
-        before times[0]; where the model takes several time steps at once (`card["bundle"]`), (bundle, *shape, components) of those
-        before times[0]. Each prediction is then the next one's state, so the times must be consecutive. Raises PredictError.
+        A model of windows predicts step by step, each prediction being the state of the next, so that its times must be
+        consecutive.
+
+        Args:
+            parameters: parameter name to value.
+            times: numbers of time steps or solver times (`card["time"]["kind"]`); None for the last trained time.
+            initial: for a model of windows, field name to values one time step before times[0], (*shape, components);
+                with a bundle above 1 (`card["bundle"]`), of the bundle before times[0], (bundle, *shape, components).
+
+        Returns:
+            The predicted fields.
+
+        Raises:
+            PredictError: parameters, times or initial fields are missing or do not fit the model.
         """
         if times is None:
             last = self.card["time"]["trained"][1]
@@ -164,6 +211,6 @@ def _size(field: dict[str, Any]) -> int:
 
 
 def _within(value: float, low: float, high: float) -> bool:
-    """The range was recorded in float32: its own ends, written in full, lie within it."""
+    """Return whether low <= value <= high, up to the rounding of the range to float32."""
     slack = 1e-6 * max(abs(low), abs(high))
     return low - slack <= value <= high + slack

@@ -23,7 +23,7 @@ _log = logging.getLogger("penstock")
 
 
 class LogFile(logging.FileHandler):
-    """Appends to a log file; lines that cannot be written are counted in `lost`, since a full disk must not end a study.
+    """Appends to a log file; lines that cannot be written are counted in `lost`: a full disk must not end a study.
 
     Args:
         path: the file; it is made with the first line.
