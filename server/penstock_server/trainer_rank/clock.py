@@ -25,7 +25,7 @@ class TrainingClock:
     def __init__(self) -> None:
         self._begun: float | None = None
         self._stall_before = 0.0  # seconds waited for the first batch: production had only begun
-        self._aside = 0.0
+        self._excluded = 0.0
         self._samples = 0
         self._earlier = {"wall": 0.0, "training": 0.0, "stall": 0.0, "samples": 0}  # of earlier runs
         self.last_step: float | None = None
@@ -63,7 +63,7 @@ class TrainingClock:
             self._recent.popleft()
 
     @contextmanager
-    def aside(self, counter: Counter) -> Iterator[None]:
+    def excluded(self, counter: Counter) -> Iterator[None]:
         """Add the time spent inside to a counter instead of training time.
 
         Args:
@@ -76,7 +76,7 @@ class TrainingClock:
             spent = time.monotonic() - begun
             counter.inc(spent)
             if self._begun is not None:
-                self._aside += spent
+                self._excluded += spent
 
     def wall_seconds(self) -> float:
         """Return the seconds since the first batch, everything included, over all runs of the server."""
@@ -135,4 +135,4 @@ class TrainingClock:
         return self._earlier["stall"] + now
 
     def _training_seconds(self) -> float:
-        return 0.0 if self._begun is None else time.monotonic() - self._begun - self._aside
+        return 0.0 if self._begun is None else time.monotonic() - self._begun - self._excluded

@@ -170,7 +170,7 @@ class TrainingLoop:
     def _validate(self) -> None:
         """Evaluate on the held-out time steps that have arrived, all ranks together; not part of training time."""
         parts, group = self.parts, self._group
-        with parts.clock.aside(self._metrics.validation_seconds):
+        with parts.clock.excluded(self._metrics.validation_seconds):
             if not group.sum([len(parts.validation.predictable())])[0]:
                 return
             group.broadcast(parts.trainer.model.buffers())
@@ -196,7 +196,7 @@ class TrainingLoop:
 
     def _write_checkpoint(self) -> None:
         """Write a checkpoint at this step, all ranks together; not part of training time."""
-        with self.parts.clock.aside(self._metrics.checkpoint_seconds):
+        with self.parts.clock.excluded(self._metrics.checkpoint_seconds):
             self._checkpoints.write(self.state, self.batches, self._supply.ingest_blocked_seconds)
 
     def _write_pictures(self) -> None:

@@ -74,7 +74,7 @@ def parts_of(checkpoint: Checkpoint, rank: int, ranks: int, spec: SampleSpec, se
             return {"own": own, "applied": states[0]["applied"], "follows_own": ranks == 1}
         if name == "clock":
             states = of_all(name)
-            return {**states[0], "samples": _share(sum(s["samples"] for s in states), rank, ranks)}
+            return {**states[0], "samples": _divided(sum(s["samples"] for s in states), rank, ranks)}
         if name == "counts":
             return _counts(of_all(name)) if rank == 0 else _counts([])
         return _own(checkpoint, rank, name, seed)
@@ -94,7 +94,8 @@ def _own(checkpoint: Checkpoint, rank: int, name: str, seed: int) -> Any:
     return {**checkpoint.parts["trainer"], **random}
 
 
-def _share(total: float, rank: int, ranks: int) -> int:
+def _divided(total: float, rank: int, ranks: int) -> int:
+    """Return one rank's share of a count; the shares add up to it."""
     return int(total) // ranks + (rank < int(total) % ranks)
 
 
@@ -106,13 +107,13 @@ def _counts(states: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _buffer(states: list[BufferState], rank: int, ranks: int, fresh: Any) -> BufferState:
     """Return a buffer of every `ranks`-th sample, unseen ones first; fresh: state of a new random generator."""
-    places = [  # of each sample: its state, its row there, its place in the order of arrival there (0 to 1)
+    samples = [  # of each: number of its old buffer, row there, position in the order of arrival there (0 to 1)
         (number, row, order)
         for number, state in enumerate(states)
         for row, order in enumerate(_order_of_arrival(state["arrays"]["arrival"]))
     ]
-    unseen = [place for place in places if place[1] < states[place[0]]["meta"]["unseen"]]
-    seen = [place for place in places if place[1] >= states[place[0]]["meta"]["unseen"]]
+    unseen = [sample for sample in samples if sample[1] < states[sample[0]]["meta"]["unseen"]]
+    seen = [sample for sample in samples if sample[1] >= states[sample[0]]["meta"]["unseen"]]
     own = (unseen + seen)[rank::ranks]
     source = np.array([number for number, _, _ in own], dtype=np.int64)
     row = np.array([row for _, row, _ in own], dtype=np.int64)
@@ -132,7 +133,7 @@ def _buffer(states: list[BufferState], rank: int, ranks: int, fresh: Any) -> Buf
         # Each rank draws in every step.
         name: max(m["counters"][name] for m in metas)
         if name == "batches"
-        else _share(sum(m["counters"][name] for m in metas), rank, ranks)
+        else _divided(sum(m["counters"][name] for m in metas), rank, ranks)
         for name in metas[0]["counters"]
     }
     names = ("inputs", "targets", "simulation", "sample", "times_seen")
@@ -228,10 +229,10 @@ def _state(rows: dict[int, bytes]) -> dict[str, NDArray[Any]]:
 
 
 def _validation(states: list[dict[str, Any]], rank: int, ranks: int, spec: SampleSpec) -> dict[str, Any]:
-    own, there = ValidationStore(spec), ValidationStore(spec)
+    own, old = ValidationStore(spec), ValidationStore(spec)
     for state in states:
-        there.load_state_dict(state)
+        old.load_state_dict(state)
         for simulation, step in cast(list[tuple[int, int]], state["keys"].tolist()):
             if rank_of(simulation, step, ranks, pinned=spec.window > 1) == rank:
-                own.add(simulation, step, *there.time_step(simulation, step))
+                own.add(simulation, step, *old.time_step(simulation, step))
     return own.state_dict()
