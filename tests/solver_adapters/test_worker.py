@@ -130,7 +130,7 @@ def test_a_worker_that_was_given_up_comes_back_as_another_client(tmp_path: Path)
         process.send_signal(signal.SIGCONT)
         said = ended(process, 0)
         assert live.engine.status().given_up == ()
-        assert "connecting anew" in said
+        assert "connecting again" in said
         whole(live)
 
 

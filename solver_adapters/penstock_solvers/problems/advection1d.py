@@ -6,9 +6,8 @@
 Brandstetter, Worrall, Welling 2022, Message Passing Neural PDE Solvers, section 4.1. Finite volumes: WENO5 for α u²;
 diffusion and dispersion are integrated exactly in Fourier space (ETDRK4); δ is averaged exactly over the cells.
 
-α, β, γ are the coefficients of the equation as printed: E1 (1, 0, 0); E2 (1, η, 0) with 0 <= η <= 0.2; E3 with 0 <= α
-    <= 3,
-0 <= β <= 0.4, 0 <= γ <= 1. The authors' generator (github.com/brandstetter-johannes/MP-Neural-PDE-Solvers,
+α, β, γ are the coefficients of the equation as printed: E1 (1, 0, 0); E2 (1, η, 0) with 0 <= η <= 0.2; E3 with
+0 <= α <= 3, 0 <= β <= 0.4, 0 <= γ <= 1. The authors' generator (github.com/brandstetter-johannes/MP-Neural-PDE-Solvers,
 generate_data.py) differs from the paper: its flux is α u²/2, so the published E1 and E2 data correspond to α = 0.5
 here; its E3 data correspond to α up to 3 here, have β from 0.1, and end at time 2; l is 1 or 2; and all three are
 forced.
