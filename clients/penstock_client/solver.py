@@ -8,7 +8,7 @@ from typing import Protocol
 
 from numpy.typing import ArrayLike
 
-from penstock_client.errors import Abandoned, Refused, ServerLost
+from penstock_client.errors import Abandoned, PenstockError, Refused, ServerLost
 from penstock_client.piece import Field
 from penstock_client.reasons import Reason
 from penstock_client.simulation import Simulation
@@ -75,5 +75,7 @@ def stream_solver(solver: Solver, simulation: Simulation, fields: tuple[str, ...
         else:
             simulation.fail(str(refused))
     except Exception as error:  # an error of the solver fails its simulation, not the worker
-        _log.error("simulation %d failed", simulation.id, exc_info=error)
+        # Errors of Penstock's own describe themselves; a solver's error needs its traceback.
+        trace = None if isinstance(error, PenstockError) else error
+        _log.error("simulation %d failed: %s", simulation.id, error, exc_info=trace)
         simulation.fail(f"{type(error).__name__}: {error}")

@@ -7,6 +7,9 @@ minute, and the folder stays. The standard library is all this file imports.
 
 A process belongs to a Ray of ours when it has a file in its folder open for writing, as all of them do (their logs). The folder's name is
 random, and only we may write there; somebody who reads a log is let alone.
+
+The guard of solver processes (`penstock_solvers.processes.guard`) finds processes by their session instead. The two cannot
+share their loop: both run as scripts with `-I -S`, which imports no other module of Penstock.
 """
 
 from __future__ import annotations
