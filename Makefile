@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Tests wait more than they compute: two processes of pytest for each core. Tests of one group share what is dear: tests/arrangement.py.
 PROCESSES ?= $(shell expr 2 \* $$(nproc))
-SIDE_BY_SIDE := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
+SIDE_BY_SIDE := -n $(PROCESSES) --dist loadscope --no-loadscope-reorder
 
 .PHONY: env demo test quick coverage lint docs bench results chaos fuzz system clean
 

@@ -11,7 +11,7 @@ import pytest
 from command import end_what_was_started
 from slurm_cluster import why_not
 
-from arrangement import arrange
+from arrangement import Groups, arrange
 from penstock_server.study import Study
 from traces import last_lines
 
@@ -48,6 +48,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if reason and marker in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    """Deal out the tests by their groups."""
+    return Groups(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

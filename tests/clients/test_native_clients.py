@@ -20,7 +20,7 @@ from waiting import PATIENCE
 SOURCES = Path(__file__).parent / "mpi"
 HEAT_PARAMETERS = ("initial", "left", "right", "bottom", "top")
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("native clients")]
+pytestmark = [pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

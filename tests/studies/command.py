@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE
+
 _started: list[subprocess.Popen[str]] = []
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +20,7 @@ EXAMPLES = ROOT / "examples"
 PENSTOCK = [sys.executable, "-m", "penstock.main"]
 
 
-def penstock(*arguments: str | Path, code: int = 0, timeout: float = 400.0) -> str:
+def penstock(*arguments: str | Path, code: int = 0, timeout: float = PATIENCE) -> str:
     """Run to the end; returns what it printed. The exit code must be `code`."""
     done = subprocess.run(
         [*PENSTOCK, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, check=False, cwd=ROOT

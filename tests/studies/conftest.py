@@ -10,6 +10,6 @@ from mpi import require
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """libpenstock and what is on top of it; its tests are of the group "native studies", so that it is compiled once."""
+    """libpenstock and what is on top of it; its tests run in one process (arrangement.py), so that it is compiled once."""
     require("mpirun", "mpicc", "mpifort", "gfortran")
     return Installed(tmp_path_factory.mktemp("libpenstock"))

@@ -16,7 +16,7 @@ from running_ray import RunningRay, be_user, free_port, give_token, running_ray
 
 from waiting import PATIENCE, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("running Ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CORES = 4
 

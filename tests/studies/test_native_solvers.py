@@ -9,7 +9,7 @@ import pytest
 from command import penstock, report
 from native import Installed
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("native studies")]
+pytestmark = [pytest.mark.slow]
 
 MELISSA = """
 [study]

@@ -22,7 +22,6 @@ from penstock_solvers.problems.heat2d import Heat2D
 from waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.slow
-on_the_recording = pytest.mark.xdist_group("recording")
 
 HEAT = EXAMPLES / "heat" / "study.toml"
 SMALL = [
@@ -77,12 +76,10 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@on_the_recording
 def test_a_recording_holds_what_the_solver_gives(file: Path) -> None:
     hold_against_the_solver(file, 23, 30)
 
 
-@on_the_recording
 def test_a_study_trains_on_a_recording(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert "nothing wrong found" in penstock("check", HEAT, *offline(file))
@@ -110,7 +107,6 @@ def test_a_study_trains_on_a_recording(file: Path, tmp_path: Path) -> None:
     assert "T at 20" in penstock("predict", out, *values, "--step", "20")
 
 
-@on_the_recording
 def test_a_part_of_the_recording_and_a_seed_give_the_same_weights_twice(file: Path, tmp_path: Path) -> None:
     weights = []
     for run, readers in (("one", 0), ("two", 2)):
@@ -126,7 +122,6 @@ def test_a_part_of_the_recording_and_a_seed_give_the_same_weights_twice(file: Pa
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
 
 
-@on_the_recording
 def test_statistics_are_of_the_whole_training_part_before_the_first_batch(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     penstock("run", HEAT, "--out", out, *offline(file, max_batches=1))
@@ -139,7 +134,6 @@ def test_statistics_are_of_the_whole_training_part_before_the_first_batch(file: 
     assert m2 / count == pytest.approx(values.var())
 
 
-@on_the_recording
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_offline_study_goes_on_where_it_was(number: signal.Signals, file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
@@ -171,7 +165,6 @@ def test_an_interrupted_offline_study_goes_on_where_it_was(number: signal.Signal
     assert done["buffer"]["times_seen"] == {str(epochs): 600}
 
 
-@on_the_recording
 def test_what_check_says_of_a_recording(file: Path, tmp_path: Path) -> None:
     assert "no such file" in penstock("check", HEAT, *offline(tmp_path / "nothing.h5"), code=2)
     assert "is no recording" in penstock("check", HEAT, *offline(HEAT), code=2)
@@ -180,7 +173,6 @@ def test_what_check_says_of_a_recording(file: Path, tmp_path: Path) -> None:
     assert "[training] source" in penstock("check", HEAT, *offline(file), "--set=fields.U={}", code=2)
 
 
-@on_the_recording
 def test_a_solver_that_is_not_there_does_not_matter_to_a_recording(file: Path, tmp_path: Path) -> None:
     text = HEAT.read_text().replace('adapter = "heat2d"', 'command = ["./not_there"]')
     lines = [line for line in text.splitlines() if not line.startswith("options")]

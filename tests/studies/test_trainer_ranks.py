@@ -137,7 +137,6 @@ def test_a_rank_whose_only_solver_waits_for_another_rank_does_not_stop_the_study
     accounted(tmp_path / "run", 8 * (STEPS - 1), ranks=2)
 
 
-@pytest.mark.xdist_group("native studies")
 @pytest.mark.parametrize(("language", "solver_ranks"), [("c", 4), ("fortran", 3)])
 def test_solver_ranks_into_trainer_ranks_give_the_serial_fields_exactly(
     installed: Installed, tmp_path: Path, language: str, solver_ranks: int, monkeypatch: pytest.MonkeyPatch

@@ -30,7 +30,6 @@ FEW_SIMULATIONS = 8
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.slow,
-    pytest.mark.xdist_group("Slurm"),
     pytest.mark.usefixtures("slurm_commands", "nothing_left"),
 ]
 

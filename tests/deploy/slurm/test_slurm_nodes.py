@@ -17,7 +17,6 @@ from waiting import wait_for
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.slow,
-    pytest.mark.xdist_group("Slurm, several nodes"),
     pytest.mark.usefixtures("slurm_commands", "nothing_left"),
 ]
 

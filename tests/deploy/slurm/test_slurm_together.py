@@ -20,7 +20,6 @@ SIMULATIONS = 12
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.slow,
-    pytest.mark.xdist_group("Slurm, several nodes"),
     pytest.mark.usefixtures("slurm_commands", "nothing_left"),
 ]
 

@@ -425,7 +425,6 @@ def test_build_says_where_the_library_went(tmp_path: Path, library: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("test_function_object")  # with the quick ones, so that the library is compiled once
 def test_a_site_with_wmake_builds_with_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, library: Path, tutorial: Callable[..., Path]
 ) -> None:
