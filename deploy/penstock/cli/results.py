@@ -1,4 +1,4 @@
-"""`penstock status`, `report`, `plot`, `export` and `predict`: what is read from a run directory."""
+"""`penstock status`, `report`, `plot`, `export` and `predict`: the commands that read a run directory."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def check_profile(path: Path, study: Study) -> None:
 
     Args:
         path: the profile.
-        study: what is to be submitted with it.
+        study: the study to submit with it.
 
     Raises:
         StudyError: with a line for each problem.

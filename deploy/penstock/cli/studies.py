@@ -1,4 +1,4 @@
-"""`penstock check`, `run`, `record` and `resume`: what is done with a study file."""
+"""`penstock check`, `run`, `record` and `resume`: the commands that read a study file."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def prepare(study: Study, directory: Path) -> None:
     """Write study.toml into a run directory that is new or empty.
 
     Args:
-        study: what is to run in it.
+        study: the study that will run in it.
         directory: an existing folder.
 
     Raises:

@@ -72,7 +72,7 @@ def ray_over_nodes(study: Study, profile: Profile, host: str, *, job: str, cores
     Its use needs a token, which only the environments of this process and of Ray's own processes hold.
 
     Args:
-        study: what is to run on it.
+        study: the study that will run on it.
         profile: of the cluster.
         host: this node's address.
         job: id of this job.

@@ -1,4 +1,4 @@
-"""Finding what is wrong with a study without running it, one line for each problem.
+"""Finding the problems of a study without running it, one line for each.
 
 `penstock.study.file` finds what the study file alone shows; this module looks at the case, the solver, the model and
 this machine.
@@ -217,7 +217,7 @@ def _spec(study: Study, solver: Solver | None) -> SampleSpec | None:
 
 
 def _recording(study: Study) -> tuple[SampleSpec | None, list[str]]:
-    """The shape of a sample in the study's recording, and what is wrong with the recording."""
+    """The shape of a sample in the study's recording, and the problems of the recording."""
     assert study.training.source is not None
     try:
         recording = Recording.open(study.training.source)

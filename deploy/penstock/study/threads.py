@@ -52,7 +52,7 @@ def plan_threads(study: Study, cores: int | None = None, *, solvers_here: bool =
     everything else.
 
     Args:
-        study: what is to run.
+        study: the study to run.
         cores: that may be used; default: those of this process.
         solvers_here: solvers run on this machine.
     """

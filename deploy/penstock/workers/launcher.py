@@ -74,7 +74,7 @@ class LocalLauncher:
     (SIGTERM) by another program is replaced, too.
 
     Args:
-        processes: what is started.
+        processes: the processes to keep running.
         study: what the launcher asks, and tells that it has given up.
         on_exit: called with process id, exit code and last lines of the log of every worker that ended with an error.
     """
@@ -209,7 +209,7 @@ class LocalLauncher:
 
         Args:
             begun: when it was started, by time.monotonic().
-            last: what is known of this end.
+            last: describes this end, for the reason of giving up.
         """
         with self._lock:
             self._quick_deaths.died(time.monotonic() - begun)
