@@ -19,9 +19,10 @@ def write_study(
     *,
     training: dict[str, Any] | None = None,
     server_timeout: float = SERVER_TIMEOUT,
+    timeouts: dict[str, Any] | None = None,
     **solver: Any,
 ) -> Path:
-    """Its simulations take 25 times `pause` seconds. training, solver: further keys of these tables."""
+    """Its simulations take 25 times `pause` seconds. training, timeouts, solver: further keys of these tables."""
     (folder / "paced_heat.py").write_text((Path(__file__).parents[1] / "paced_heat.py").read_text())
     study = {
         "study": {"name": "paced", "seed": 5},
@@ -38,6 +39,7 @@ def write_study(
         "model": {"hidden": [64, 64]},
         "training": {"batch_size": 10, "device": "cpu", "threads": 1, "checkpoint_every": "1 s", **(training or {})},
         "server": {"heartbeat": "500 ms", "server_timeout": f"{server_timeout} s", "client_timeout": "5 s"},
+        "timeouts": timeouts or {},
     }
     path = folder / "study.toml"
     path.write_text(tomli_w.dumps(study))

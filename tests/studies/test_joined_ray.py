@@ -82,15 +82,15 @@ def test_ctrl_c_says_how_to_go_on(cluster: RunningRay, tmp_path: Path) -> None:
 
 
 def test_what_a_cluster_cannot_give_is_named(cluster: RunningRay, tmp_path: Path) -> None:
-    """Asked in a process of its own, with less patience than a study has."""
+    """Asked in a process of its own."""
     (tmp_path / "keys.json").write_text("{}")
     ask = (
         "import sys; from pathlib import Path; from penstock.study.file import load_study; "
-        "from penstock_server.engines.ray.joined_ray import JoinedRay; "
-        "JoinedRay(sys.argv[1], load_study(sys.argv[2]), Path(sys.argv[3]), {}, threads=9, log=print, patience=4.0).start()"
+        "from penstock_server.engines.ray.joined_ray import join_ray; "
+        "join_ray(sys.argv[1], load_study(sys.argv[2]), Path(sys.argv[3]), {}, threads=9, log=print)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", ask, cluster.address, write_study(tmp_path), tmp_path],
+        [sys.executable, "-c", ask, cluster.address, write_study(tmp_path, timeouts={"start": "4 s"}), tmp_path],
         capture_output=True,
         text=True,
         timeout=PATIENCE,

@@ -15,7 +15,7 @@ from penstock_client.atomic_file import replacing
 from penstock_server.study import Study
 
 LOGS, LOCK = "logs", ".lock"
-CHANGEABLE = ("training.", "server.", "solver.concurrency")  # when a study is resumed
+CHANGEABLE = ("training.", "server.", "timeouts.", "solver.concurrency")  # when a study is resumed
 
 
 def default_directory(name: str) -> Path:
@@ -119,8 +119,8 @@ def expect_changeable(overrides: Sequence[str]) -> None:
         if not key.startswith(CHANGEABLE):
             raise StudyError(
                 [
-                    f"--set {override}: a study that has begun is bound to its {key}: expected a key of [training] or "
-                    "[server], or solver.concurrency; start another study with `penstock run`"
+                    f"--set {override}: a study that has begun is bound to its {key}: expected a key of [training], "
+                    "[server] or [timeouts], or solver.concurrency; start another study with `penstock run`"
                 ]
             )
 

@@ -49,7 +49,13 @@ def record_study(study: Study, out: Path, display: Display) -> int:
             engine = RecordEngine(study, directory, out.absolute())
             display.log(f"recording {study.study.name} to {out}")
             end = serve(
-                engine, directory, display, signals, workers=study.solver.concurrency, stopping="leaving no file"
+                engine,
+                directory,
+                display,
+                signals,
+                workers=study.solver.concurrency,
+                timeouts=study.timeouts,
+                stopping="leaving no file",
             )
         _print_end(end, out, directory, display)
         if end["status"] == "stopped" or (end["status"] == "finished" and not end["failures"]):

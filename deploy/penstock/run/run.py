@@ -80,7 +80,15 @@ def run_study(
         with signals.caught(), keep_off_training_cores(budget):
             display.log(f"starting the server (engine: {engine_name(study)})")
             engine = _make_engine(study, out, budget, resume, where.ray_address, display.log)
-            report = serve(engine, out, display, signals, workers=_workers(study), launch=where.launch)
+            report = serve(
+                engine,
+                out,
+                display,
+                signals,
+                workers=_workers(study),
+                timeouts=study.timeouts,
+                launch=where.launch,
+            )
         display.report(report, out)
         if report["status"] == "stopped" and where.launch is None:
             joining = "" if where.ray_address is None else f" --ray-address {where.ray_address}"

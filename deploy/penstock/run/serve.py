@@ -15,9 +15,9 @@ from penstock.study import SOLVER_ENVIRONMENT
 from penstock.workers import Launcher, LocalLauncher, StudyLink, WorkerProcesses, worker_command
 from penstock_server.engines import Engine, StudyStatus
 from penstock_server.network import CONNECT_FILE, local_connect_file
+from penstock_server.study import TimeoutsSection
 
 TICK = 0.5  # seconds between two looks at the state of the study
-STOP_PATIENCE = 6.0  # seconds for the last checkpoint, of the ten that Ctrl-C may take
 
 Launch = Callable[[StudyLink], Launcher]
 """Makes the launcher of workers that do not run on this machine."""
@@ -30,6 +30,7 @@ def serve(
     signals: Signals,
     *,
     workers: int,
+    timeouts: TimeoutsSection,
     launch: Launch | None = None,
     stopping: str = "stopping with a checkpoint",
 ) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def serve(
         display: shows the progress.
         signals: caught already; the first one stops the study.
         workers: number of worker processes on this machine.
+        timeouts: the study's [timeouts].
         launch: makes the launcher of workers elsewhere, in place of those on this machine.
         stopping: what a line says is happening after the first signal.
 
@@ -65,7 +67,7 @@ def serve(
         display.update(status)
 
     link = StudyLink(lambda: latest.wanted_workers, lambda: latest.simulations.finished, engine.fail)
-    launcher = launch(link) if launch is not None else LocalLauncher(_processes(out, workers), link, exited)
+    launcher = launch(link) if launch is not None else LocalLauncher(_processes(out, workers, timeouts), link, exited)
     signals.on_second = launcher.stop
     try:
         launcher.start()
@@ -75,20 +77,21 @@ def serve(
                 f"`penstock worker --connect {out / CONNECT_FILE}`"
             )
         with display:
-            _follow(engine, signals, show, display.log, stopping)
+            _follow(engine, signals, show, display.log, stopping, timeouts.interrupt)
         launcher.stop()
         return engine.close()
     finally:
         launcher.stop()
 
 
-def _processes(out: Path, workers: int) -> WorkerProcesses:
+def _processes(out: Path, workers: int, timeouts: TimeoutsSection) -> WorkerProcesses:
     """The workers on this machine, each with the file of its own key where it has one."""
     return WorkerProcesses(
         count=workers,
         command=lambda number: worker_command(local_connect_file(out.absolute(), number)),
         logs=out / LOGS,
         environment={**os.environ, **SOLVER_ENVIRONMENT},
+        timeouts=timeouts,
     )
 
 
@@ -98,13 +101,14 @@ def _follow(
     show: Callable[[StudyStatus], None],
     log: Callable[[str], None],
     stopping: str,
+    patience: float,
 ) -> None:
-    """Show the state of the study until it has ended, or a signal stops it."""
+    """Show the state of the study until it has ended, or `patience` seconds after a signal."""
     while not engine.wait(TICK):
         if signals.received:
             log(f"{signals.received}: {stopping} (once more: at once)")
             engine.stop(f"interrupted by {signals.received}")
-            engine.wait(STOP_PATIENCE)
+            engine.wait(patience)
             return
         show(engine.status())
     show(engine.status())

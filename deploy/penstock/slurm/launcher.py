@@ -6,16 +6,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.slurm.commands import Job, Slurm, SlurmError
 from penstock.slurm.profile import WorkerJobs
-from penstock.workers import QUICK_DEATHS, QUICK_SECONDS, QuickDeaths, StudyLink, tail
+from penstock.workers import QUICK_DEATHS, QuickDeaths, StudyLink, tail
+from penstock_server.study import TimeoutsSection
 from penstock_solvers.introduction import introduced
 
-UNANSWERED_SECONDS = 900.0  # for which Slurm may be unreachable, while its controller restarts
-STOP_SECONDS = 20.0  # for cancelled workers to hand back their simulations
 STOP_LOOK = 0.5
 FRESH_SECONDS = 1.0  # until the server knows that a worker has ended and wants another one
 DIED = ("FAILED", "NODE_FAIL", "BOOT_FAIL", "OUT_OF_MEMORY")
@@ -33,6 +32,7 @@ class WorkerArray:
         script: workers.sbatch.
         logs: folder where the script writes worker-<job>_<element>.log.
         poll: seconds between two looks at the queue.
+        timeouts: the study's [timeouts].
     """
 
     name: str
@@ -40,6 +40,7 @@ class WorkerArray:
     script: Path
     logs: Path
     poll: float
+    timeouts: TimeoutsSection = field(default_factory=TimeoutsSection)
 
     def log(self, job: Job) -> Path:
         """The log of a job."""
@@ -69,7 +70,7 @@ class SlurmLauncher:
         self._given_up: frozenset[tuple[str, int]] = frozenset()
         self._introduced: dict[str, list[tuple[str, int]]] = {}  # by job: its workers, once all are known
         most = max(QUICK_DEATHS, 2 * array.workers.count)  # all jobs may die at the same moment, and once more
-        self._quick_deaths = QuickDeaths(most, study.finished_simulations)
+        self._quick_deaths = QuickDeaths(most, array.timeouts.quick_death, study.finished_simulations)
 
     def start(self) -> None:
         """Begin to submit and watch jobs."""
@@ -88,14 +89,14 @@ class SlurmLauncher:
         return []
 
     def stop(self) -> None:
-        """Cancel all jobs of workers; return when none is left, or after STOP_SECONDS."""
+        """Cancel all jobs of workers; return when none is left, or after [timeouts] slurm_exit."""
         self._stopping.set()
         if self._stopped:
             return
         self._stopped = True
         if self._thread.ident is not None:
             self._thread.join()
-        deadline = time.monotonic() + STOP_SECONDS
+        deadline = time.monotonic() + self._array.timeouts.slurm_exit
         try:
             while left := [job.id for job in self._slurm.jobs(self._array.name) if not job.ended]:
                 self._slurm.cancel(left)
@@ -128,7 +129,7 @@ class SlurmLauncher:
                 if str(error) != logged:  # once, not at every look
                     self._log(f"Slurm cannot be asked, or refuses; trying again: {error}")
                     logged = str(error)
-                if silent > UNANSWERED_SECONDS:
+                if silent > self._array.timeouts.slurm:
                     self._give_up(f"Slurm has given no workers for {silent:.0f} s: {error}")
             self._stopping.wait(self._array.poll)
 
@@ -197,7 +198,7 @@ class SlurmLauncher:
         died = job.state in DIED
         if died:
             self._quick_deaths.died(job.seconds)
-        elif job.state == "COMPLETED" or job.seconds >= QUICK_SECONDS:
+        elif job.state == "COMPLETED" or job.seconds >= self._quick_deaths.seconds:
             self._quick_deaths.lived()
         path = self._array.log(job)
         if job.state != "COMPLETED":
@@ -206,7 +207,7 @@ class SlurmLauncher:
         if died and self._quick_deaths.too_many:
             last_lines = tail(path) if path.is_file() else ""
             self._give_up(
-                f"{self._quick_deaths.number} jobs of workers in a row died within {QUICK_SECONDS:.0f} s of their "
+                f"{self._quick_deaths.number} jobs of workers in a row died within {self._quick_deaths.seconds:.0f} s of their "
                 f"start; the last ({job.id}): {last_lines or 'it printed nothing'} (see {path})"
             )
 

@@ -26,7 +26,7 @@ RAY = (
     *("-m", "ray.scripts.scripts", "start", "--block"),
     *(f"--object-store-memory={OBJECT_STORE_BYTES}", "--disable-usage-stats"),
 )
-START_SECONDS, LOOK_SECONDS, END_SECONDS = 60.0, 0.3, 20.0
+LOOK_SECONDS = 0.3  # between two tries to reach Ray's head
 
 
 def check_nodes(study: Study, profile: Profile) -> None:
@@ -112,10 +112,10 @@ def ray_over_nodes(study: Study, profile: Profile, host: str, *, job: str, cores
                         start_new_session=True,
                     )
                 )
-            _wait_for_head(address, started[0], log)
+            _wait_for_head(address, started[0], log, study.timeouts.start)
         yield address
     finally:
-        _end(started)
+        _end(started, study.timeouts.kill)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -156,12 +156,12 @@ def _free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for_head(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for_head(address: str, head: subprocess.Popen[bytes], log: Path, timeout: float) -> None:
     host, _, port = address.rpartition(":")
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + timeout
     while True:
         try:
-            socket.create_connection((host, int(port)), timeout=START_SECONDS).close()
+            socket.create_connection((host, int(port)), timeout=timeout).close()
             return
         except OSError as error:
             if head.poll() is not None or time.monotonic() > deadline:
@@ -170,11 +170,11 @@ def _wait_for_head(address: str, head: subprocess.Popen[bytes], log: Path) -> No
         time.sleep(LOOK_SECONDS)
 
 
-def _end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """End the other nodes, then the head; processes that do not end are killed."""
+def _end(processes: list[subprocess.Popen[bytes]], timeout: float) -> None:
+    """End the other nodes, then the head; processes that do not end within `timeout` seconds are killed."""
     for process in reversed(processes):
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(END_SECONDS)
+            process.wait(timeout)
         process.kill()
         process.wait()

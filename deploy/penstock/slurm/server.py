@@ -21,6 +21,7 @@ from penstock.slurm.waiting import RESTART, submit_waiting
 from penstock.study import StudyError
 from penstock.study.check import check_study
 from penstock.workers import Launcher, StudyLink
+from penstock_server.study import TimeoutsSection
 
 TIME_IS_UP = "SIGUSR1"  # what server.sbatch asks Slurm to send
 
@@ -47,7 +48,7 @@ def serve_study(directory: Path, display: Display) -> int:
     job = os.environ.get("SLURM_JOB_ID", "")
     if not job:
         raise SlurmError(f"SLURM_JOB_ID is not set: expected a job of Slurm; use `penstock submit {directory}`")
-    server = _ServerJob(Slurm((profile.slurm.via or "").split()), profile, directory, job, display.log)
+    server = _ServerJob(Slurm((profile.slurm.via or "").split()), profile, directory, job, study.timeouts, display.log)
     if outcome(directory) == "finished":  # the server before died after its report
         server.take_back()
         return 0
@@ -82,11 +83,20 @@ class _ServerJob:
         profile: of the cluster.
         directory: the run directory.
         job: id of this job.
+        timeouts: the study's [timeouts].
         log: called with a line about each event.
     """
 
-    def __init__(self, slurm: Slurm, profile: Profile, directory: Path, job: str, log: Callable[[str], None]) -> None:
-        self.slurm = slurm
+    def __init__(
+        self,
+        slurm: Slurm,
+        profile: Profile,
+        directory: Path,
+        job: str,
+        timeouts: TimeoutsSection,
+        log: Callable[[str], None],
+    ) -> None:
+        self.slurm, self._timeouts = slurm, timeouts
         self._profile, self._directory, self._job, self._log = profile, directory, job, log
         self._name = jobs_name(directory)
         self._restart = int(os.environ.get(RESTART, 0))
@@ -95,8 +105,10 @@ class _ServerJob:
         """Make the launcher of workers; their scripts know where connect.json is."""
         workers, scripts, logs = self._profile.workers, self._directory / FOLDER, self._directory / LOGS
         if self._profile.together:
-            return step_launcher(self._job, workers, scripts / WORKER, logs, study, self._log)
-        array = WorkerArray(f"{self._name}-workers", workers, scripts / WORKERS, logs, self._profile.slurm.poll)
+            return step_launcher(self._job, workers, scripts / WORKER, logs, study, self._timeouts, self._log)
+        array = WorkerArray(
+            f"{self._name}-workers", workers, scripts / WORKERS, logs, self._profile.slurm.poll, self._timeouts
+        )
         return SlurmLauncher(self.slurm, array, study, self._log)
 
     def submit_next(self) -> None:

@@ -12,10 +12,17 @@ from penstock.slurm.commands import SlurmError, without_job
 from penstock.slurm.profile import WorkerJobs
 from penstock.slurm.scripts import memory_per_cpu
 from penstock.workers import QUICK_DEATHS, LocalLauncher, StudyLink, WorkerProcesses
+from penstock_server.study import TimeoutsSection
 
 
 def step_launcher(
-    job: str, workers: WorkerJobs, script: Path, logs: Path, study: StudyLink, log: Callable[[str], None]
+    job: str,
+    workers: WorkerJobs,
+    script: Path,
+    logs: Path,
+    study: StudyLink,
+    timeouts: TimeoutsSection,
+    log: Callable[[str], None],
 ) -> LocalLauncher:
     """Make the launcher of workers that are steps of a job.
 
@@ -28,6 +35,7 @@ def step_launcher(
         script: worker.sh.
         logs: folder of worker-<n>.log.
         study: what the launcher asks, and tells that it has given up.
+        timeouts: the study's [timeouts].
         log: called with a line about each worker that ended with an error.
     """
 
@@ -44,6 +52,7 @@ def step_launcher(
         # srun then ends its step at once, whatever state that is in. Killed by SIGKILL, srun would leave it behind.
         kill_signal=signal.SIGTERM,
         elsewhere=True,
+        timeouts=timeouts,
     )
     return LocalLauncher(processes, study, exited)
 

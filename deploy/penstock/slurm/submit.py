@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from penstock.run import EXIT_CODES, hold, outcome, prepare, read_state
+from penstock.run import EXIT_CODES, hold, open_run, outcome, prepare, read_state
 from penstock.slurm.commands import Slurm, SlurmError
 from penstock.slurm.profile import Profile
 from penstock.slurm.scripts import FOLDER, SERVER, jobs_name, render, write_scripts
@@ -20,7 +20,6 @@ from penstock_server.study import Study
 LOOK = 2.0  # seconds between two looks at the queue while following
 LINE_SECONDS = 10.0  # between two lines
 GONE = 3  # looks in a row without a job: the job in waiting may start some time after the server's job has died
-CANCEL_SECONDS = 120.0  # for the last checkpoint of a cancelled study
 
 
 def check_profile(profile: Profile) -> list[str]:
@@ -137,7 +136,8 @@ def cancel_study(directory: Path, log: Callable[[str], None]) -> None:
             [f"{directory}: was not submitted to Slurm; expected the run directory of a `penstock submit`"]
         )
     signalled: set[str] = set()
-    deadline = time.monotonic() + CANCEL_SECONDS
+    patience = 2 * open_run(directory).timeouts.stop  # for the last checkpoint, and for the jobs to end
+    deadline = time.monotonic() + patience
     while jobs := [job for job in slurm.jobs(f"{name}-server", f"{name}-workers") if not job.ended]:
         late = time.monotonic() > deadline
         servers = [job for job in jobs if job.name.endswith("-server")]
@@ -151,7 +151,7 @@ def cancel_study(directory: Path, log: Callable[[str], None]) -> None:
         signalled.update(running)
         if late or not servers:
             slurm.cancel([job.id for job in jobs])
-        if time.monotonic() > deadline + CANCEL_SECONDS:
+        if time.monotonic() > deadline + patience:
             raise SlurmError(f"{', '.join(job.id for job in jobs)}: cancelled, but still there; see `squeue`")
         time.sleep(LOOK / 2)
     log(f"no job is left; continue it with: penstock submit {directory}")

@@ -12,18 +12,18 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from penstock.workers.quick_deaths import QUICK_DEATHS, QUICK_SECONDS, QuickDeaths
+from penstock.workers.quick_deaths import QUICK_DEATHS, QuickDeaths
 from penstock.workers.study_link import StudyLink
 from penstock_client import PenstockError
+from penstock_server.study import TimeoutsSection
 from penstock_solvers.introduction import introduced
 
 BACKOFF_SECONDS = 0.5  # after the first quick death; doubled after each further one
 LOOK_SECONDS = 0.5  # between two looks at whether a worker is wanted, while it is not
 LEFT_SECONDS = 2.0  # grace period: a worker that exits may do so because the study has ended
-GRACE_SECONDS = 4.0  # between SIGTERM and SIGKILL
 TAIL_BYTES = 2000
 HEAD_BYTES = 65536
 
@@ -43,6 +43,7 @@ class WorkerProcesses:
         kill_signal: what ends the process of a worker that was given up. A stopped process ends by SIGKILL alone.
         elsewhere: the process here only starts the worker on another machine, as srun does: the worker is then known
             by the host and process id that it writes into its log.
+        timeouts: the study's [timeouts].
     """
 
     count: int
@@ -52,6 +53,7 @@ class WorkerProcesses:
     quick_deaths: int = QUICK_DEATHS
     kill_signal: signal.Signals = signal.SIGKILL
     elsewhere: bool = False
+    timeouts: TimeoutsSection = field(default_factory=TimeoutsSection)
 
     def log(self, number: int) -> Path:
         """The log of worker `number`."""
@@ -85,7 +87,9 @@ class LocalLauncher:
         self._lock = threading.Lock()  # guards what follows
         self._running: dict[int, _Running] = {}  # by worker number
         self._killed: set[int] = set()  # process ids that `kill` has killed
-        self._quick_deaths = QuickDeaths(processes.quick_deaths, study.finished_simulations)
+        self._quick_deaths = QuickDeaths(
+            processes.quick_deaths, processes.timeouts.quick_death, study.finished_simulations
+        )
         self._threads = [
             threading.Thread(target=self._keep, args=(number,), name=f"penstock-worker-{number}", daemon=True)
             for number in range(processes.count)
@@ -124,7 +128,7 @@ class LocalLauncher:
         """Ask every worker to end, and kill those that do not; return when none is left."""
         self._stopping.set()
         self._signal(signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + self._processes.timeouts.worker_exit
         started = [thread for thread in self._threads if thread.ident is not None]
         for thread in started:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -215,7 +219,8 @@ class LocalLauncher:
             self._quick_deaths.died(time.monotonic() - begun)
             deaths, too_many = self._quick_deaths.number, self._quick_deaths.too_many
         if too_many:
-            self._give_up(f"{deaths} workers in a row died within {QUICK_SECONDS:.0f} s of their start; {last}")
+            seconds = self._processes.timeouts.quick_death
+            self._give_up(f"{deaths} workers in a row died within {seconds:.0f} s of their start; {last}")
         else:
             self._stopping.wait(BACKOFF_SECONDS * 2 ** min(deaths, QUICK_DEATHS))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-QUICK_SECONDS = 20.0  # a worker that dies sooner than this after its start has died quickly
 QUICK_DEATHS = 3  # a launcher gives up after at least this many quick deaths in a row
 
 
@@ -15,14 +14,16 @@ class QuickDeaths:
 
     Args:
         most: number of quick deaths in a row at which the launcher gives up.
+        seconds: a worker that dies sooner than this after its start has died quickly.
         finished: returns how many simulations have finished so far.
 
     Attributes:
         number: quick deaths in a row so far.
+        seconds: as given.
     """
 
-    def __init__(self, most: int, finished: Callable[[], int]) -> None:
-        self.number = 0
+    def __init__(self, most: int, seconds: float, finished: Callable[[], int]) -> None:
+        self.number, self.seconds = 0, seconds
         self._most, self._finished, self._finished_before = most, finished, 0
 
     @property
@@ -39,7 +40,7 @@ class QuickDeaths:
         finished = self._finished()
         if finished != self._finished_before:
             self.number, self._finished_before = 0, finished
-        self.number = self.number + 1 if seconds < QUICK_SECONDS else 0
+        self.number = self.number + 1 if seconds < self.seconds else 0
 
     def lived(self) -> None:
         """Count a worker that ended well: the row is broken."""

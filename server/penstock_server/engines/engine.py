@@ -1,7 +1,11 @@
-"""What an engine is: something that runs a study's coordinator and trainer ranks, and says how it goes.
+"""The interface of the engines, and the status that they report.
 
-Two exist: `ray_engine.RayEngine` (coordinator and trainer ranks are Ray actors) and `inline_engine.InlineEngine` (everything in
-this process, in a fixed order).
+There are four engines:
+
+- `ray.RayEngine`: the coordinator and the trainer ranks are Ray actors.
+- `inline.InlineEngine`: everything runs in this process, in a fixed order.
+- `offline.OfflineEngine`: one trainer rank trains on a recording.
+- `record.RecordEngine`: the stream is written to a file, and nothing is trained.
 """
 
 from __future__ import annotations
@@ -15,14 +19,23 @@ from penstock_server.coordinator import SimulationCounts
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """A study at one moment, for a display.
+    """The state of a study at one moment, for a display.
 
-    phase: "starting", "training", "draining" (production has ended), "finished", "stopped" or "failed".
-    elapsed: seconds since the start. received: samples that arrived. population, capacity: of all buffers together.
-    samples_per_second: training throughput of the last seconds. loss: of the last batch. validation_relative_l2: of the last validation.
-    wanted_workers: how many worker processes have something to do. given_up: host and process id of clients that the server has given
-    up, on any machine: frozen or stuck workers among them are to be killed by whoever started them.
-    message: why, when the phase is "failed" or "stopped".
+    Attributes:
+        phase: "starting", "training", "draining" (production has ended), "recording", "finished", "stopped" or "failed".
+        elapsed: seconds since the start.
+        simulations: simulations by state.
+        received: samples that have arrived; time steps where the study is recorded.
+        population: samples in all buffers together.
+        capacity: samples that all buffers together may hold.
+        batches: training steps so far.
+        samples_per_second: training throughput of the last seconds.
+        loss: training loss of the last batch; None before the first.
+        validation_relative_l2: relative L2 error of the last validation; None before the first.
+        wanted_workers: number of worker processes that have something to do.
+        given_up: host and process id of clients that the server has given up, on any machine. Frozen or stuck workers
+            among them are to be killed by the launcher that started them.
+        message: the reason, when the phase is "failed" or "stopped".
     """
 
     phase: str = "starting"
@@ -41,25 +54,39 @@ class StudyStatus:
 
 
 class Engine(Protocol):
-    """Runs one study. Calls come from one thread, except `worker_exited` and `fail`, which may come from any."""
+    """Runs one study. All calls come from one thread, except `worker_exited` and `fail`, which any thread may call."""
 
     def start(self) -> Path:
-        """Bring the server up; returns the connect.json that workers need."""
+        """Start the server.
+
+        Returns:
+            Path of connect.json, which workers need. An offline study has no workers and writes no such file.
+        """
 
     def status(self) -> StudyStatus:
-        """How the study stands; cheap."""
+        """Return the state of the study; cheap."""
 
     def worker_exited(self, pid: int, code: int | None, message: str) -> None:
-        """A worker process has ended: what it held is handed out again. message: its last words, for the log."""
+        """Note that a worker process has ended; its simulation is handed out again.
+
+        Args:
+            pid: its process id.
+            code: its exit code.
+            message: the last lines of its log.
+        """
 
     def stop(self, reason: str) -> None:
-        """End the study early: a checkpoint and a report with status "stopped". Returns at once; `wait` waits."""
+        """End the study early, with a checkpoint and a report of status "stopped". Returns at once; `wait` waits."""
 
     def fail(self, reason: str) -> None:
-        """As `stop`, where the study cannot go on: its status will be "failed"."""
+        """End the study as `stop` does, but with status "failed", because it cannot go on."""
 
     def wait(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds; True when the study has ended."""
+        """Wait up to `timeout` seconds; return True when the study has ended."""
 
     def close(self) -> dict[str, Any]:
-        """Shut the server down and return the report, which is also in report.json."""
+        """Shut the server down.
+
+        Returns:
+            The report, which is also in report.json (not for a recording).
+        """

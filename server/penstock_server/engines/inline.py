@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,17 @@ from penstock_client import Solver
 from penstock_client.memory_transport import MemoryTransport
 from penstock_server.buffer import Slot
 from penstock_server.checkpoint import Checkpoint
-from penstock_server.coordinator import Coordinator, make_plan, make_spares, make_welcome
+from penstock_server.coordinator import Coordinator
+from penstock_server.engines.ending import StudyEnd
 from penstock_server.engines.engine import StudyStatus
-from penstock_server.engines.outages import Outages
+from penstock_server.engines.journal import RunJournal
 from penstock_server.engines.production import Production
-from penstock_server.engines.report import build_report, study_outcome, study_status, write_report
+from penstock_server.engines.results import StudyResults, coordinator_results, coordinator_status, study_status
+from penstock_server.engines.setup import configure_from_checkpoint, make_coordinator
 from penstock_server.engines.sockets import StudySockets
 from penstock_server.network import next_incarnation, open_keys, own_address, write_connect_file
 from penstock_server.study import Schema, Study
-from penstock_server.telemetry import EventLog, Metrics, ProcessLog, ServerRun, write_targets
+from penstock_server.telemetry import Metrics, ServerRun
 from penstock_server.trainer_rank import RankCallbacks, TrainerRank
 
 CONTROL, DATA = "control", "data"
@@ -39,9 +43,11 @@ class InlineEngine:
     """Runs one study without Ray; see `penstock_server.engines.engine.Engine`.
 
     Args:
-        study, directory: what runs, and where its run directory is.
-        threads: of the training. solver: a Python solver to advance here; None: workers connect through sockets.
-        restore: the checkpoint to go on from.
+        study: the study.
+        directory: its run directory.
+        threads: CPU threads of the training.
+        solver: a Python solver to advance in this process; None where workers connect through sockets.
+        restore: the checkpoint to go on from; None for a new study.
     """
 
     def __init__(
@@ -53,21 +59,17 @@ class InlineEngine:
         solver: Solver | None = None,
         restore: Checkpoint | None = None,
     ) -> None:
-        if not study.buffer.presentations_per_sample:
-            # Without other processes to race against, something must say how much is trained per sample: one batch, or, where
-            # draws remove, one presentation.
-            ratio = float(study.training.batch_size) if study.buffer.policy == "reservoir" else 1.0
-            buffer = study.buffer.model_copy(update={"presentations_per_sample": ratio})
-            study = study.model_copy(update={"buffer": buffer})
+        study = _with_limiter(study)
         self._study, self._directory, self._threads, self._solver = study, directory, threads, solver
         self._incarnation = next_incarnation(directory)
-        self._log = ProcessLog(directory, "server")
-        self._events = EventLog(directory / "events.jsonl")
-        self._outages = Outages(directory)
+        self._journal = RunJournal(study, directory)
         self._metrics = Metrics("coordinator", study.study.name)
-        plan = make_plan(study)
-        schema = None if restore is None else Schema.from_state_dict(restore.parts["schema"])
+        self._run = ServerRun(self._incarnation, self._journal.events, self._metrics)
         self._keys = open_keys(directory)
+        self._end = StudyEnd(self._halt)
+        self._kept: dict[
+            str, Any
+        ] = {}  # the coordinator's state as training ended, before clients handed back their work
         self._rank = TrainerRank(
             study,
             directory,
@@ -76,126 +78,113 @@ class InlineEngine:
             callbacks=RankCallbacks(
                 put=self._put,
                 coordinator_state=lambda: self._kept or self._coordinator_state(),
-                on_static=lambda name: self._coordinator.static_arrived(name),
+                on_static=self._static_arrived,
             ),
             restore=restore,
         )
-        self._ended = threading.Event()
-        self._stopped = ""
-        self._error = ""
-        self._kept: dict[
-            str, Any
-        ] = {}  # the coordinator's state as training ended, before clients handed back what they had
-        coordinator_before = {} if restore is None else restore.parts["coordinator"]
+        before = {} if restore is None else restore.parts["coordinator"]
         self._production = (
-            None if solver is None else Production(study, solver, self._events, coordinator_before.get("production"))
+            None if solver is None else Production(study, solver, self._journal.events, before.get("production"))
         )
+        restored = None if restore is None else configure_from_checkpoint(self._rank, restore)
+
+        def coordinator(endpoints: tuple[str, ...], on_schema: Callable[[Schema], bool]) -> Coordinator:
+            return make_coordinator(
+                study,
+                self._run,
+                endpoints,
+                on_schema=on_schema,
+                in_process=self._production is not None,
+                restored=restored,
+                again=() if self._production is None else self._production.under_way,
+            )
+
         self._sockets: StudySockets | None = None
-        if solver is None:
+        if self._production is not None:
+            self._coordinator = coordinator((DATA,), self._configure)
+            if self._rank.training is not None:  # restored
+                self._production.announce_again(self._rank.training.ingest)
+        else:
             self._sockets = StudySockets(
                 own_address(study.server.host),
                 self._keys,
                 self._rank,
+                coordinator,
                 metrics=self._metrics,
                 max_message=study.server.max_message,
                 on_production_over=self._drain,
                 on_error=self._broken,
             )
-        endpoint = DATA if self._sockets is None else self._sockets.data_endpoint
-        self._coordinator = Coordinator(
-            plan,
-            make_welcome(study, (endpoint,), in_process=solver is not None),
-            study,
-            ServerRun(self._incarnation, self._events, self._metrics),
-            on_schema=self._configure,
-            schema=schema,
-            spares=make_spares(study),
-        )
-        if restore is not None and schema is not None:
-            self._rank.configure(schema)
-            again = [] if self._production is None else self._production.under_way
-            self._coordinator.load_state_dict(coordinator_before, self._rank.arrived, again=again)
-            if self._production is not None and self._rank.training is not None:
-                self._production.announce_again(self._rank.training.ingest)
-        self._begun = time.monotonic()
+            self._coordinator = self._sockets.coordinator
         self._thread = threading.Thread(target=self._produce, name="penstock-inline", daemon=True)
 
     def start(self) -> Path:
+        """Open the sockets, or start the thread that advances the solvers."""
         control = CONTROL if self._sockets is None else self._sockets.control_endpoint
         path = write_connect_file(self._directory, self._study, self._incarnation, control, self._keys)
         host = own_address(self._study.server.host)
-        write_targets(
-            self._directory / "targets.json",
-            self._study.study.name,
-            [self._metrics.serve(host), self._rank.metrics.serve(host)],
-        )
-        self._events.write("started", incarnation=self._incarnation, engine="inline")
+        self._journal.write_targets([self._metrics.serve(host), self._rank.metrics.serve(host)])
+        self._journal.events.write("started", incarnation=self._incarnation, engine="inline")
         if self._sockets is not None:
-            self._sockets.serve(self._coordinator)
+            self._sockets.start()
         else:
             self._thread.start()
         return path
 
     def status(self) -> StudyStatus:
+        """Return the state of the study."""
+        coordinator = coordinator_status(self._coordinator)
         return study_status(
             [self._rank.status()],
-            self._coordinator.counts(),
-            wanted_workers=0 if self._solver is not None else min(1, self._coordinator.wanted_workers),
-            elapsed=time.monotonic() - self._begun,
-            production_over=self._coordinator.production_over,
-            error=self._error,
-            stopped=self._stopped,
-            given_up=self._coordinator.given_up(),
+            replace(coordinator, wanted_workers=0 if self._solver is not None else min(1, coordinator.wanted_workers)),
+            elapsed=self._journal.elapsed,
+            error=self._end.error,
+            stopped=self._end.stopped,
         )
 
     def worker_exited(self, pid: int, code: int | None, message: str) -> None:
-        if self._sockets is not None and not self._ended.is_set():
+        """Note that a worker process has ended."""
+        if self._sockets is not None and not self._end.ended:
             self._sockets.worker_exited(pid, f"exit code {code}: {message}")
 
     def stop(self, reason: str) -> None:
-        self._stopped = self._stopped or reason
-        self._rank.stop(reason)
-        if self._sockets is not None:
-            self._sockets.stop()
+        """End the study early."""
+        self._end.stop(reason)
 
     def fail(self, reason: str) -> None:
-        self._error = self._error or reason
-        self.stop(reason)
+        """End the study because it cannot go on."""
+        self._end.fail(reason)
 
     def wait(self, timeout: float) -> bool:
-        return self._ended.wait(timeout)
+        """Wait up to `timeout` seconds; return True when the study has ended."""
+        return self._end.wait(timeout)
 
     def close(self) -> dict[str, Any]:
-        if not self._ended.is_set():
-            self.stop("closed")
-            self._ended.wait()
+        """End the study and return its report."""
+        self._end.close()
         if self._sockets is not None:
             self._sockets.close()
         for metrics in (self._metrics, self._rank.metrics):
             metrics.close()
-        rank = self._rank.status()
-        self._outages.note([rank])
-        status, message = study_outcome([rank], self._coordinator.counts(), self._error, self._stopped)
-        report = build_report(
-            self._study,
-            status=status,
-            message=message,
-            wall_seconds=time.monotonic() - self._begun,
-            incarnations=self._incarnation,
-            simulations=self._coordinator.counts(),
-            expected=self._coordinator.expected(self._rank.arrived),
+        results = StudyResults(
+            [self._rank.status()],
             unique=self._rank.ledgers.trained.total(),
-            ranks=[rank],
-            control_refused=self._metrics.refusals(),
-            blocked_seconds=self._coordinator.blocked_seconds,
-            failures=self._coordinator.failures(),
-            warnings=(*self._events.warnings(), *self._log.warnings()),
-            outages=self._outages.ended,
+            coordinator=coordinator_results(
+                self._coordinator, self._metrics, self._rank.arrived, self._journal.warnings()
+            ),
         )
-        write_report(self._directory, report)
-        self._events.write(status, message=message)
-        self._log.close()
-        return report
+        return self._journal.report(results, self._end, incarnation=self._incarnation)
+
+    def _halt(self, reason: str) -> None:
+        self._rank.stop(reason)
+        if self._sockets is not None:
+            self._sockets.stop()
+
+    def _static_arrived(self, name: str) -> None:
+        if self._sockets is None:
+            self._coordinator.static_arrived(name)
+        else:
+            self._sockets.static_arrived(name)
 
     # One thread does all of what follows ---------------------------------------------------------------------------
 
@@ -228,7 +217,7 @@ class InlineEngine:
 
     def _drain(self) -> None:
         """Production has ended: train on what the buffer holds, then conclude."""
-        if self._ended.is_set():  # broken: the last checkpoint is the one to go on from
+        if self._end.ended:  # broken: the last checkpoint is the one to go on from
             return
         try:
             torch.set_num_threads(self._threads)
@@ -244,7 +233,7 @@ class InlineEngine:
             self._rank.conclude()
         except BaseException as error:
             self._broken(error)
-        self._ended.set()
+        self._end.finish()
 
     def _produce(self) -> None:
         """Advance the simulations until none is left or training has ended; then drain."""
@@ -286,12 +275,23 @@ class InlineEngine:
         return handler
 
     def _configure(self, schema: Schema) -> bool:
-        if self._sockets is not None:
-            return self._sockets.configure(schema)
         self._rank.configure(schema)
         return True
 
     def _broken(self, error: BaseException) -> None:
-        self._error = self._error or self._log.failure(error)
-        self._rank.fail(self._error)
-        self._ended.set()
+        self._end.note_error(self._journal.log.failure(error))
+        self._rank.fail(self._end.error)
+        self._end.finish()
+
+
+def _with_limiter(study: Study) -> Study:
+    """Set [buffer] presentations_per_sample where the study does not.
+
+    Without other processes to race against, something must say how much is trained for each sample received: one batch,
+    or, where draws remove samples, one presentation.
+    """
+    if study.buffer.presentations_per_sample:
+        return study
+    ratio = float(study.training.batch_size) if study.buffer.policy == "reservoir" else 1.0
+    buffer = study.buffer.model_copy(update={"presentations_per_sample": ratio})
+    return study.model_copy(update={"buffer": buffer})

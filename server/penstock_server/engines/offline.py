@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,14 @@ import torch
 from penstock_client.wire import Dtype
 from penstock_server.checkpoint import Checkpoint
 from penstock_server.coordinator import SimulationCounts
+from penstock_server.engines.ending import StudyEnd
 from penstock_server.engines.engine import StudyStatus
-from penstock_server.engines.outages import Outages
-from penstock_server.engines.report import build_report, study_outcome, study_status, write_report
+from penstock_server.engines.journal import RunJournal
+from penstock_server.engines.results import CoordinatorResults, CoordinatorStatus, StudyResults, study_status
 from penstock_server.network import CONNECT_FILE, own_address
 from penstock_server.recording import FileSource, Recording, RecordingReader
 from penstock_server.study import Schema, Study
-from penstock_server.telemetry import EventLog, ProcessLog, read_lines, write_targets
+from penstock_server.telemetry import read_lines
 from penstock_server.trainer_rank import (
     RankContext,
     RankStatus,
@@ -36,12 +36,16 @@ EVENTS = "events.jsonl"
 class OfflineEngine:
     """Trains one study on its [training] source; see `penstock_server.engines.engine.Engine`.
 
-    Before the first batch, normalisation takes its statistics from all that is trained on, as one does where it is at hand.
+    Before the first batch, normalisation takes its statistics from all training data, since all of it is at hand.
 
     Args:
-        study, directory: what runs, and where its run directory is. threads: of the training. restore: the checkpoint to go on from.
+        study: the study.
+        directory: its run directory.
+        threads: CPU threads of the training.
+        restore: the checkpoint to go on from; None for a new study.
 
-    Raises RecordingError where the file is none.
+    Raises:
+        RecordingError: the file is not a recording.
     """
 
     def __init__(self, study: Study, directory: Path, *, threads: int, restore: Checkpoint | None = None) -> None:
@@ -53,82 +57,63 @@ class OfflineEngine:
         number = len(self._training) + len(self._held_out)
         self._counts = SimulationCounts(requested=number, finished=finished, failed=number - finished)
         self._incarnation = 1 + _starts(directory / EVENTS)
-        self._log = ProcessLog(directory, "server")
-        self._events = EventLog(directory / EVENTS)
-        self._outages = Outages(directory)
+        self._journal = RunJournal(study, directory)
         self._context = RankContext(study, directory, restore=restore)
         self._loop: TrainingLoop | None = None  # until the training thread has made it
+        self._end = StudyEnd(self._halt)
         self._samples = 0
-        self._stopped = self._error = ""
-        self._begun = time.monotonic()
-        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="penstock-offline", daemon=True)
 
     def start(self) -> Path:
-        """Begin to train. The path returned is of a connect.json that is not there: nobody needs it."""
-        endpoint = self._context.metrics.serve(own_address(self._study.server.host))
-        write_targets(self._directory / "targets.json", self._study.study.name, [endpoint])
-        self._events.write("started", incarnation=self._incarnation, engine="offline")
+        """Start the training thread. The path returned is that of a connect.json that does not exist: no worker needs it."""
+        self._journal.write_targets([self._context.metrics.serve(own_address(self._study.server.host))])
+        events = self._journal.events
+        events.write("started", incarnation=self._incarnation, engine="offline")
         for simulation in [*self._training.tolist(), *self._held_out.tolist()]:
-            self._events.write("finished" if self._recording.finished[simulation] else "failed", simulation=simulation)
+            events.write("finished" if self._recording.finished[simulation] else "failed", simulation=simulation)
         self._thread.start()
         return self._directory / CONNECT_FILE
 
     def status(self) -> StudyStatus:
+        """Return the state of the study."""
         return study_status(
             [self._rank_status()],
-            self._counts,
-            wanted_workers=0,
-            elapsed=time.monotonic() - self._begun,
-            production_over=False,
-            error=self._error,
-            stopped=self._stopped,
+            CoordinatorStatus(simulations=self._counts),
+            elapsed=self._journal.elapsed,
+            error=self._end.error,
+            stopped=self._end.stopped,
         )
 
     def worker_exited(self, pid: int, code: int | None, message: str) -> None:
+        """Refuse the call: an offline study has no workers."""
         raise RuntimeError(f"worker {pid} ended with code {code} ({message}): an offline study has none")
 
     def stop(self, reason: str) -> None:
-        self._stopped = self._stopped or reason
+        """End the study early."""
+        self._end.stop(reason)
+
+    def fail(self, reason: str) -> None:
+        """End the study because it cannot go on."""
+        self._end.fail(reason)
+
+    def wait(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds; return True when the study has ended."""
+        return self._end.wait(timeout)
+
+    def close(self) -> dict[str, Any]:
+        """End the study and return its report."""
+        self._end.close()
+        self._context.metrics.close()
+        coordinator = CoordinatorResults(
+            simulations=self._counts, expected=self._samples, warnings=self._journal.warnings()
+        )
+        results = StudyResults([self._rank_status()], unique=self._samples, coordinator=coordinator)
+        return self._journal.report(results, self._end, incarnation=self._incarnation)
+
+    def _halt(self, reason: str) -> None:
         self._context.finish(reason)
         if self._loop is not None:
             self._loop.stop(reason)
-
-    def fail(self, reason: str) -> None:
-        self._error = self._error or reason
-        self.stop(reason)
-
-    def wait(self, timeout: float) -> bool:
-        return self._ended.wait(timeout)
-
-    def close(self) -> dict[str, Any]:
-        if not self._ended.is_set():
-            self.stop("closed")
-            self._ended.wait()
-        self._context.metrics.close()
-        rank = self._rank_status()
-        self._outages.note([rank])
-        status, message = study_outcome([rank], self._counts, self._error, self._stopped)
-        report = build_report(
-            self._study,
-            status=status,
-            message=message,
-            wall_seconds=time.monotonic() - self._begun,
-            incarnations=self._incarnation,
-            simulations=self._counts,
-            expected=self._samples,
-            unique=self._samples,
-            ranks=[rank],
-            control_refused={},
-            blocked_seconds=0.0,
-            failures={},
-            warnings=(*self._events.warnings(), *self._log.warnings()),
-            outages=self._outages.ended,
-        )
-        write_report(self._directory, report)
-        self._events.write(status, message=message)
-        self._log.close()
-        return report
 
     def _rank_status(self) -> RankStatus:
         return status_before_training(self._context) if self._loop is None else self._loop.status()
@@ -148,11 +133,11 @@ class OfflineEngine:
                 self._loop = TrainingLoop(self._context, parts, RecordedSupply(source, self._context.metrics))
                 self._loop.train()
         except BaseException as error:
-            self._error = self._error or self._log.failure(error)
-            self._context.fail(self._error)
+            self._end.note_error(self._journal.log.failure(error))
+            self._context.fail(self._end.error)
             if self._loop is not None:
                 self._loop.stop("failed")
-        self._ended.set()
+        self._end.finish()
 
     def _schema(self) -> Schema:
         samples = self._study.samples

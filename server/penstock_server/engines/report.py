@@ -11,92 +11,41 @@ from typing import Any
 
 from penstock_client.atomic_file import write_atomic
 from penstock_client.errors import PenstockError
-from penstock_server.coordinator import SimulationCounts
-from penstock_server.engines.engine import StudyStatus
 from penstock_server.engines.outages import Outage
+from penstock_server.engines.results import StudyResults
 from penstock_server.study import Study
-from penstock_server.trainer_rank import RankStatus
 
 
 class ReportError(PenstockError):
     """report.json could not be written."""
 
 
-def study_outcome(
-    ranks: Sequence[RankStatus], simulations: SimulationCounts, error: str, stopped: str
-) -> tuple[str, str]:
-    """("finished" | "stopped" | "failed", why) from what the ranks say, an error of the engine, and a request to stop."""
-    error = error or next((r.error for r in ranks if r.error), "")
-    if error:
-        return "failed", error
-    if stopped:
-        return "stopped", stopped
-    if simulations.requested and simulations.failed == simulations.requested:
-        return "failed", f"all {simulations.failed} simulations failed: events.jsonl and logs/ say why"
-    if not any(r.buffer.received for r in ranks if r.buffer is not None):
-        return "failed", "no simulation has sent a sample to train on: events.jsonl and logs/ say why"
-    return "finished", ranks[0].over
-
-
-def study_status(
-    ranks: Sequence[RankStatus],
-    simulations: SimulationCounts,
-    *,
-    wanted_workers: int,
-    elapsed: float,
-    production_over: bool,
-    error: str,
-    stopped: str,
-    given_up: tuple[tuple[str, int], ...] = (),
-) -> StudyStatus:
-    """The study at this moment, from what its coordinator and trainer ranks say of themselves."""
-    buffers = [r.buffer for r in ranks if r.buffer is not None]
-    first = ranks[0]
-    phase, message = "starting" if not buffers else "draining" if production_over else "training", ""
-    if error or stopped or all(r.over for r in ranks):
-        phase, message = study_outcome(ranks, simulations, error, stopped)
-    return StudyStatus(
-        phase=phase,
-        elapsed=elapsed,
-        simulations=simulations,
-        received=sum(b.received for b in buffers),
-        population=sum(b.population for b in buffers),
-        capacity=sum(b.capacity for b in buffers),
-        batches=first.batches,
-        samples_per_second=sum(r.samples_per_second for r in ranks),
-        loss=first.loss,
-        validation_relative_l2=first.validation.relative_l2 if first.validation else None,
-        wanted_workers=wanted_workers,
-        given_up=given_up,
-        message=message,
-    )
-
-
 def build_report(
     study: Study,
+    results: StudyResults,
     *,
     status: str,
     message: str,
     wall_seconds: float,
     incarnations: int,
-    simulations: SimulationCounts,
-    expected: int,
-    unique: int,
-    ranks: Sequence[RankStatus],
-    control_refused: dict[str, int],
-    blocked_seconds: float,
-    failures: dict[int, str],
-    warnings: Sequence[str] = (),
     outages: Sequence[Outage] = (),
 ) -> dict[str, Any]:
-    """Put the report together. expected, unique: training samples that should have arrived, and that have, each once.
+    """Put the report together.
 
-    warnings: beside those of the ranks. outages: times without training after a crash.
+    Args:
+        study: the study.
+        results: what coordinator and trainer ranks say at the end.
+        status: "finished", "stopped" or "failed".
+        message: the reason.
+        wall_seconds: seconds since the engine's start.
+        incarnations: number of servers that the study has had.
+        outages: times without training after a crash.
     """
+    ranks, coordinator = results.ranks, results.coordinator
     buffers = [r.buffer for r in ranks if r.buffer is not None]
     first = ranks[0]
     validation = first.validation
-    refused = sum((Counter(r.refused) for r in ranks), Counter(control_refused))
+    refused = sum((Counter(r.refused) for r in ranks), Counter(coordinator.refused))
     received = sum(b.received for b in buffers)
     times_seen = sum((Counter(b.times_seen) for b in buffers), Counter[int]())
     return {
@@ -107,13 +56,13 @@ def build_report(
         "engine": study.study.engine if study.training.source is None else "offline",
         "wall_seconds": round(wall_seconds, 3),
         "incarnations": incarnations,
-        "simulations": {k: v for k, v in asdict(simulations).items() if k != "running"},
-        "warnings": list(dict.fromkeys([*warnings, *(w for r in ranks for w in r.warnings)])),
-        "failures": {str(i): text for i, text in sorted(failures.items())},
+        "simulations": {k: v for k, v in asdict(coordinator.simulations).items() if k != "running"},
+        "warnings": list(dict.fromkeys([*coordinator.warnings, *(w for r in ranks for w in r.warnings)])),
+        "failures": {str(i): text for i, text in sorted(coordinator.failures.items())},
         "samples": {
-            "expected": expected,
+            "expected": coordinator.expected,
             "received": sum(r.received for r in ranks),
-            "unique": unique,
+            "unique": results.unique,
             "duplicates_dropped": sum(r.duplicates for r in ranks),
             # What a stopping study turns away is neither lost nor wrong.
             "rejected": refused.total() - refused["study_over"],
@@ -139,7 +88,7 @@ def build_report(
         "outages": [asdict(outage) for outage in outages],
         "clients": {
             "bytes_received": sum(r.bytes_received for r in ranks),
-            "blocked_seconds": round(blocked_seconds, 3),
+            "blocked_seconds": round(coordinator.blocked_seconds, 3),
         },
         "buffer": {
             "policy": study.buffer.policy if study.training.source is None else "offline",
@@ -153,7 +102,18 @@ def build_report(
 
 
 def write_report(directory: Path, report: dict[str, Any]) -> Path:
-    """Write report.json atomically; returns its path. Raises ReportError where the disk does not take it."""
+    """Write report.json atomically.
+
+    Args:
+        directory: the run directory.
+        report: its content.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        ReportError: the disk does not take it.
+    """
     path = directory / "report.json"
     try:
         write_atomic(path, json.dumps(report, indent=2) + "\n")

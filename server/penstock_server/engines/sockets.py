@@ -1,4 +1,4 @@
-"""A study's two sockets in this process: one for control, one for data, each served by a thread of its own."""
+"""The sockets of a study in this process, each served by a thread of its own: one for control, one for data."""
 
 from __future__ import annotations
 
@@ -11,30 +11,121 @@ from penstock_server.network import Message, RouterLoop, StudyKeys
 from penstock_server.study import Schema
 from penstock_server.telemetry import Metrics
 
+MakeCoordinator = Callable[[tuple[str, ...], Callable[[Schema], bool]], Coordinator]
+"""Makes a coordinator from the endpoints of the data sockets and its `on_schema`."""
+
 
 class DataRank(Protocol):
-    """Where data go: a trainer rank, or a recorder."""
+    """Receiver of the data socket's messages: a trainer rank, or a recorder."""
 
     metrics: Metrics
 
     @property
     def over(self) -> str:
-        """Why it wants no more; "" while it does."""
+        """Why it takes no more data; "" while it does."""
 
     def configure(self, schema: Schema) -> None:
-        """The fields are known."""
+        """Get ready for these fields."""
 
     def handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
-        """One message of the data socket."""
+        """Deal with one message of the data socket; return the messages to send."""
+
+
+class ControlSocket:
+    """A coordinator behind its socket. The socket's thread alone changes the coordinator; others hand it work.
+
+    Args:
+        name: of the socket's thread.
+        host: address to bind.
+        keys: of the study.
+        coordinator: the coordinator.
+        metrics: of the socket.
+        on_production_over: called once, on the socket's thread, when no time step will arrive any more.
+        on_error: called when the socket's thread has died: the server is broken.
+        on_tick: called every second, on the socket's thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        keys: StudyKeys,
+        coordinator: Coordinator,
+        *,
+        metrics: Metrics,
+        on_production_over: Callable[[], None],
+        on_error: Callable[[BaseException], None],
+        on_tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._coordinator = coordinator
+        self._on_production_over, self._on_tick = on_production_over, on_tick
+        self._told_production_over = False
+        self._loop = RouterLoop(name, host, keys, self._handle, metrics=metrics, tick=self._tick, on_error=on_error)
+        self.endpoint = self._loop.endpoint
+
+    def start(self) -> None:
+        """Begin serving."""
+        self._loop.start()
+
+    def configured(self) -> None:
+        """Let the coordinator know that all ranks are ready."""
+        self._post(self._coordinator.configured)
+
+    def static_arrived(self, name: str) -> None:
+        """Let the coordinator know that a static field has arrived."""
+
+        def note() -> list[Message]:
+            self._coordinator.static_arrived(name)
+            return []
+
+        self._post(note)
+
+    def worker_exited(self, host: str, pid: int, text: str) -> None:
+        """Let the coordinator know that a worker process has ended."""
+        self._post(lambda: self._coordinator.worker_exited(host, pid, text))
+
+    def stop(self) -> None:
+        """Hand out no more simulations; clients are told to abandon the running ones."""
+        self._post(self._coordinator.stop)
+
+    def close(self) -> None:
+        """Send what is still to be sent and end the thread."""
+        self._loop.close()
+
+    def _post(self, work: Callable[[], list[Message]]) -> None:
+        self._loop.post(lambda: self._after(work()))
+
+    def _handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
+        return self._after(self._coordinator.handle(peer, frames, now))
+
+    def _tick(self, now: float) -> list[Message]:
+        self._on_tick()
+        return self._after(self._coordinator.tick(now))
+
+    def _after(self, messages: list[Message]) -> list[Message]:
+        if self._coordinator.production_over and not self._told_production_over:
+            self._told_production_over = True
+            self._on_production_over()
+        return messages
 
 
 class StudySockets:
-    """The control thread alone touches the coordinator, the data thread alone the rank.
+    """A study's control socket and its one data socket. The data socket's thread alone changes the rank.
 
     Args:
-        metrics: of the control socket. max_message: bytes of a frame on the data socket.
-        on_production_over: called once, on the data thread, when no time step will come any more.
+        host: address to bind.
+        keys: of the study.
+        rank: where data go.
+        make_coordinator: makes the coordinator, which must know the endpoint of the data socket.
+        metrics: of the control socket.
+        max_message: bytes that a client may send in one frame on the data socket.
+        on_production_over: called once, on the data socket's thread, when no time step will arrive any more.
         on_error: called when either thread has died: the server is broken.
+
+    Attributes:
+        coordinator: the coordinator behind the control socket.
+        control_endpoint: address of the control socket.
+        data_endpoint: address of the data socket.
     """
 
     def __init__(
@@ -42,6 +133,7 @@ class StudySockets:
         host: str,
         keys: StudyKeys,
         rank: DataRank,
+        make_coordinator: MakeCoordinator,
         *,
         metrics: Metrics,
         max_message: int,
@@ -49,60 +141,60 @@ class StudySockets:
         on_error: Callable[[BaseException], None],
     ) -> None:
         self._rank, self._on_production_over = rank, on_production_over
-        self._told = False
         self._data = RouterLoop(
             "data", host, keys, self._handle_data, metrics=rank.metrics, max_message=max_message, on_error=on_error
         )
-        self._control = RouterLoop(
-            "control", host, keys, self._handle_control, metrics=metrics, tick=self._tick, on_error=on_error
+        self.coordinator = make_coordinator((self._data.endpoint,), self._configure)
+        self._control = ControlSocket(
+            "control",
+            host,
+            keys,
+            self.coordinator,
+            metrics=metrics,
+            on_production_over=self._post_production_over,
+            on_error=on_error,
         )
         self.data_endpoint, self.control_endpoint = self._data.endpoint, self._control.endpoint
 
-    def serve(self, coordinator: Coordinator) -> None:
-        """Begin."""
-        self._coordinator = coordinator
+    def start(self) -> None:
+        """Begin serving."""
         self._data.start()
         self._control.start()
 
-    def configure(self, schema: Schema) -> bool:
-        """The coordinator's `on_schema`: the rank makes itself ready on its own thread."""
-
-        def configure() -> list[Message]:
-            self._rank.configure(schema)
-            self._control.post(self._coordinator.configured)
-            return []
-
-        self._data.post(configure)
-        return False
+    def static_arrived(self, name: str) -> None:
+        """Let the coordinator know that a static field has arrived."""
+        self._control.static_arrived(name)
 
     def worker_exited(self, pid: int, text: str) -> None:
-        """A worker process on this machine has ended."""
-        self._control.post(lambda: self._after(self._coordinator.worker_exited(socket.gethostname(), pid, text)))
+        """Let the coordinator know that a worker process on this machine has ended."""
+        self._control.worker_exited(socket.gethostname(), pid, text)
 
     def stop(self) -> None:
-        """Hand out nothing more."""
-        self._control.post(lambda: self._after(self._coordinator.stop()))
+        """Hand out no more simulations."""
+        self._control.stop()
 
     def close(self) -> None:
         """Send what is still to be sent and end both threads."""
         self._data.close()
         self._control.close()
 
-    def _handle_control(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
-        return self._after(self._coordinator.handle(peer, frames, now))
+    def _configure(self, schema: Schema) -> bool:
+        """Make the rank ready on its own thread (the coordinator's `on_schema`)."""
 
-    def _tick(self, now: float) -> list[Message]:
-        return self._after(self._coordinator.tick(now))
+        def configure() -> list[Message]:
+            self._rank.configure(schema)
+            self._control.configured()
+            return []
 
-    def _after(self, messages: list[Message]) -> list[Message]:
-        if self._coordinator.production_over and not self._told:
-            self._told = True
-            self._data.post(self._tell)
-        return messages
+        self._data.post(configure)
+        return False
 
-    def _tell(self) -> list[Message]:
-        self._on_production_over()
-        return []
+    def _post_production_over(self) -> None:
+        def tell() -> list[Message]:
+            self._on_production_over()
+            return []
+
+        self._data.post(tell)
 
     def _handle_data(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
         messages = self._rank.handle(peer, frames, now)

@@ -17,6 +17,7 @@ from penstock_server.study.parameters import ParametersSection
 from penstock_server.study.section import Section
 from penstock_server.study.server import ServerSection
 from penstock_server.study.solver import SolverSection
+from penstock_server.study.timeouts import TimeoutsSection
 from penstock_server.study.training import ModelSection, TrainingSection
 
 FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:+()-]{0,127}")
@@ -51,6 +52,7 @@ class Study(Section):
         model: [model].
         training: [training].
         server: [server].
+        timeouts: [timeouts].
         directory: folder of the study file, where relative paths in it start; not a key of the file.
     """
 
@@ -64,6 +66,7 @@ class Study(Section):
     model: ModelSection = ModelSection()
     training: TrainingSection = TrainingSection()
     server: ServerSection = ServerSection()
+    timeouts: TimeoutsSection = TimeoutsSection()
     directory: str = Field(".", exclude=True)
 
     @field_validator("fields")

@@ -13,7 +13,7 @@ from penstock_server.training import RankGroup
 class RankContext:
     """The study, the logs and the outcome of one trainer rank.
 
-    The outcome (`over`, `error`) may be set from any thread; the first reason and the first error given count.
+    The outcome (`over`, `error`, `lost`) may be set from any thread; the first reason and the first error given count.
 
     Args:
         study: the whole study.
@@ -28,6 +28,7 @@ class RankContext:
         warnings: for the report.
         over: why training ends or has ended; "" while it goes on.
         error: what this rank failed of; "" where it did not.
+        lost: how this rank has lost the other ranks; "" where it has not.
     """
 
     def __init__(self, study: Study, directory: Path, *, rank: int = 0, restore: Checkpoint | None = None) -> None:
@@ -38,10 +39,16 @@ class RankContext:
         self.warnings: list[str] = list(() if restore is None else restore.skipped)
         self.over = ""
         self.error = ""
+        self.lost = ""
 
     def finish(self, reason: str) -> None:
         """End training after the current step."""
         self.over = self.over or reason
+
+    def lose_peers(self, reason: str) -> None:
+        """End training because another rank has gone; the engine restarts the server from the last checkpoint."""
+        self.lost = self.lost or reason
+        self.finish(reason)
 
     def fail(self, error: str) -> None:
         """End training after the current step because of an error that this rank cannot recover from."""

@@ -214,6 +214,15 @@ class TrainerRank:
         if self.training is not None:
             self.training.loop.stop(reason)
 
+    def lose_peers(self, reason: str) -> None:
+        """End training because another rank has gone; the engine restarts the server from the last checkpoint.
+
+        Args:
+            reason: what has happened.
+        """
+        self.context.lose_peers(reason)
+        self.stop(reason)
+
     def fail(self, error: str) -> None:
         """End training because of an error. May be called from any thread.
 

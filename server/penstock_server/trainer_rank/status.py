@@ -37,6 +37,7 @@ class RankStatus:
     Attributes:
         over: why training has ended; "" while it goes on.
         error: what the rank failed of; "" where it did not.
+        lost: how the rank has lost the other ranks; "" where it has not.
         device: torch device of the model.
         batches: training steps since the study began.
         samples_per_second: samples trained on per second of training, over the last seconds.
@@ -59,6 +60,7 @@ class RankStatus:
 
     over: str = ""
     error: str = ""
+    lost: str = ""
     device: str = "cpu"
     batches: int = 0
     samples_per_second: float = 0.0
@@ -113,6 +115,7 @@ def status_before_training(context: RankContext) -> RankStatus:
     return RankStatus(
         over=context.over,
         error=context.error,
+        lost=context.lost,
         refused=context.metrics.refusals(),
         warnings=(*context.warnings, *context.events.warnings()),
     )
@@ -140,6 +143,7 @@ def status_of_training(
     return RankStatus(
         over=context.over,
         error=context.error,
+        lost=context.lost,
         device=str(parts.trainer.device),
         batches=parts.trainer.batches,
         samples_per_second=clock.recent_samples_per_second(),

@@ -48,7 +48,7 @@ class Rig:
         self.exits: list[tuple[int, int, str]] = []
         self.report: dict[str, Any] | None = None
         logs = directory / "logs"
-        logs.mkdir()
+        logs.mkdir(exist_ok=True)
         self.connect = self.engine.start()
         self.processes = WorkerProcesses(
             count=1,

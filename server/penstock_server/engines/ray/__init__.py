@@ -1,6 +1,6 @@
 """The Ray engine: only this package imports ray, and only small control calls go through it.
 
-Fields travel over ZeroMQ straight to the rank they are for; the object store would copy them.
+Fields travel over ZeroMQ directly to their rank; Ray's object store would copy them.
 """
 
 from __future__ import annotations
@@ -29,11 +29,19 @@ def make_ray_engine(
     address: str | None = None,
     log: Callable[[str], None] = lambda _line: None,
 ) -> RayEngine:
-    """A `RayEngine`; ray is imported here, since it reads the variables that are set before just once.
+    """Make a `RayEngine`. Ray is imported here and not above, since it reads the variables set here only once.
 
-    A Ray of our own listens on every address of the machine and runs whatever it is asked to: only whoever has its token may ask. One
-    that runs already (address) has rules of its own: where the user has a token, `ray start` has made it ask for that, and it does no
-    harm to show it to one that does not ask.
+    A Ray of our own listens on all addresses of the machine and runs whatever it is asked to, so only holders of its
+    token may ask. A running one has rules of its own: where the user has a token, `ray start` requires it, and a Ray that
+    requires none accepts it.
+
+    Args:
+        study: the study.
+        directory: its run directory.
+        threads: CPU threads of each trainer rank.
+        own_cores: cores, by number, that the training threads alone run on; empty for no such restriction.
+        address: of a Ray that runs already; None for a Ray of its own on this machine.
+        log: told what the user should know.
     """
     if "ray" not in sys.modules:
         if address is None:
@@ -46,6 +54,6 @@ def make_ray_engine(
 
 
 def _has_token() -> bool:
-    """Whether the user has a token of Ray's, in one of the three places where it looks for one."""
+    """Return whether the user has a Ray token, in one of the three places where Ray looks for one."""
     given = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
     return given or (Path.home() / ".ray" / "auth_token").is_file()

@@ -1,4 +1,4 @@
-"""A Ray of our own on this machine: its daemons watched, and ended with everything they have started."""
+"""A Ray of our own on this machine: its daemons are watched, and it is ended with everything it has started."""
 
 from __future__ import annotations
 
@@ -17,105 +17,153 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group
 
 from penstock_server.engines.ray import leftovers
-from penstock_server.engines.ray.cluster import START_TIMEOUT, RayFailed, end_leftovers, own_signal_handlers
-from penstock_server.engines.ray.processes import Watched
+from penstock_server.engines.ray.processes import LocalProcesses
+from penstock_server.engines.ray.ray_cluster import RayFailed, end_leftovers, own_signal_handlers
 from penstock_server.study import Study
 
-OBJECT_STORE_BYTES = 80 * 2**20  # Ray's smallest: no field ever goes through it
-GUARD_PATIENCE = 2 * leftovers.PATIENCE
-DAEMONS = ("gcs_server", "raylet")  # without which no actor can be started or called
+OBJECT_STORE_BYTES = 80 * 2**20
+"""Size of Ray's object store, the smallest it takes: no field ever goes through it."""
+
+DAEMONS = ("gcs_server", "raylet")
+"""Processes of Ray without which no actor can be started or called."""
 
 
-class LocalRay:
-    """A `Cluster` that is started for one study, with a bundle of resources for its coordinator and one for each trainer rank.
+class GuardedFolder:
+    """A Ray's temporary folder, with a guard process that removes it and ends its processes, however this process ends.
 
     Args:
-        directory: the run directory, absolute. environment: of the actors, laid over this process's.
+        directory: the run directory, absolute.
+        kill_timeout: seconds for the processes to end.
+
+    Attributes:
+        path: the folder.
+        kill_timeout: as given.
     """
 
-    def __init__(self, study: Study, directory: Path, environment: Mapping[str, str]) -> None:
-        self._study, self._directory, self._environment = study, directory, dict(environment)
-        self.actor_options: dict[str, Any] = {}
-        self._daemons = Watched({})
-
-    def start(self) -> None:
-        """Start it in a temporary folder, with a guard; first end what an earlier one has left of this study.
-
-        Raises:
-            EngineError: something of an earlier server of this run directory runs on and cannot be ended.
-            RayFailed: Ray does not start.
-        """
-        end_leftovers(self._directory)
-        # A folder of our own: short, because socket paths are limited to 107 characters.
-        self._folder = Path(tempfile.mkdtemp(prefix=leftovers.PREFIX))
-        (self._folder / leftovers.OWNER_FILE).write_text(str(self._directory))
-        (self._directory / leftovers.RECORD_FILE).write_text(str(self._folder))
+    def __init__(self, directory: Path, kill_timeout: float) -> None:
+        self._directory, self.kill_timeout = directory, kill_timeout
+        # Not in the run directory: its path must be short, because socket paths are limited to 107 characters.
+        self.path = Path(tempfile.mkdtemp(prefix=leftovers.PREFIX))
+        (self.path / leftovers.OWNER_FILE).write_text(str(directory))
+        (directory / leftovers.RECORD_FILE).write_text(str(self.path))
         self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", leftovers.__file__, str(self._folder), str(os.getpid())],
+            [sys.executable, "-I", "-S", leftovers.__file__, str(self.path), str(os.getpid()), str(kill_timeout)],
             stdin=subprocess.PIPE,
             cwd="/",
             start_new_session=True,
         )
-        try:
-            with own_signal_handlers():
-                self._init()
-        except Exception as error:
-            self.stop()
-            raise RayFailed(f"Ray does not start: {type(error).__name__}: {error}") from error
 
-    def died(self) -> str:
-        """What has died of Ray itself; "" while all is well."""
-        return next((f"Ray's {name} (pid {self._daemons.pid(name)})" for name in self._daemons.ended()), "")
+    def end_writers(self) -> None:
+        """Kill the processes of this Ray."""
+        leftovers.end_writers(self.path, os.getpid(), self.kill_timeout)
 
-    def watch(self, pids: Mapping[str, int], _actors: Mapping[str, Any]) -> Watched:
-        """The kernel knows of a death within half a second; Ray takes longer."""
-        return Watched(pids)
-
-    def stop(self) -> None:
-        """End it with everything it has started, and remove its folder; whatever state it is in."""
-        if self._daemons.ended():
-            # Where the gcs_server is dead, Ray's own shutdown leaves its agents, and would end this process if it took a minute.
-            leftovers.end_writers(self._folder, os.getpid())
-        with own_signal_handlers():
-            ray.shutdown()
-        self._daemons.close()
-        self._daemons = Watched({})
+    def close(self) -> None:
+        """Have the guard end what is left, and remove the folder."""
         assert self._guard.stdin is not None
         self._guard.stdin.close()
         with suppress(subprocess.TimeoutExpired):
-            self._guard.wait(GUARD_PATIENCE)
-        shutil.rmtree(self._folder, ignore_errors=True)
+            self._guard.wait(2 * self.kill_timeout)
+        shutil.rmtree(self.path, ignore_errors=True)
         (self._directory / leftovers.RECORD_FILE).unlink(missing_ok=True)
 
-    def _init(self) -> None:
-        study = self._study
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        # By default Ray ends this process when its gcs_server has been dead for a minute, as it may be while actors start.
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")
-        # By default (15) Ray's actors yield to every other process: solvers on the same core may starve the thread that receives, and
-        # with it, by the interpreter's lock, the one that trains.
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call that comes too late must not start another Ray
-        # Inherited, for a `runtime_env` would keep actors out of the processes that Ray has ready for them, a second of each start.
-        with _in_the_environment(self._environment):
-            ray.init(
-                address="local",
-                num_cpus=study.training.ranks + 1,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,  # what dies is ours to report
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=str(self._folder),
-            )
-        self._daemons = Watched({name: pid for pid, name in _children(os.getpid()) if name in DAEMONS})
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        ranks = study.training.ranks
-        self.gpus_per_rank = int(study.training.device != "cpu" and resources.get("GPU", 0) >= ranks)
-        bundle = {"CPU": 1.0, "GPU": 1.0} if self.gpus_per_rank else {"CPU": 1.0}
-        group: PlacementGroup = placement_group([{"CPU": 1.0}, *(dict(bundle) for _ in range(ranks))])
-        if not group.wait(int(START_TIMEOUT)):  # unlike `ready`, a task that has Ray start a process
-            raise TimeoutError(f"no room for {1 + ranks} actors after {START_TIMEOUT:g} s; it has {resources}")
+
+def start_local_ray(study: Study, directory: Path, environment: Mapping[str, str]) -> LocalRay:
+    """Start a Ray for one study, after ending what an earlier one has left of it.
+
+    Args:
+        study: the study.
+        directory: its run directory, absolute.
+        environment: variables of the actors, in addition to this process's.
+
+    Raises:
+        EngineError: a process of an earlier server of this run directory cannot be ended.
+        RayFailed: Ray does not start.
+    """
+    kill_timeout = study.timeouts.kill
+    end_leftovers(directory, kill_timeout)
+    folder, daemons = GuardedFolder(directory, kill_timeout), LocalProcesses({}, kill_timeout)
+    try:
+        with own_signal_handlers():
+            _init(study, folder.path, environment)
+        daemons = LocalProcesses({name: pid for pid, name in _children(os.getpid()) if name in DAEMONS}, kill_timeout)
+        return LocalRay(folder, daemons, *_reserve(study))
+    except Exception as error:
+        _stop(folder, daemons)
+        raise RayFailed(f"Ray does not start: {type(error).__name__}: {error}") from error
+
+
+class LocalRay:
+    """A `RayCluster` that was started for one study; see `start_local_ray`.
+
+    Args:
+        folder: its temporary folder.
+        daemons: its processes.
+        group: the placement group for the coordinator and the trainer ranks.
+        gpus_per_rank: 0 or 1.
+    """
+
+    def __init__(
+        self, folder: GuardedFolder, daemons: LocalProcesses, group: PlacementGroup, gpus_per_rank: int
+    ) -> None:
+        self._folder, self._daemons = folder, daemons
         self.group: Any = group
+        self.actor_options: dict[str, Any] = {}
+        self.gpus_per_rank = gpus_per_rank
+
+    def died(self) -> str:
+        """Return which of Ray's daemons has died; "" while all is well."""
+        return next((f"Ray's {name} (pid {self._daemons.pid(name)})" for name in self._daemons.ended()), "")
+
+    def watch(self, pids: Mapping[str, int], _actors: Mapping[str, Any]) -> LocalProcesses:
+        """Watch processes of actors by the kernel, which knows of a death within half a second; Ray takes longer."""
+        return LocalProcesses(pids, self._folder.kill_timeout)
+
+    def stop(self) -> None:
+        """End this Ray with everything it has started, and remove its folder, whatever state it is in."""
+        _stop(self._folder, self._daemons)
+
+
+def _stop(folder: GuardedFolder, daemons: LocalProcesses) -> None:
+    if daemons.ended():
+        # Where the gcs_server is dead, Ray's own shutdown leaves its agents, and would end this process after a minute.
+        folder.end_writers()
+    with own_signal_handlers():
+        ray.shutdown()
+    daemons.close()
+    folder.close()
+
+
+def _init(study: Study, folder: Path, environment: Mapping[str, str]) -> None:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # By default Ray ends this process when its gcs_server has been dead for a minute, as it may be while actors start.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")
+    # By default (15) Ray's actors yield to every other process: solvers on the same core may starve the thread that
+    # receives and, through the interpreter's lock, the one that trains.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call that comes too late must not start another Ray
+    # Inherited: a `runtime_env` would keep actors out of the processes that Ray has ready, a second of each start.
+    with _in_the_environment(environment):
+        ray.init(
+            address="local",
+            num_cpus=study.training.ranks + 1,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,  # the engine reports what dies
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=str(folder),
+        )
+
+
+def _reserve(study: Study) -> tuple[PlacementGroup, int]:
+    """Make the placement group of the coordinator and the ranks; return it with the number of GPUs of a rank."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    ranks = study.training.ranks
+    gpus_per_rank = int(study.training.device != "cpu" and resources.get("GPU", 0) >= ranks)
+    bundle = {"CPU": 1.0, "GPU": 1.0} if gpus_per_rank else {"CPU": 1.0}
+    group: PlacementGroup = placement_group([{"CPU": 1.0}, *(dict(bundle) for _ in range(ranks))])
+    if not group.wait(int(study.timeouts.start)):  # unlike `ready`, a task that has Ray start a process
+        raise TimeoutError(f"no room for {1 + ranks} actors after {study.timeouts.start:g} s; it has {resources}")
+    return group, gpus_per_rank
 
 
 @contextmanager
@@ -133,7 +181,7 @@ def _in_the_environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def _children(parent: int) -> Iterator[tuple[int, str]]:
-    """(pid, name) of a process's children, from /proc/PID/stat (proc(5))."""
+    """Find (pid, name) of a process's children, in /proc/PID/stat (proc(5))."""
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             with suppress(FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""What is asked of the nodes of a Ray that runs already, and done there: each function here that is no method runs on the node."""
+"""What the nodes of a running Ray are asked; `describe` runs on the node."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from penstock_server.network import own_address
 class Node:
     """What a node says of itself.
 
-    address: by which Ray knows it. machine: the same for processes that reach each other on 127.0.0.1.
-    keys: a digest of the study's keys.json there. trouble: why no socket can listen on [server] host there, "" where one can.
+    Attributes:
+        address: by which Ray knows it.
+        machine: the same for all processes that reach each other on 127.0.0.1.
+        keys: digest of the study's keys.json there.
+        trouble: why no socket can listen on [server] host there; "" where one can.
     """
 
     address: str
@@ -28,7 +31,12 @@ class Node:
 
 
 def describe(keys: str, host: str) -> Node:
-    """The node that this runs on. keys: path of the study's keys.json. host: [server] host."""
+    """Describe the node that this function runs on.
+
+    Args:
+        keys: path of the study's keys.json.
+        host: [server] host.
+    """
     trouble = ""
     with socket.socket() as probe:
         try:
@@ -42,12 +50,13 @@ def describe(keys: str, host: str) -> Node:
 
 
 def machine() -> str:
+    """Return a name of this machine: its boot and its network namespace."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} {Path('/proc/self/ns/net').stat().st_ino}"
 
 
 def fingerprint(path: Path) -> str:
-    """A digest of a file, or why there is none."""
+    """Return a digest of a file, or why there is none."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
