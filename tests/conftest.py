@@ -9,11 +9,16 @@ from typing import Any
 
 import pytest
 from command import end_what_was_started
+from hypothesis import HealthCheck, settings
 from slurm_cluster import why_not
 
 from arrangement import Groups, arrange
 from penstock_server.study import Study
 from traces import last_lines
+
+# A machine that is busy with other tests draws examples slowly.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 HEAT_PARAMETERS = ("initial", "left", "right", "bottom", "top")
 

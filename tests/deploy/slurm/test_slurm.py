@@ -142,8 +142,8 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., SlurmLauncher]]:
         failed: Callable[[str], None],
     ) -> SlurmLauncher:
         script = tmp_path / "workers.sbatch"
-        log = f'#SBATCH --output="{tmp_path}/worker-%A_%a.log"'
-        script.write_text(f"#!/bin/bash\n#SBATCH --job-name=launched\n#SBATCH --mem=10M\n{log}\n{body}\n")
+        output = f'#SBATCH --output="{tmp_path}/worker-%A_%a.log"'
+        script.write_text(f"#!/bin/bash\n#SBATCH --job-name=launched\n#SBATCH --mem=10M\n{output}\n{body}\n")
         jobs = WorkerJobs(time=600.0, count=count)
         array = WorkerArray("launched", jobs, script, tmp_path, poll=0.2)
         study = StudyLink(wanted_workers=wanted, finished_simulations=lambda: 0, fail=failed)
