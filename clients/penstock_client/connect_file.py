@@ -13,7 +13,7 @@ from penstock_client.errors import ConnectError
 
 ENVIRONMENT_VARIABLE = "PENSTOCK_CONNECT"
 MAX_BYTES = 65536
-_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")  # Z85
+CURVE_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")  # a CURVE key in Z85
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def read_connect_file(path: str | Path | None = None) -> ConnectInfo:
     for name, kind in ConnectInfo.__annotations__.items():
         if type(getattr(info, name)).__name__ != kind:
             raise ConnectError(f"{chosen}: {name} should be {kind}, is {getattr(info, name)!r}")
-        if name.endswith("_key") and not _KEY.fullmatch(getattr(info, name)):
+        if name.endswith("_key") and not CURVE_KEY.fullmatch(getattr(info, name)):
             raise ConnectError(f"{chosen}: {name} should be a CURVE key, 40 characters of Z85")
     if not 0 <= info.incarnation < 2**32:
         raise ConnectError(f"{chosen}: incarnation should be 0 to {2**32 - 1}, is {info.incarnation}")

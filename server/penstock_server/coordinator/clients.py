@@ -1,7 +1,7 @@
 """The clients that a coordinator knows, by the id in their HELLO and by their control connection.
 
-A connection may break and be made anew at any time, and a request or its answer be lost with it. So each client numbers its
-requests and repeats one that is not answered; the latest answer is kept here, and a repetition gets it again.
+A connection may break and be made anew at any time, and a request or its answer be lost with it. So each client numbers
+its requests and repeats one that is not answered; the latest answer is kept here, and a repetition gets it again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class KnownClient:
         answer: frames of the answer to that; None while there is none.
         holds: id of the simulation that it serves, or None.
         mismatch_since: when its heartbeats began to name a different simulation than it holds, or None.
-        may_leave: True when its silence loses nothing: it was told that there is nothing more to do, or runs one simulation only.
+        may_leave: True when its silence loses nothing: it was told that there is nothing more to do, or runs one
+            simulation only.
     """
 
     id: bytes
@@ -176,7 +177,8 @@ class KnownClients:
 
         Args:
             now: seconds on the coordinator's clock.
-            timeout: seconds of silence, or of naming a different simulation than it holds, after which a client is lost.
+            timeout: seconds of silence, or of naming a different simulation than it holds, after which a client is
+                lost.
 
         Returns:
             Why each of them is lost.

@@ -1,8 +1,9 @@
 """The coordinator's logic: which client serves which simulation, which clients are alive, and what has ended.
 
-It has no sockets, no threads and no clock of its own. `Coordinator.handle` takes one message of one connection and returns the
-messages to send; `Coordinator.tick` looks for silent clients. `penstock_server.network.RouterLoop` drives both from a socket; the
-inline engine calls `handle` directly. What a message costs does not depend on how many simulations the study has.
+It has no sockets, no threads and no clock of its own. `Coordinator.handle` takes one message of one connection and
+returns the messages to send; `Coordinator.tick` looks for silent clients. `penstock_server.network.RouterLoop` drives
+both from a socket; the inline engine calls `handle` directly. What a message costs does not depend on how many
+simulations the study has.
 """
 
 from __future__ import annotations
@@ -31,19 +32,21 @@ SUSPENDED_SECONDS = 5.0  # without a message or a tick: this process itself was 
 class Coordinator:
     """Hands out the plan's simulations and follows them to their end.
 
-    One thread handles messages and ticks, the control thread. Other threads may read and call everything but `handle` and `tick`: a
-    lock keeps them from seeing a message half done. Counts and flags are single values and are read without it.
+    One thread handles messages and ticks, the control thread. Other threads may read and call everything but `handle`
+    and `tick`: a lock keeps them from seeing a message half done. Counts and flags are single values and are read
+    without it.
 
     Args:
         plan: the simulations, by id.
         welcome: what every client is told.
         study: its [fields], [samples], [solver], [server] and [parameters].
         run: incarnation, events and metrics of this run of the server.
-        on_schema: called once, when the fields' shapes are known, to make the trainer ranks ready. Returns True when they are; False
-            when that has begun elsewhere, since it may take longer than clients wait for a heartbeat's answer: `configured` follows.
+        on_schema: called once, when the fields' shapes are known, to make the trainer ranks ready. Returns True when
+            they are; False when that has begun elsewhere, since it may take longer than clients wait for a heartbeat's
+            answer: `configured` follows.
         schema: what a checkpoint has agreed on; None: to be agreed on with the first client.
-        spares: points that take the place of training simulations which have used up their retries, one after the other, as
-            simulations with new ids.
+        spares: points that take the place of training simulations which have used up their retries, one after the
+            other, as simulations with new ids.
 
     Attributes:
         blocked_seconds: time that clients spent waiting for credit, as they report it.
@@ -116,14 +119,14 @@ class Coordinator:
     ) -> None:
         """Continue an earlier incarnation's work.
 
-        A simulation that had finished stays so if all its samples had arrived by the checkpoint. One that was under way is handed out
-        first, as a further attempt.
+        A simulation that had finished stays so if all its samples had arrived by the checkpoint. One that was under way
+        is handed out first, as a further attempt.
 
         Args:
             state: what `state_dict` returned.
             arrived: returns the number of a simulation's samples in the ledgers, or of a held-out one's time steps.
-            again: simulations under way that continue where they were: handed out before all others, in this order and as the same
-                attempt.
+            again: simulations under way that continue where they were: handed out before all others, in this order and
+                as the same attempt.
         """
         with self._lock:
             self._simulations.load_state_dict(state, arrived, again)

@@ -54,8 +54,8 @@ def solver_description(study: Study) -> dict[str, Any]:
 def make_welcome(study: Study, endpoints: tuple[str, ...], *, in_process: bool = False) -> Welcome:
     """What every client of the study is told.
 
-    in_process: clients and server share one thread. Then nobody falls silent, and nothing waits for company, which would make the
-    order of arrivals a matter of milliseconds.
+    in_process: clients and server share one thread. Then nobody falls silent, and nothing waits for company, which
+    would make the order of arrivals a matter of milliseconds.
     """
     server = study.server
     return Welcome(

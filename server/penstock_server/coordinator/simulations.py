@@ -51,8 +51,8 @@ class Simulations:
     """All of them by id. What a question or a change costs does not depend on how many there are, unless it is about all.
 
     Args:
-        plan: the simulations, by id. spares: points that take the place of training simulations which have failed for good, one
-            after the other, as simulations with new ids. samples: what time steps are made into.
+        plan: the simulations, by id. spares: points that take the place of training simulations which have failed for
+            good, one after the other, as simulations with new ids. samples: what time steps are made into.
     """
 
     def __init__(self, plan: Sequence[Point], spares: Sequence[Point], samples: SamplesSection) -> None:

@@ -62,8 +62,8 @@ class PartialStep:
     """One time step of which pieces are still missing.
 
     Args:
-        inputs: (n_inputs,) float32, and targets: (width,) float32: where the time step is put together; a slot's own memory where
-            a time step is a sample.
+        inputs: (n_inputs,) float32, and targets: (width,) float32: where the time step is put together; a slot's own
+            memory where a time step is a sample.
     """
 
     def __init__(self, inputs: Floats, targets: Floats) -> None:

@@ -1,7 +1,7 @@
 """A trainer rank's ingest: takes pieces, puts samples together and commits them to the buffer. It has no sockets and no threads.
 
-`Ingest.handle` takes one message of one connection and returns the messages to send. It never raises for what a client sent: bad
-input costs that message, which is refused and counted.
+`Ingest.handle` takes one message of one connection and returns the messages to send. It never raises for what a client
+sent: bad input costs that message, which is refused and counted.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ class Ingest:
         Args:
             simulation: its id.
             attempt: its number.
-            steps: number of leading time steps dealt with before the checkpoint; they are skipped, or only complete later windows.
+            steps: number of leading time steps dealt with before the checkpoint; they are skipped, or only complete
+                later windows.
             counted: number of leading time steps in the checkpoint's statistics.
         """
         self._streams.resume(simulation, attempt, steps, counted=counted)

@@ -16,8 +16,9 @@ from penstock_server.study import MAX_STEPS
 class Ledger:
     """Marks arrivals, of samples numbered 0, 1, 2, ... within each simulation.
 
-    max_steps: samples a simulation may have. An index beyond it is refused before memory is taken for it, so that a wrong
-    index costs one message and not the server (the rows of a simulation end at max_steps / 8 bytes: 2 MiB by default).
+    max_steps: samples a simulation may have. An index beyond it is refused before memory is taken for it, so that a
+    wrong index costs one message and not the server (the rows of a simulation end at max_steps / 8 bytes: 2 MiB by
+    default).
     """
 
     def __init__(self, max_steps: int = MAX_STEPS) -> None:

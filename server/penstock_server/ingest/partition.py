@@ -29,8 +29,8 @@ class Partition:
         """Take the list of the points that the sender holds of a field of so many points. The same list again does no harm.
 
         Raises:
-            Refused: not so many integers of 4 or 8 bytes; a point outside the field, listed twice or held by another rank; another
-                list than before; after pieces of the field without a list.
+            Refused: not so many integers of 4 or 8 bytes; a point outside the field, listed twice or held by another
+                rank; another list than before; after pieces of the field without a list.
         """
         rank, key = header.rank, (header.field, header.rank)
         if header.dtype not in INDEX_DTYPES:
@@ -78,7 +78,8 @@ class Partition:
         """Where a piece's elements go within its field: offset and count are those of the sender's own list where it has sent one.
 
         Raises:
-            Refused: beyond the end of that list, or not whole points of it; without a list where another rank has sent one.
+            Refused: beyond the end of that list, or not whole points of it; without a list where another rank has sent
+                one.
         """
         indices = self._lists.get((header.field, header.rank))
         if indices is None:

@@ -65,8 +65,8 @@ class SampleSinks:
         buffer: takes training samples; None where all simulations are held out.
         put: commits a filled slot, however long that takes; returns False when the study is over.
         validation: takes held-out time steps.
-        statistics: called with the inputs, shape (1, window, n_inputs), and the targets, shape (1, window, width), of each new
-            training sample.
+        statistics: called with the inputs, shape (1, window, n_inputs), and the targets, shape (1, window, width), of
+            each new training sample.
         trained: ledger of training samples.
         validated: ledger of held-out time steps.
         on_static: called with the name and the values, shape (points, components), of each complete static field.

@@ -71,13 +71,14 @@ class StreamedSimulation:
 
     Attributes:
         attempt: the attempt that is streamed; 0 before the first.
-        partial: by time step, those of which pieces are missing, each with its slot in the buffer where it is a sample by itself.
+        partial: by time step, those of which pieces are missing, each with its slot in the buffer where it is a sample
+            by itself.
         windows: puts time steps together to windows; None where each is a sample by itself.
         ended: solver ranks that have said END.
         ranks: number of solver ranks.
         replayed: number of leading time steps that a checkpoint holds and the client sends again.
-        counted: number of leading time steps in the checkpoint's statistics; one more than `replayed` where the sample of the last
-            was waiting for room in the buffer.
+        counted: number of leading time steps in the checkpoint's statistics; one more than `replayed` where the sample
+            of the last was waiting for room in the buffer.
         senders: connections that have begun the current attempt.
         partition: index lists of its solver ranks.
     """
@@ -102,7 +103,8 @@ class Streams:
         schema: the fields that clients send.
         samples: the study's [samples].
         total: number of simulation ids.
-        on_incomplete: called with the slot, if any, of each time step that is given up because pieces of it are missing.
+        on_incomplete: called with the slot, if any, of each time step that is given up because pieces of it are
+            missing.
     """
 
     def __init__(
@@ -136,7 +138,8 @@ class Streams:
             begin: its payload.
 
         Raises:
-            Refused: there is no such simulation or solver rank, the attempt is not the current one, or the parameters do not fit.
+            Refused: there is no such simulation or solver rank, the attempt is not the current one, or the parameters
+                do not fit.
         """
         number = header.simulation
         if not 0 <= number < self._total:
@@ -165,7 +168,8 @@ class Streams:
             header: of the message.
 
         Raises:
-            Refused: the message does not belong to the stream that is open on the connection, or that is of an old attempt.
+            Refused: the message does not belong to the stream that is open on the connection, or that is of an old
+                attempt.
         """
         stream = connection.stream
         if stream is None or (stream.simulation, stream.attempt) != (header.simulation, header.attempt):

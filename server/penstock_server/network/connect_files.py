@@ -44,7 +44,8 @@ def hand_out(directory: Path, name: str, file: Path | None = None) -> Path:
     """Make a key for a worker and write its connect file (0600); a running study lets it in at once.
 
     Args:
-        directory: the run directory of a study that has been started before. file: default: workers/<name>.json in there.
+        directory: the run directory of a study that has been started before. file: default: workers/<name>.json in
+            there.
 
     Raises:
         PenstockError: the name is taken or unusable, the study has not been started, or the file cannot be written.

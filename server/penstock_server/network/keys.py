@@ -1,7 +1,7 @@
 """The keys of a study: keys.json in its run directory (0600), made at its first start and kept by every later incarnation.
 
-It holds the server's pair, and by name the pair of each worker that may connect. A running server looks at it by itself, so that a
-worker is let in or shut out without a restart (`penstock_server.network.auth`).
+It holds the server's pair, and by name the pair of each worker that may connect. A running server looks at it by
+itself, so that a worker is let in or shut out without a restart (`penstock_server.network.auth`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any
 import zmq
 
 from penstock_client.atomic_file import write_private
+from penstock_client.connect_file import CURVE_KEY
 from penstock_client.errors import PenstockError
 
 KEYS_FILE = "keys.json"
 DEFAULT = "default"  # the name of the pair in connect.json
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_Z85 = re.compile(r"[0-9A-Za-z.:+=^!/*?&<>()\[\]{}@%$#-]{40}")
 _LOCK = ".keys.lock"
 
 
@@ -175,6 +175,6 @@ def _parse(path: Path, data: Any) -> StudyKeys:
         if not NAME.fullmatch(name) or type(worker.revoked) is not bool or not isinstance(worker.file, str):
             raise ValueError(f"the worker {name!r}")
     for key in [keys.server_public, keys.server_secret, *(k for w in workers.values() for k in (w.public, w.secret))]:
-        if not _Z85.fullmatch(key):
+        if not CURVE_KEY.fullmatch(key):
             raise ValueError("a key that is not 40 characters of Z85")
     return keys

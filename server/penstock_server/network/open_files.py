@@ -1,18 +1,20 @@
-"""Room for the connections of many clients: each takes a file descriptor, and systems commonly give a process 1,024 to begin with."""
+"""The limit of open files: each connection takes a file descriptor, and many systems give a process 1,024 to begin with."""
 
 from __future__ import annotations
 
 import resource
 
-WANTED = (
-    2**16
-)  # three connections of more clients than a server is made for (`ingest.streams.MAX_CONNECTIONS`), and then some
+WANTED = 2**16  # more than three connections for each of `ingest.streams.MAX_CONNECTIONS` clients
 
 
 def allow_open_files(wanted: int = WANTED) -> int:
-    """Raise this process's soft limit of open files (`ulimit -n`) to `wanted`, or as far as the hard limit allows; never lower it.
+    """Raise this process's soft limit of open files (`ulimit -n`) as far as the hard limit allows; never lower it.
 
-    Returns the limit that holds now. Processes started from here on inherit it.
+    Args:
+        wanted: the limit to reach, number of file descriptors.
+
+    Returns:
+        The limit that holds now. Processes started from here on inherit it.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
