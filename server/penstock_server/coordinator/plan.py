@@ -1,4 +1,4 @@
-"""What both engines set a study up with: its simulations, what clients are told, the run directory's incarnation."""
+"""What a study starts with: its simulations, and what clients are told."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ COALESCE_MS = 20
 
 
 def make_plan(study: Study) -> list[Point]:
-    """The study's simulations by id: those to train on first, then the held-out ones.
+    """Draw the study's simulations, by id: those to train on first, then the held-out ones.
 
-    Raises PenstockError where the parameter space cannot be sampled as asked.
+    Args:
+        study: its [parameters], [solver] and seed.
+
+    Raises:
+        PenstockError: the parameter space cannot be sampled as asked.
     """
     space = ParameterSpace(study.parameters, study.directory)
     training, held_out = study.solver.simulations, study.solver.validation_simulations
@@ -29,9 +33,13 @@ def make_plan(study: Study) -> list[Point]:
 
 
 def make_spares(study: Study) -> list[Point]:
-    """The points that may replace training simulations which have failed for good, in this order.
+    """Draw the points that may replace training simulations which have failed for good, in this order.
 
-    Raises PenstockError or ValueError as `make_plan`, and where the sampler has no further points.
+    Args:
+        study: its [parameters], [solver] and seed.
+
+    Raises:
+        PenstockError: as `make_plan`, or the sampler has no further points.
     """
     training, redraws = study.solver.simulations, study.solver.redraws
     if not redraws:
@@ -41,7 +49,7 @@ def make_spares(study: Study) -> list[Point]:
 
 
 def solver_description(study: Study) -> dict[str, Any]:
-    """What a worker must know to run the study's solver: its [solver] section, and the names it refers to."""
+    """Return what a worker must know to run the study's solver: [solver], and the names it refers to."""
     return {
         **study.solver.model_dump(),
         "study": study.study.name,
@@ -52,10 +60,13 @@ def solver_description(study: Study) -> dict[str, Any]:
 
 
 def make_welcome(study: Study, endpoints: tuple[str, ...], *, in_process: bool = False) -> Welcome:
-    """What every client of the study is told.
+    """Make the answer to HELLO, the same for every client.
 
-    in_process: clients and server share one thread. Then nobody falls silent, and nothing waits for company, which
-    would make the order of arrivals a matter of milliseconds.
+    Args:
+        study: its [server], [buffer], [samples], [parameters], [fields] and [solver].
+        endpoints: one for each trainer rank.
+        in_process: clients and server share one thread. Then there are no heartbeats, and no piece waits for further
+            ones, which would let the clock decide the order of arrivals.
     """
     server = study.server
     return Welcome(

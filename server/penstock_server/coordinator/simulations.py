@@ -1,4 +1,4 @@
-"""How each simulation of a study stands: which are handed out next, which have ended and how, and what a checkpoint keeps of them."""
+"""The state of each simulation of a study: waiting, running, finished or failed; and what a checkpoint keeps of it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from penstock_server.study import SamplesSection, windows_in
 
 @dataclass(frozen=True)
 class SimulationCounts:
-    """Simulations by state. requested = finished + failed + running + waiting; restarted counts further attempts.
+    """Number of simulations by state; those that wait are the rest of `requested`.
 
-    redrawn: failed ones that another point of the parameter space has replaced; that one counts in their place.
+    Attributes:
+        requested: all of them, replaced ones not counted.
+        finished: those that have ended well.
+        failed: those that have failed for good and were not replaced.
+        running: those that a client serves now.
+        restarted: further attempts, of all simulations together.
+        redrawn: failed ones that another point of the parameter space has replaced.
     """
 
     requested: int = 0
@@ -30,7 +36,12 @@ State = Literal["waiting", "running", "finished", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One simulation of the study's plan: its place in the parameter space, and whether it is held out."""
+    """One simulation of the study's plan.
+
+    Attributes:
+        parameters: its point in the parameter space, seeds last.
+        validation: True when it is held out.
+    """
 
     parameters: tuple[float, ...]
     validation: bool
@@ -38,9 +49,17 @@ class Point:
 
 @dataclass(slots=True)
 class Simulation:
-    """How one simulation stands. message: of its last failure."""
+    """The state of one simulation.
 
-    state: State = "waiting"  # changed by `Simulations.enter` alone
+    Attributes:
+        state: changed by `Simulations.enter` alone.
+        attempt: number of the current or last attempt; 0 before the first.
+        failures: number of attempts that have failed.
+        steps: number of time steps, once it has finished.
+        message: of its last failure.
+    """
+
+    state: State = "waiting"
     attempt: int = 0
     failures: int = 0
     steps: int = 0
@@ -48,11 +67,13 @@ class Simulation:
 
 
 class Simulations:
-    """All of them by id. What a question or a change costs does not depend on how many there are, unless it is about all.
+    """All simulations by id. What a call costs depends on how many there are only where it concerns all of them.
 
     Args:
-        plan: the simulations, by id. spares: points that take the place of training simulations which have failed for
-            good, one after the other, as simulations with new ids. samples: what time steps are made into.
+        plan: the simulations, by id.
+        spares: points that take the place of training simulations which have failed for good, one after the other, as
+            simulations with new ids.
+        samples: the study's [samples].
     """
 
     def __init__(self, plan: Sequence[Point], spares: Sequence[Point], samples: SamplesSection) -> None:
@@ -70,23 +91,26 @@ class Simulations:
         return self._all[number]
 
     def point(self, number: int) -> Point:
+        """Return the point of a simulation."""
         return self._plan[number]
 
     @property
     def all_ended(self) -> bool:
+        """True when every simulation has finished or failed."""
         return self._states["finished"] + self._states["failed"] == len(self._all)
 
     @property
     def wanted(self) -> int:
-        """Simulations that are waiting or running."""
+        """Number of simulations that wait or run."""
         return self._states["waiting"] + self._states["running"]
 
     @property
     def any_waiting(self) -> bool:
+        """True when a simulation waits to be handed out."""
         return bool(self._waiting)
 
     def counts(self) -> SimulationCounts:
-        """By state."""
+        """Return the number of simulations in each state."""
         redrawn = len(self._redrawn)
         return SimulationCounts(
             requested=len(self._all) - redrawn,
@@ -98,13 +122,16 @@ class Simulations:
         )
 
     def failures(self) -> dict[int, str]:
-        """Why each failed simulation failed."""
+        """Return why each failed simulation failed."""
         return {i: s.message for i, s in enumerate(self._all) if s.state == "failed"}
 
     def expected(self, arrived: Callable[[int], int]) -> int:
-        """Training samples that the study must have: all of each finished simulation, and what has arrived of any other.
+        """Return the number of training samples that the study must have.
 
-        arrived: how many samples of a simulation are in the trainer ranks' ledgers.
+        These are all samples of each finished simulation, and what has arrived of any other.
+
+        Args:
+            arrived: returns how many samples of a simulation are in the trainer ranks' ledgers.
         """
         return sum(
             windows_in(s.steps, self._samples.window, self._samples.stride) if s.state == "finished" else arrived(i)
@@ -113,7 +140,11 @@ class Simulations:
         )
 
     def take(self) -> int:
-        """The next one that waits begins another attempt; IndexError where none waits."""
+        """Begin another attempt of the next waiting simulation; return its id.
+
+        Raises:
+            IndexError: none waits.
+        """
         number = self._waiting.popleft()
         self.enter(number, "running")
         self._all[number].attempt += 1
@@ -121,12 +152,22 @@ class Simulations:
         return number
 
     def give_back(self, number: int) -> None:
-        """It is the next to be handed out."""
+        """Let a simulation wait again, as the next to be handed out."""
         self.enter(number, "waiting")
         self._waiting.appendleft(number)
 
     def fail(self, number: int, message: str, *, retries: int, stopping: bool) -> bool:
-        """An attempt has failed. Whether it will be tried again; while a study stops it waits, for a later incarnation."""
+        """Note that an attempt has failed.
+
+        Args:
+            number: the simulation's id.
+            message: why it failed.
+            retries: further attempts that a simulation has.
+            stopping: the study stops; the simulation waits for a later incarnation.
+
+        Returns:
+            Whether this incarnation will try it again.
+        """
         simulation = self._all[number]
         simulation.failures += 1
         simulation.message = message
@@ -137,7 +178,7 @@ class Simulations:
         return again
 
     def replacement(self, number: int) -> int | None:
-        """The id of the simulation that takes the place of one that has failed for good; None where none may."""
+        """Replace a simulation that has failed for good by a spare point; return the new id, or None if there is none."""
         if (
             self._all[number].state != "failed"
             or self._plan[number].validation
@@ -149,14 +190,14 @@ class Simulations:
         return replacement
 
     def enter(self, number: int, state: State) -> None:
-        """A simulation's state changes."""
+        """Change the state of a simulation."""
         simulation = self._all[number]
         self._states[simulation.state] -= 1
         self._states[state] += 1
         simulation.state = state
 
     def state_dict(self) -> dict[str, Any]:
-        """What a later incarnation must know, for a checkpoint."""
+        """Return what a later incarnation must know, for a checkpoint."""
         numbered = list(enumerate(self._all))
         return {
             "steps": {str(i): s.steps for i, s in numbered if s.state == "finished"},
@@ -191,11 +232,11 @@ class Simulations:
         self._waiting = deque(i for i in order if self._all[i].state == "waiting")
 
     def _in_turn(self) -> list[int]:
-        """All simulations, the held-out ones first: there is something to validate on from the start."""
+        """Return all ids, the held-out ones first, so that there is something to validate on from the start."""
         return sorted(range(len(self._plan)), key=lambda i: (not self._plan[i].validation, i))
 
     def _redraw(self, number: int) -> int:
-        """Give the study another simulation in place of one that has failed for good; returns its id."""
+        """Add a simulation in place of one that has failed for good; return its id."""
         self._plan.append(self._spares[len(self._redrawn)])
         self._all.append(Simulation())
         self._states["waiting"] += 1

@@ -1,4 +1,4 @@
-"""Pieces to time steps to samples."""
+"""Puts pieces together to time steps, and time steps to windows."""
 
 from __future__ import annotations
 
@@ -14,22 +14,28 @@ from penstock_client.errors import Refused
 from penstock_client.reasons import Reason
 from penstock_client.wire import Header
 
-MAX_STRETCHES = 2**16  # of one time step; an unstructured mesh on so many solver ranks arrives in fewer
+MAX_STRETCHES = 2**16  # of one time step; even a mesh on that many solver ranks arrives in fewer
 
 Floats = NDArray[np.float32]
 
 
 class Stretches:
-    """What has come of a row of elements, as disjoint stretches in rising order: neighbours become one, so there are few."""
+    """The elements of a row that have come, as disjoint stretches in rising order; adjacent ones are merged."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._ends: list[int] = []
 
     def add(self, start: int, end: int) -> bool:
-        """Note the elements from start to end; False when all of them have come before.
+        """Note the elements from `start` up to `end`; return False when all of them have come before.
 
-        Raises Refused where some of them have, which would leave a gap elsewhere uncounted, or the gaps are too many.
+        Args:
+            start: first element.
+            end: one past the last element.
+
+        Raises:
+            Refused: some of them have come before, which would leave a gap elsewhere uncounted, or there are too many
+                gaps.
         """
         after = bisect_right(self._starts, start)  # stretches before this one start at `start` or sooner
         if after and self._ends[after - 1] >= end:
@@ -61,9 +67,15 @@ class Stretches:
 class PartialStep:
     """One time step of which pieces are still missing.
 
+    The time step is put together in the arrays given: the memory of a slot if a time step is a sample by itself.
+
     Args:
-        inputs: (n_inputs,) float32, and targets: (width,) float32: where the time step is put together; a slot's own
-            memory where a time step is a sample.
+        inputs: shape (n_inputs,), float32.
+        targets: shape (width,), float32.
+
+    Attributes:
+        inputs: as given.
+        targets: as given.
     """
 
     def __init__(self, inputs: Floats, targets: Floats) -> None:
@@ -75,12 +87,18 @@ class PartialStep:
 
     @property
     def whole(self) -> bool:
+        """True when no piece is missing."""
         return self._missing == 0
 
     def add(self, start: int, values: NDArray) -> bool:  # type: ignore[type-arg]
-        """Put a piece at column `start`; False when all of it has come before.
+        """Put a piece at its columns; return False when all of it has come before.
 
-        Raises Refused where part of it has come before.
+        Args:
+            start: first column.
+            values: shape (n,).
+
+        Raises:
+            Refused: a part of it has come before.
         """
         end = start + values.size
         if not self._come.add(start, end):
@@ -90,9 +108,18 @@ class PartialStep:
         return True
 
     def scatter(self, columns: slice, points: NDArray[np.int64], values: NDArray, header: Header) -> bool:  # type: ignore[type-arg]
-        """Put a piece of a solver rank that has sent an index list: whole points of the field at `columns`; as `add`.
+        """Put a piece of a solver rank that has sent an index list; return False when all of it has come before.
 
         Lists of different ranks have no point in common, so that only the rank's own pieces can overlap.
+
+        Args:
+            columns: of the field.
+            points: indices of the points within the field, shape (n,).
+            values: all components of these points, shape (n * components,).
+            header: of the piece.
+
+        Raises:
+            Refused: a part of it has come before.
         """
         come = self._listed.setdefault((header.field, header.rank), Stretches())
         if not come.add(header.offset, header.offset + header.count):
@@ -105,7 +132,13 @@ class PartialStep:
 
 @dataclass(frozen=True)
 class Window:
-    """A whole window: its index within the simulation, inputs (window, n_inputs), targets (window, width)."""
+    """A whole window.
+
+    Attributes:
+        index: number of the window within the simulation.
+        inputs: one array of shape (n_inputs,) for each time step.
+        targets: one array of shape (width,) for each time step.
+    """
 
     index: int
     inputs: list[Floats]
@@ -115,7 +148,12 @@ class Window:
 class WindowBuilder:
     """Turns one simulation's consecutive time steps into overlapping windows.
 
-    Window i holds the time steps i*stride ... i*stride + window - 1. A gap or a step back (a new attempt) starts anew.
+    Window i holds the time steps i * stride to i * stride + window - 1. A gap or a step back (a new attempt) starts
+    anew.
+
+    Args:
+        window: time steps in a window.
+        stride: time steps between the beginnings of two windows.
     """
 
     def __init__(self, window: int, stride: int) -> None:
@@ -125,7 +163,16 @@ class WindowBuilder:
         self._next = 0
 
     def add(self, step: int, inputs: Floats, targets: Floats) -> Iterator[Window]:
-        """Add a whole time step; yields the window it completes, if any."""
+        """Add a whole time step.
+
+        Args:
+            step: number of the time step.
+            inputs: shape (n_inputs,).
+            targets: shape (width,).
+
+        Yields:
+            The window that it completes, if any.
+        """
         if step != self._next:
             self._steps.clear()
         self._next = step + 1

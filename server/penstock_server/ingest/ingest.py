@@ -1,4 +1,4 @@
-"""A trainer rank's ingest: takes pieces, puts samples together and commits them to the buffer. It has no sockets and no threads.
+"""A trainer rank's ingest, without sockets and threads: takes pieces and puts samples into the buffer.
 
 `Ingest.handle` takes one message of one connection and returns the messages to send. It never raises for what a client
 sent: bad input costs that message, which is refused and counted.

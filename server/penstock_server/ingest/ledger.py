@@ -1,6 +1,7 @@
-"""Which (simulation, sample) has arrived. One bit each: what makes at-least-once delivery exactly-once accounting.
+"""Which samples of each simulation have arrived, one bit each: pieces may come twice, a sample counts once.
 
-100,000 simulations of 1,000 time steps take about 40 MB. Not locked: it belongs to the thread that takes pieces in.
+100,000 simulations of 1,000 time steps take about 40 MB. The thread that takes pieces in writes it; others may read it
+at any time.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from penstock_server.study import MAX_STEPS
 
 
 class Ledger:
-    """Marks arrivals, of samples numbered 0, 1, 2, ... within each simulation.
+    """Marks arrivals of samples, numbered 0, 1, 2, ... within each simulation.
 
-    max_steps: samples a simulation may have. An index beyond it is refused before memory is taken for it, so that a
-    wrong index costs one message and not the server (the rows of a simulation end at max_steps / 8 bytes: 2 MiB by
-    default).
+    Args:
+        max_steps: samples that a simulation may have. A larger index is refused before memory is taken for it, so that
+            a wrong index costs one message and not the server: a simulation takes at most max_steps / 8 bytes.
     """
 
     def __init__(self, max_steps: int = MAX_STEPS) -> None:
@@ -29,9 +30,14 @@ class Ledger:
         self._total = 0
 
     def mark(self, simulation: int, index: int) -> bool:
-        """Note an arrival. True when it is new, False when it had arrived before.
+        """Note an arrival; return False when the sample had arrived before.
 
-        ValueError for a negative simulation, or an index outside 0 <= index < max_steps.
+        Args:
+            simulation: its id.
+            index: of the sample within the simulation.
+
+        Raises:
+            ValueError: the simulation is negative, or not 0 <= index < max_steps.
         """
         self._check(simulation, index)
         row = self._rows.setdefault(simulation, bytearray())
@@ -47,26 +53,42 @@ class Ledger:
         return True
 
     def has(self, simulation: int, index: int) -> bool:
-        """Whether it has arrived. ValueError as in `mark`."""
+        """Return whether a sample has arrived.
+
+        Args:
+            simulation: its id.
+            index: of the sample within the simulation.
+
+        Raises:
+            ValueError: as `mark`.
+        """
         self._check(simulation, index)
         row = self._rows.get(simulation, b"")
         byte = index >> 3
         return byte < len(row) and bool(row[byte] & 1 << (index & 7))
 
     def count(self, simulation: int) -> int:
-        """Samples of a simulation that have arrived."""
+        """Return how many samples of a simulation have arrived."""
         return int.from_bytes(self._rows.get(simulation, b"")).bit_count()
 
     def total(self) -> int:
-        """Samples of all simulations that have arrived."""
+        """Return how many samples of all simulations have arrived."""
         return self._total
 
     def simulations(self) -> list[int]:
-        """The simulations of which anything has arrived, in rising order."""
+        """Return the simulations of which any sample has arrived, in rising order."""
         return sorted(self._rows)
 
     def missing(self, simulation: int, steps: int) -> NDArray[np.int64]:
-        """The indices below `steps` that have not arrived, in rising order. ValueError unless 0 <= steps <= max_steps."""
+        """Return the indices below `steps` of samples that have not arrived, in rising order.
+
+        Args:
+            simulation: its id.
+            steps: number of samples.
+
+        Raises:
+            ValueError: not 0 <= steps <= max_steps.
+        """
         if not 0 <= steps <= self.max_steps:
             raise ValueError(f"{steps} steps of simulation {simulation}: expected 0 to {self.max_steps}")
         row = np.frombuffer(self._rows.get(simulation, b""), dtype=np.uint8)
@@ -76,7 +98,12 @@ class Ledger:
         return np.flatnonzero(arrived == 0)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """simulations (n,) int64; lengths (n,) int64, bytes of each one's bits; bits (sum of lengths,) uint8, lowest bit first."""
+        """Return everything, for a checkpoint.
+
+        Returns:
+            "simulations" of shape (n,), int64; "lengths" of shape (n,), int64: number of bytes of each one's bits;
+            "bits" of shape (sum of lengths,), uint8, lowest bit first.
+        """
         simulations = self.simulations()
         rows = [bytes(self._rows[simulation]).rstrip(b"\0") for simulation in simulations]
         return {
@@ -86,7 +113,14 @@ class Ledger:
         }
 
     def load_state_dict(self, state: dict[str, NDArray[Any]]) -> None:
-        """Replace everything by what `state_dict` returned. ValueError, and nothing changed, where the arrays do not agree."""
+        """Replace everything by what `state_dict` returned.
+
+        Args:
+            state: the three arrays.
+
+        Raises:
+            ValueError: the arrays do not agree; then nothing has changed.
+        """
         simulations, lengths, bits = (state[name] for name in ("simulations", "lengths", "bits"))
         if len(simulations) != len(lengths) or (lengths < 0).any() or lengths.sum() != len(bits):
             raise ValueError(

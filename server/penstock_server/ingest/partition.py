@@ -1,4 +1,4 @@
-"""Which points of each field the solver ranks of one simulation hold, where they have sent index lists (INDICES)."""
+"""The points of each field that each solver rank of a simulation holds, as its index lists (INDICES) say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a piece of a field must be, before anything is done with it: announced, of its type and size, and finite."""
+"""Checks a piece before it is used: its field is announced, dtype and size are right, and its values are finite."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 class Pieces:
-    """The fields of a schema by the ids that pieces carry.
+    """Finds the fields of a schema by the ids that pieces carry.
+
+    Args:
+        schema: the fields that clients send.
 
     Attributes:
         first_field: the field whose first element counts for a time step.
@@ -27,11 +30,18 @@ class Pieces:
         self.first_field = min(self._columns)
 
     def columns(self, field_id: int) -> slice:
-        """Where a moving field has its place in a sample's targets."""
+        """Return the columns of a sample's targets that belong to a field; a static one has none."""
         return self._columns[field_id]
 
     def size(self, field_id: int) -> int:
-        """Elements of a field. Refused where there is no such field."""
+        """Return the number of elements of a field.
+
+        Args:
+            field_id: as given by ACCEPT.
+
+        Raises:
+            Refused: there is no such field.
+        """
         if self._schema.static(field_id) is not None:
             return self.components(field_id) * self._schema.spec.fields[0].points
         columns = self._columns.get(field_id)
@@ -40,12 +50,24 @@ class Pieces:
         return int(columns.stop - columns.start)
 
     def components(self, field_id: int) -> int:
-        """Elements of a field at each of its points."""
+        """Return the number of elements of a field at each of its points."""
         static = self._schema.static(field_id)
         return self._components[field_id] if static is None else STATIC_FIELDS[static]
 
     def values(self, header: Header, payload: bytes) -> tuple[int, NDArray]:  # type: ignore[type-arg]
-        """The field's size and the piece's elements (header.count,), in the type they came in; Refused where they do not fit it."""
+        """Check a piece.
+
+        Args:
+            header: of the piece.
+            payload: its elements.
+
+        Returns:
+            The number of elements of the whole field, and the piece's elements, shape (header.count,), in the dtype
+            sent.
+
+        Raises:
+            Refused: they do not fit the field, or are not finite.
+        """
         expected = self._schema.dtypes.get(header.field)
         static = self._schema.static(header.field)
         if expected is None or (static is not None) != (header.step == STATIC_STEP):
@@ -82,6 +104,6 @@ class Pieces:
 
 
 def finite(values: NDArray) -> NDArray[np.bool_]:  # type: ignore[type-arg]
-    """Which of the values are finite as samples hold them: in float32, where 1e300 is not."""
+    """Return which of the values are finite in float32, in which samples are stored; 1e300 is not."""
     there: NDArray[np.bool_] = np.isfinite(values) if values.dtype == np.float32 else np.abs(values) <= LARGEST
     return there

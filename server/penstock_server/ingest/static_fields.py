@@ -12,7 +12,7 @@ from penstock_server.study import STATIC_FIELDS
 
 
 class StaticFields:
-    """Those on their way, by name.
+    """Puts static fields together, by name.
 
     Args:
         on_whole: called with the name and values (points, components) of a field, once, when its last piece has come.
@@ -23,7 +23,14 @@ class StaticFields:
         self._fields: dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]] = {}  # values, and which have come
 
     def take(self, name: str, size: int, values: NDArray, where: Where) -> bool:  # type: ignore[type-arg]
-        """Take one piece of a field of `size` elements; False when the field is whole already."""
+        """Take one piece; return False when the field is whole already.
+
+        Args:
+            name: of the field.
+            size: number of elements of the whole field.
+            values: of the piece, shape (n,).
+            where: its elements or points within the field.
+        """
         whole, come = self._fields.setdefault(name, (np.empty(size, np.float64), np.zeros(size, np.bool_)))
         if come.all():
             return False

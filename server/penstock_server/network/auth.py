@@ -17,7 +17,12 @@ _log = logging.getLogger("penstock.auth")
 class AllowList:
     """The workers that may connect, as keys.json has them now. Any thread may call anything.
 
-    metrics: counts who is turned away.
+    Args:
+        keys: as read at the start; the file is read again when it changes.
+        metrics: counts the handshakes that are refused.
+
+    Attributes:
+        withdrawn: public keys that this list once allowed and no longer does; their connections may still be open.
     """
 
     def __init__(self, keys: StudyKeys, metrics: Metrics) -> None:
@@ -27,11 +32,10 @@ class AllowList:
         self._allowed = keys.allowed()
         self._revoked = keys.revoked()
         self.withdrawn: frozenset[str] = frozenset()
-        """Public keys that were let in by this list at some time and are not any more: connections with them may be open still."""
         self.refresh()
 
     def refresh(self) -> None:
-        """Look whether keys.json has changed. One that cannot be used leaves the list as it is, and is told of once."""
+        """Read keys.json again if it has changed. A file that cannot be used leaves the list as it is and is logged once."""
         with self._lock:
             try:
                 found = self._path.stat()
@@ -52,7 +56,12 @@ class AllowList:
             self._allowed, self._revoked = allowed, keys.revoked()
 
     def callback(self, domain: str, key: bytes) -> bool:  # noqa: ARG002 - one domain
-        """What the authenticator asks at each handshake: whether the holder of this public key (Z85) may come in."""
+        """Return whether a client may connect; the authenticator asks at each handshake.
+
+        Args:
+            domain: not used; there is only one.
+            key: the client's public key, Z85.
+        """
         self.refresh()
         public = key.decode()
         if public in self._allowed:
@@ -61,15 +70,23 @@ class AllowList:
         return False
 
     def still_allows(self, message: zmq.Frame) -> bool:
-        """Whether a message's sender has not been shut out since its connection was made."""
+        """Return whether the sender of a message still may speak: its key may have been revoked since it connected."""
         # Whoever has a connection was let in by `callback`: only withdrawn keys need to be looked for.
         return not self.withdrawn or message.get("User-Id") not in self.withdrawn
 
 
 def secure_context(allow: AllowList) -> tuple[zmq.Context[zmq.Socket[bytes]], ThreadAuthenticator]:
-    """A context whose CURVE sockets admit only whom the list allows; stop the authenticator before the context ends.
+    """Make a context whose CURVE sockets admit only the clients on a list.
 
-    A message's metadata "User-Id" is its sender's public key (Z85).
+    Each socket's context has an authenticator of its own: ZAP works within one context, and a context for each socket
+    lets either loop end without the other.
+
+    Args:
+        allow: the list.
+
+    Returns:
+        The context, and its authenticator, to be stopped before the context ends. The metadata "User-Id" of a message
+        is the public key of its sender (Z85).
     """
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     authenticator = ThreadAuthenticator(context)

@@ -19,15 +19,30 @@ _log = logging.getLogger("penstock.connect_files")
 
 
 def next_incarnation(directory: Path) -> int:
-    """One more than the incarnation that last ran in this directory. Raises ConnectError where its connect.json is damaged."""
+    """Return one more than the incarnation that last ran in a run directory; 1 if none has.
+
+    Args:
+        directory: the run directory.
+
+    Raises:
+        ConnectError: its connect.json is damaged.
+    """
     path = directory / CONNECT_FILE
     return read_connect_file(path).incarnation + 1 if path.exists() else 1
 
 
 def write_connect_file(directory: Path, study: Study, incarnation: int, control: str, keys: StudyKeys) -> Path:
-    """Write connect.json (0600), and anew every other connect file that has been handed out and still lies where it was written.
+    """Write connect.json (0600), and rewrite every other connect file that has been handed out and is still in its place.
 
-    Returns the path of connect.json.
+    Args:
+        directory: the run directory.
+        study: whose name the files hold.
+        incarnation: of this run of the server.
+        control: endpoint of the coordinator.
+        keys: of the study.
+
+    Returns:
+        The path of connect.json.
     """
     info = ConnectInfo(study.study.name, incarnation, control, keys.server_public, "", "")
     _write(info, keys, DEFAULT)
@@ -44,8 +59,12 @@ def hand_out(directory: Path, name: str, file: Path | None = None) -> Path:
     """Make a key for a worker and write its connect file (0600); a running study lets it in at once.
 
     Args:
-        directory: the run directory of a study that has been started before. file: default: workers/<name>.json in
-            there.
+        directory: the run directory of a study that has been started before.
+        name: of the worker.
+        file: where to write it; None: workers/<name>.json in the run directory.
+
+    Returns:
+        The path of the file.
 
     Raises:
         PenstockError: the name is taken or unusable, the study has not been started, or the file cannot be written.
@@ -63,7 +82,15 @@ def hand_out(directory: Path, name: str, file: Path | None = None) -> Path:
 
 
 def local_connect_file(directory: Path, number: int) -> Path:
-    """The connect file of worker `number` of this machine, with a key of its own; made where there is none yet."""
+    """Return the connect file of a worker on this machine, with a key of its own; make it if there is none.
+
+    Args:
+        directory: the run directory.
+        number: of the worker.
+
+    Returns:
+        The path of the file.
+    """
     name = f"local-{number}"
     keys = load_keys(directory.absolute() / KEYS_FILE)
     if name not in keys.workers or keys.workers[name].revoked:

@@ -1,4 +1,4 @@
-"""The keys of a study: keys.json in its run directory (0600), made at its first start and kept by every later incarnation.
+"""The keys of a study: keys.json in its run directory (0600), made at the first start and kept from then on.
 
 It holds the server's pair, and by name the pair of each worker that may connect. A running server looks at it by
 itself, so that a worker is let in or shut out without a restart (`penstock_server.network.auth`).
@@ -35,7 +35,14 @@ class KeysError(PenstockError):
 
 @dataclass(frozen=True)
 class WorkerKey:
-    """One worker's pair, Z85, and the connect file that holds it: relative to the run directory where it lies in there."""
+    """The keys of one worker, and its connect file.
+
+    Attributes:
+        public: its public key, Z85.
+        secret: its secret key, Z85.
+        file: path of the connect file; relative to the run directory if it is in there.
+        revoked: True once the worker may not connect any more.
+    """
 
     public: str
     secret: str
@@ -48,7 +55,14 @@ class WorkerKey:
 
 @dataclass(frozen=True)
 class StudyKeys:
-    """What keys.json held when it was read. Pickled as its path alone: secrets travel through no other program."""
+    """The content of keys.json when it was read. It is pickled as its path alone: no other program sees the secrets.
+
+    Attributes:
+        path: of keys.json.
+        server_public: the server's public key, Z85.
+        server_secret: the server's secret key, Z85.
+        workers: keys by the worker's name.
+    """
 
     path: Path
     server_public: str
@@ -62,20 +76,27 @@ class StudyKeys:
         return load_keys, (self.path,)
 
     def allowed(self) -> dict[str, str]:
-        """Public key to name of every worker that may connect."""
+        """Return the names of the workers that may connect, by public key."""
         return {worker.public: name for name, worker in self.workers.items() if not worker.revoked}
 
     def revoked(self) -> dict[str, str]:
-        """Public key to name of every worker that may not connect any more."""
+        """Return the names of the workers that may not connect any more, by public key."""
         return {worker.public: name for name, worker in self.workers.items() if worker.revoked}
 
     def file_of(self, name: str) -> Path:
-        """Where a worker's connect file lies."""
+        """Return the path of a worker's connect file."""
         return self.path.parent / self.workers[name].file  # an absolute path stays itself
 
 
 def open_keys(directory: Path) -> StudyKeys:
-    """The study's keys, made where it has none yet: the server's pair, and one named "default" for connect.json."""
+    """Return the study's keys; make them if it has none: a pair for the server, and one named "default" for connect.json.
+
+    Args:
+        directory: the run directory.
+
+    Raises:
+        KeysError: as `load_keys`.
+    """
     with _changing(directory):
         path = directory.absolute() / KEYS_FILE
         if path.exists():
@@ -88,8 +109,11 @@ def open_keys(directory: Path) -> StudyKeys:
 def load_keys(path: Path) -> StudyKeys:
     """Read keys.json.
 
+    Args:
+        path: of the file.
+
     Raises:
-        KeysError: it cannot be read, others than its owner may read it, it is somebody else's, or it holds no keys.
+        KeysError: it cannot be read, users other than its owner may read it, it has another owner, or it holds no keys.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
@@ -121,7 +145,16 @@ def load_keys(path: Path) -> StudyKeys:
 def add_worker(directory: Path, name: str, file: str) -> StudyKeys:
     """Make a pair for a worker; a name whose key has been revoked gets a new one.
 
-    Raises KeysError: the name is unusable or taken.
+    Args:
+        directory: the run directory.
+        name: of the worker.
+        file: path of its connect file.
+
+    Returns:
+        The study's keys with the new pair.
+
+    Raises:
+        KeysError: the name is unusable or taken.
     """
     if not NAME.fullmatch(name):
         raise KeysError(f"{name!r} cannot name a worker: expected letters, digits, '.', '_' and '-', at most 64")
@@ -138,7 +171,15 @@ def add_worker(directory: Path, name: str, file: str) -> StudyKeys:
 
 
 def revoke_worker(directory: Path, name: str) -> None:
-    """Shut a worker out. Raises KeysError where there is none of that name; revoking twice does nothing."""
+    """Revoke the key of a worker; revoking it twice does nothing.
+
+    Args:
+        directory: the run directory.
+        name: of the worker.
+
+    Raises:
+        KeysError: there is no worker of that name.
+    """
     with _changing(directory):
         keys = load_keys(directory.absolute() / KEYS_FILE)
         if name not in keys.workers:

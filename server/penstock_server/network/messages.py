@@ -1,4 +1,4 @@
-"""The envelope of every message to the server: its header, the incarnation it belongs to, and how one is answered or refused.
+"""The envelope of every message to the server: header and incarnation, answer and refusal.
 
 The coordinator and the ingest of a trainer rank share it. What a message says is theirs.
 """

@@ -1,4 +1,4 @@
-"""The limit of open files: each connection takes a file descriptor, and many systems give a process 1,024 to begin with."""
+"""The limit of open files, of which each connection takes one; many systems give a process 1,024 to begin with."""
 
 from __future__ import annotations
 

@@ -26,9 +26,19 @@ _FAILED_HANDSHAKES = zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_F
 
 
 class Handler(Protocol):
-    """What is done with one message, at time `now` (seconds, monotonic); the messages to send follow."""
+    """Deals with the messages of one socket."""
 
-    def __call__(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]: ...
+    def __call__(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
+        """Deal with one message.
+
+        Args:
+            peer: routing id of the connection it came over.
+            frames: of the message.
+            now: seconds on the monotonic clock.
+
+        Returns:
+            The messages to send.
+        """
 
 
 class RouterLoop:
@@ -37,10 +47,18 @@ class RouterLoop:
     Every socket call is made by the loop's own thread; `post` hands it work from other threads over an inproc pair.
 
     Args:
-        metrics: counts whom and what the socket turns away.
+        name: of the thread.
+        host: IPv4 address to listen at.
+        keys: of the study: the server's pair, and who may connect.
+        handler: called with each message.
+        metrics: counts the messages and connections that are refused.
+        on_error: called when the handler raises, which no client's message makes it do: the server is broken.
         max_message: bytes of a frame; the connection that sends more is closed before anything is allocated for it.
         tick: called every `tick_seconds` with the time; returns messages to send.
-        on_error: called when the handler raises, which a peer's message never makes it do: the server is broken.
+        tick_seconds: seconds between two ticks.
+
+    Attributes:
+        endpoint: address that clients connect to.
     """
 
     def __init__(
@@ -61,7 +79,7 @@ class RouterLoop:
         self._tick = tick
         self._tick_seconds = tick_seconds
         self._on_error = on_error
-        # Without a descriptor for it, ZeroMQ cannot accept a connection, and tries again as fast as it can.
+        # Without a free descriptor ZeroMQ cannot accept a connection, and tries again in a busy loop.
         allow_open_files()
         self._allow = AllowList(keys, metrics)
         self._context, self._authenticator = secure_context(self._allow)
@@ -69,8 +87,8 @@ class RouterLoop:
         # Credit, in bytes, keeps honest clients far below these; they bound what others can make the server hold.
         self._socket.setsockopt(zmq.SNDHWM, MAX_UNREAD)
         self._socket.setsockopt(zmq.RCVHWM, MAX_WAITING)
-        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # what cannot be sent is told, to be counted
-        # TCP notices clients that are cut off. ZeroMQ's own heartbeats would declare a client dead whose messages still wait to be read.
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # report messages that cannot be sent, which are counted
+        # TCP notices broken connections. ZeroMQ's heartbeats would fail while a client's messages wait to be read.
         for option, value in KEEPALIVE.items():
             self._socket.setsockopt(option, value)
         self._socket.setsockopt(zmq.BACKLOG, BACKLOG)
@@ -98,7 +116,11 @@ class RouterLoop:
         self._thread.start()
 
     def post(self, work: Callable[[], list[Message]] | None) -> None:
-        """Have the loop's thread do something and send the messages that follow; None ends the loop."""
+        """Let the loop's thread do something and send the messages that it returns. Any thread may call it.
+
+        Args:
+            work: what to do; None ends the loop.
+        """
         with self._lock:
             self._posts.append(work)
             self._waker.send(b"")
