@@ -217,7 +217,8 @@ class KnownClients:
         if client_id in self._given_up:
             raise Refused(
                 Reason.GIVEN_UP,
-                "the server has given this client up after too long a silence, and another client may hold its simulation: "
+                "the server has given this client up after too long a silence, and another client may hold its "
+                "simulation: "
                 "connect anew",
             )
 

@@ -174,7 +174,7 @@ class Coordinator:
             self._announcements.add_static(name)
 
     def tick(self, now: float) -> list[Message]:
-        """Give up clients that are silent or serve a different simulation than they should; fail simulations that run too long.
+        """Give up clients that are silent or serve another simulation than they hold; fail runs that take too long.
 
         Args:
             now: seconds on the monotonic clock.
@@ -227,7 +227,7 @@ class Coordinator:
         return [(peer, refusal)]
 
     def _advance(self, now: float) -> None:
-        """Advance the clock. If this process itself was suspended, shift all deadlines by the gap: messages wait to be read."""
+        """Advance the clock. If this process itself was suspended, shift all deadlines by the gap."""
         gap = now - self._now
         self._now = now
         if gap >= SUSPENDED_SECONDS:
@@ -323,7 +323,8 @@ class Coordinator:
         finish = checked_finish(header, Finish.unpack(payload))
         if leaves and finish.outcome is not Outcome.RETURNED:
             raise WireError(
-                f"FINISH without a simulation id must have outcome RETURNED (a leaving client); got {finish.outcome.name}"
+                "FINISH without a simulation id must have outcome RETURNED (a leaving client); got "
+                f"{finish.outcome.name}"
             )
         self.blocked_seconds += finish.blocked_seconds
         out = [self._answer(client, header, Kind.FINISHED, b"")]

@@ -112,7 +112,8 @@ class Runs:
         if simulation.state != "running":
             raise Refused(
                 Reason.UNKNOWN_SIMULATION,
-                f"simulation {header.simulation} is {simulation.state}, expected running: a solver can only join a simulation that a "
+                f"simulation {header.simulation} is {simulation.state}, expected running: a solver can only join a "
+                "simulation that a "
                 "worker holds",
             )
         self._runs[header.simulation].clients.add(client.id)

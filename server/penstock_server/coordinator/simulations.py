@@ -178,7 +178,7 @@ class Simulations:
         return again
 
     def replacement(self, number: int) -> int | None:
-        """Replace a simulation that has failed for good by a spare point; return the new id, or None if there is none."""
+        """Replace a simulation that has failed for good by a spare point; return its id, None if there is none."""
         if (
             self._all[number].state != "failed"
             or self._plan[number].validation

@@ -188,7 +188,8 @@ class Ingest:
         if unfinished >= UNFINISHED and unfinished * 4 * spec.width > 2 * self._credit * len(simulation.senders):
             raise Refused(
                 Reason.MALFORMED,
-                f"time step {header.step} while {unfinished} others of simulation {header.simulation} are unfinished: send all fields "
+                f"time step {header.step} while {unfinished} others of simulation {header.simulation} are "
+                "unfinished: send all fields "
                 "of a time step before the next",
             )
         if self._samples.time == "physical" and not abs(header.time) <= LARGEST:

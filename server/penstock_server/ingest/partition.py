@@ -26,7 +26,12 @@ class Partition:
     _unlisted: set[int] = field(default_factory=set)  # fields of which pieces have come at offsets of the whole
 
     def claim(self, header: Header, payload: bytes, points: int) -> None:
-        """Take the list of the points that the sender holds of a field of so many points. The same list again does no harm.
+        """Take the list of the points of a field that a solver rank holds; the same list may come again.
+
+        Args:
+            header: of INDICES.
+            payload: the indices.
+            points: number of points of the field.
 
         Raises:
             Refused: not so many integers of 4 or 8 bytes; a point outside the field, listed twice or held by another
@@ -39,7 +44,8 @@ class Partition:
         if len(payload) != header.count * dtype.itemsize or not 1 <= header.count <= points:
             raise Refused(
                 Reason.SIZE,
-                f"index list of {header.count} points in {len(payload)} bytes: field id {header.field} has {points} points, an index "
+                f"index list of {header.count} points in {len(payload)} bytes: field id {header.field} has {points} "
+                "points, an index "
                 f"{dtype.itemsize} bytes",
             )
         indices = np.frombuffer(payload, dtype).astype(np.int64)
@@ -57,7 +63,8 @@ class Partition:
         if outside.size:
             raise Refused(
                 Reason.SIZE,
-                f"index list of solver rank {rank} has point {outside[0]}: field id {header.field} has 0 to {points - 1}",
+                f"index list of solver rank {rank} has point {outside[0]}: field id {header.field} has 0 to "
+                f"{points - 1}",
             )
         claimed = self._claimed.setdefault(header.field, np.zeros(points, np.bool_))
         taken = indices[claimed[indices]]
@@ -75,7 +82,13 @@ class Partition:
         self._lists[key] = indices
 
     def place(self, header: Header, components: int) -> Where:
-        """Where a piece's elements go within its field: offset and count are those of the sender's own list where it has sent one.
+        """Return which elements or points of its field a piece holds.
+
+        Offset and count are those of the sender's own list if it has sent one.
+
+        Args:
+            header: of the piece.
+            components: elements of the field at each of its points.
 
         Raises:
             Refused: beyond the end of that list, or not whole points of it; without a list where another rank has sent
@@ -86,7 +99,8 @@ class Partition:
             if header.field in self._claimed:
                 raise Refused(
                     Reason.SIZE,
-                    f"piece of field id {header.field} by solver rank {header.rank}, which has sent no index list, while others have",
+                    f"piece of field id {header.field} by solver rank {header.rank}, which has sent no index list, "
+                    "while others have",
                 )
             self._unlisted.add(header.field)
             return slice(header.offset, header.offset + header.count)
@@ -97,7 +111,8 @@ class Partition:
         ):
             raise Refused(
                 Reason.SIZE,
-                f"piece of {header.count} elements from {header.offset}: solver rank {header.rank} holds {indices.size} points of "
+                f"piece of {header.count} elements from {header.offset}: solver rank {header.rank} holds "
+                f"{indices.size} points of "
                 f"field id {header.field}, of {components} elements each",
             )
         return indices[header.offset // components : (header.offset + header.count) // components]

@@ -87,7 +87,8 @@ class Pieces:
         ):
             raise Refused(
                 Reason.SIZE,
-                f"piece of {header.count} elements from {header.offset} in {len(payload)} bytes: the field has {size} elements "
+                f"piece of {header.count} elements from {header.offset} in {len(payload)} bytes: the field has "
+                f"{size} elements "
                 f"of {NUMPY_DTYPES[expected].itemsize} bytes",
             )
         if not STATIC_STEP <= header.step < MAX_STEPS:
@@ -97,7 +98,8 @@ class Pieces:
             at = header.offset + int(np.flatnonzero(~there)[0])
             raise Refused(
                 Reason.NOT_FINITE,
-                f"time step {header.step} of simulation {header.simulation} has {values[at - header.offset]} at element {at} "
+                f"time step {header.step} of simulation {header.simulation} has {values[at - header.offset]} at "
+                f"element {at} "
                 f"of field id {header.field}: the solver has diverged",
             )
         return size, values

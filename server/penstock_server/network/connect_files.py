@@ -32,7 +32,7 @@ def next_incarnation(directory: Path) -> int:
 
 
 def write_connect_file(directory: Path, study: Study, incarnation: int, control: str, keys: StudyKeys) -> Path:
-    """Write connect.json (0600), and rewrite every other connect file that has been handed out and is still in its place.
+    """Write connect.json (0600), and rewrite every other connect file that has been handed out and still exists.
 
     Args:
         directory: the run directory.

@@ -89,7 +89,7 @@ class StudyKeys:
 
 
 def open_keys(directory: Path) -> StudyKeys:
-    """Return the study's keys; make them if it has none: a pair for the server, and one named "default" for connect.json.
+    """Return the study's keys, made if it has none: a pair for the server and one named "default" for connect.json.
 
     Args:
         directory: the run directory.
@@ -126,12 +126,14 @@ def load_keys(path: Path) -> StudyKeys:
         mode = stat.S_IMODE(found.st_mode)
         if mode & 0o077:
             raise KeysError(
-                f"{path} has mode {mode:04o}, expected 0600: others may have read the study's keys. Run `chmod 600 {path}`, or, if "
+                f"{path} has mode {mode:04o}, expected 0600: others may have read the study's keys. Run `chmod 600 "
+                f"{path}`, or, if "
                 "others can log in here, remove the file, so that the next start makes new keys"
             )
         if found.st_uid != os.geteuid():
             raise KeysError(
-                f"{path} belongs to user {found.st_uid}, expected {os.geteuid()}, who runs this: run it as that user, or remove the "
+                f"{path} belongs to user {found.st_uid}, expected {os.geteuid()}, who runs this: run it as that "
+                "user, or remove the "
                 "file, so that the next start makes new keys"
             )
         try:
@@ -162,7 +164,8 @@ def add_worker(directory: Path, name: str, file: str) -> StudyKeys:
         keys = load_keys(directory.absolute() / KEYS_FILE)
         if name in keys.workers and not keys.workers[name].revoked:
             raise KeysError(
-                f"there is a key named {name!r} already, in {keys.file_of(name)}: give another name, or revoke that one first "
+                f"there is a key named {name!r} already, in {keys.file_of(name)}: give another name, or revoke that "
+                "one first "
                 f"(`penstock key revoke {directory} {name}`)"
             )
         keys = replace(keys, workers={**keys.workers, name: WorkerKey(*_pair(), file)})
