@@ -1,0 +1,50 @@
+"""Trainer ranks that lose each other have not finished the study: the server must be restarted."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+ray = pytest.importorskip("ray")
+
+from penstock_server.engines.ray.server_processes import ServerDied, ServerProcesses  # noqa: E402
+from penstock_server.engines.results import CoordinatorStatus, study_status  # noqa: E402
+from penstock_server.trainer_rank import RankStatus  # noqa: E402
+
+LOST = RankStatus(over="connection closed", lost="connection closed")
+
+
+def server(monkeypatch: pytest.MonkeyPatch, ranks: list[RankStatus]) -> ServerProcesses:
+    """A server whose ranks answer with these statuses, and whose coordinator answers nothing that matters here."""
+    made = ServerProcesses.__new__(ServerProcesses)
+
+    def actor(**answers: Any) -> SimpleNamespace:
+        return SimpleNamespace(**{n: SimpleNamespace(remote=lambda *_, a=a: a) for n, a in answers.items()})
+
+    made._ranks = [actor(status=rank, unique=(0, {})) for rank in ranks]
+    made._coordinator = actor(stop=None, results=(None, ""))
+    monkeypatch.setattr(made, "_get", lambda references: references)
+    return made
+
+
+def test_ranks_that_lost_each_other_make_the_engine_restart_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ServerDied, match="lost the connection between them .connection closed") as caught:
+        server(monkeypatch, [LOST, LOST]).results()
+    assert caught.value.kind == "rank"
+    status = study_status([LOST, LOST], CoordinatorStatus(), elapsed=1.0, error="", stopped="")
+    assert status.phase not in ("finished", "stopped", "failed")
+
+
+@pytest.mark.parametrize(
+    "ranks",
+    [
+        [LOST, RankStatus(over="failed", error="the loss is not finite")],  # that error is the cause
+        [RankStatus(over="production ended"), LOST],  # rank 0 has written model and checkpoint
+    ],
+)
+def test_an_error_of_a_rank_or_a_rank_0_that_has_ended_well_is_no_restart(
+    monkeypatch: pytest.MonkeyPatch, ranks: list[RankStatus]
+) -> None:
+    assert server(monkeypatch, ranks).results().study.ranks == ranks
