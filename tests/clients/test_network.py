@@ -25,7 +25,7 @@ STEPS, POINTS = 20, 50
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock_client.control.REPEAT", 0.4)
-    monkeypatch.setattr("penstock_client.stream.ASK", 0.4)
+    monkeypatch.setattr("penstock_client.stream.FIRST_REPEAT", 0.4)
     monkeypatch.setattr("penstock_client.zmq_transport.LINGER_MS", 500)
 
 
