@@ -1,11 +1,12 @@
-"""The inline engine: a whole study in this process, in a fixed order, so that a seed gives the same weights twice.
+"""The inline engine: a whole study in this process, in a fixed order, so that a seed gives the same weights every time.
 
-A Python solver is advanced here, `concurrency` simulations in turn, one time step each. Any other solver is run by one worker,
-one simulation after the other, through the same sockets as in the Ray engine. Either way one thread does everything that touches data: it
-takes a piece, and when the buffer has no room for a sample, or its limiter holds producers back, trains a batch to make some.
+A Python solver is advanced here, `concurrency` simulations in turn, one time step each. Any other solver is run by one
+worker, one simulation after the other, through the same sockets as in the Ray engine. In both cases one thread does
+everything that touches data: it takes a piece and, when the buffer has no room for a sample or its limiter holds
+producers back, trains a batch to make room.
 
-With a Python solver a study that was stopped, or killed, goes on from its checkpoint as if it had not been: the same time steps in the
-same order, the same weights bit for bit.
+With a Python solver a study that was stopped or killed resumes as if it had not been: the same time steps in the same
+order, the same weights bit for bit.
 """
 
 from __future__ import annotations

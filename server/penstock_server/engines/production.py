@@ -1,7 +1,7 @@
 """Python solvers advanced in this process, in turn: which simulation runs in which place, and how far each has come.
 
-What makes a resumed study go on as if it had never stopped: solvers are deterministic, so each simulation that was under way is
-advanced once more from its first time step, to where it stood.
+A resumed study continues as if it had never stopped because solvers are deterministic: each simulation that was under
+way is advanced again from its first time step to where it was.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from penstock_server.telemetry import EventLog
 
 @dataclass
 class _Running:
-    """A simulation in its place. steps: how many of its time steps have been dealt with. stream: sends one more when asked."""
+    """A simulation in its place.
+
+    Attributes:
+        simulation: its id.
+        attempt: number of the attempt, from 1.
+        steps: time steps that have been dealt with.
+        stream: sends one more time step at each `next`.
+    """
 
     simulation: int
     attempt: int
@@ -31,8 +38,14 @@ class _Running:
 class Production:
     """Advances `concurrency` simulations in turn, one time step each.
 
-    putting: whether the time step that is under way has brought a sample which waits for room in the buffer. Its user sets it.
-    state: what `state_dict` returned, to go on from there.
+    Args:
+        study: the study.
+        solver: the Python solver.
+        events: events.jsonl of the run directory.
+        state: what `state_dict` returned, to continue from there; None for a new study.
+
+    Attributes:
+        putting: True while a sample of the current time step waits for room in the buffer; set by the engine.
     """
 
     def __init__(self, study: Study, solver: Solver, events: EventLog, state: Mapping[str, Any] | None = None) -> None:
