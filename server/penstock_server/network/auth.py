@@ -35,7 +35,7 @@ class AllowList:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read keys.json again if it has changed; one that cannot be used leaves the list as it is and is logged once."""
+        """Read keys.json again if it has changed. If it cannot be used, keep the list as it is and log that once."""
         with self._lock:
             try:
                 found = self._path.stat()
