@@ -77,8 +77,8 @@ class Header(NamedTuple):
         step: number of the time step (0, 1, 2, ... in the order of sending), or STATIC_STEP.
         field: field id, as given by ACCEPT.
         rank: MPI rank of the sender within its simulation.
-        offset: first element of the piece within the field, components included; for a request to the coordinator and its
-            answer, the number of the request (`request_number`).
+        offset: first element of the piece within the field, components included; for a request to the coordinator and
+            its answer, the number of the request (`request_number`).
         count: number of elements in the piece; for CREDIT, the cumulative number of payload bytes the client may send
             (`credit`).
         dtype: element type of the payload.
@@ -104,7 +104,7 @@ class Header(NamedTuple):
 
     @property
     def credit(self) -> int:
-        """Payload bytes that a client may have sent since its data connection was made (CREDIT); it travels in `count`."""
+        """Payload bytes that a client may have sent on its data connection so far (CREDIT); it travels in `count`."""
         return self.count
 
     def with_request_number(self, number: int) -> Header:

@@ -22,7 +22,8 @@ class StudyStatus:
     """The state of a study at one moment, for a display.
 
     Attributes:
-        phase: "starting", "training", "draining" (production has ended), "recording", "finished", "stopped" or "failed".
+        phase: "starting", "training", "draining" (production has ended), "recording", "finished", "stopped" or
+            "failed".
         elapsed: seconds since the start.
         simulations: simulations by state.
         received: samples that have arrived; time steps where the study is recorded.

@@ -68,9 +68,8 @@ class InlineEngine:
         self._run = ServerRun(self._incarnation, self._journal.events, self._metrics)
         self._keys = open_keys(directory)
         self._end = StudyEnd(self._halt)
-        self._kept: dict[
-            str, Any
-        ] = {}  # the coordinator's state as training ended, before clients handed back their work
+        # The coordinator's state when training ended, before clients handed back their work.
+        self._kept: dict[str, Any] = {}
         self._rank = TrainerRank(
             study,
             directory,
@@ -187,7 +186,7 @@ class InlineEngine:
         else:
             self._sockets.static_arrived(name)
 
-    # One thread does all of what follows ---------------------------------------------------------------------------
+    # All methods below run on one thread ---------------------------------------------------------------------------
 
     def _put(self, slot: Slot) -> bool:
         """Commit a sample, training until there is room for it; False when training has ended meanwhile."""
@@ -208,17 +207,15 @@ class InlineEngine:
                     training.loop.train_batch(batch)
                 elif not self._rank.over:  # else it has been stopped, and the buffer with it, since the loop began
                     raise RuntimeError(f"the buffer takes no sample and gives no batch: {buffer.stats()}")
-        except (
-            Exception
-        ) as error:  # training's trouble is not the fault of the simulation that happened to bring a sample
+        except Exception as error:  # a failure of training must not fail the simulation that sent this sample
             self._broken(error)
         self._keep()
         buffer.discard(slot)
         return False
 
     def _drain(self) -> None:
-        """Production has ended: train on what the buffer holds, then conclude."""
-        if self._end.ended:  # broken: the last checkpoint is the one to go on from
+        """Train on the rest of the buffer after production has ended, then conclude."""
+        if self._end.ended:  # after a failure the study resumes from its last checkpoint
             return
         try:
             torch.set_num_threads(self._threads)
@@ -264,7 +261,7 @@ class InlineEngine:
         return state if self._production is None else {**state, "production": self._production.state_dict()}
 
     def _keep(self) -> None:
-        """Training has ended before production: what a checkpoint from now on says of it is how it stands now."""
+        """Keep the coordinator's present state for later checkpoints, when training ends before production."""
         if self._production is not None:
             self._kept = self._kept or self._coordinator_state()
 

@@ -65,7 +65,7 @@ class OfflineEngine:
         self._thread = threading.Thread(target=self._run, name="penstock-offline", daemon=True)
 
     def start(self) -> Path:
-        """Start the training thread. The path returned is that of a connect.json that does not exist: no worker needs it."""
+        """Start the training thread. There is no connect.json at the path returned, since no worker needs it."""
         self._journal.write_targets([self._context.metrics.serve(own_address(self._study.server.host))])
         events = self._journal.events
         events.write("started", incarnation=self._incarnation, engine="offline")
@@ -127,9 +127,8 @@ class OfflineEngine:
             if self._context.restore is None:
                 self._take_in(parts)
                 self._context.metrics.samples_received.inc(self._samples)
-            if (
-                not self._context.over
-            ):  # else it was stopped before its statistics were whole: there is nothing to resume
+            # A study that is stopped before its statistics are complete has nothing to resume.
+            if not self._context.over:
                 self._loop = TrainingLoop(self._context, parts, RecordedSupply(source, self._context.metrics))
                 self._loop.train()
         except BaseException as error:
@@ -147,7 +146,7 @@ class OfflineEngine:
         return Schema(spec, ids, dtypes, len(self._recording.seeds))
 
     def _take_in(self, parts: TrainingParts) -> None:
-        """Take what a stream brings along the way: statistics of the training part, the held-out time steps, the mesh."""
+        """Read what a stream would bring: statistics of the training part, the held-out time steps, the mesh."""
         reader = RecordingReader(self._recording, self._study.samples.time)
         for simulation in self._training.tolist():
             if self._context.over:
@@ -165,5 +164,5 @@ class OfflineEngine:
 
 
 def _starts(events: Path) -> int:
-    """How often a study has been started in this run directory."""
+    """Return how often a study has been started in this run directory."""
     return sum(event["event"] == "started" for event in read_lines(events))

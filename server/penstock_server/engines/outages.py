@@ -1,4 +1,4 @@
-"""For how long a study was without training after a process of its server had died."""
+"""How long a study did not train after a process of its server had died."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _STUDY_EVENTS = ("started", "restarted", "finished", "stopped", "failed")
 
 @dataclass(frozen=True)
 class Outage:
-    """A time without training.
+    """One period without training.
 
     Attributes:
-        kind: what died first: "rank", "coordinator", "ray", or "server", which is all of it.
-        seconds: from the last training step before to the first after.
-        deaths: kinds of everything that died before training was seen to go on, in order; the first is `kind`.
+        kind: which process died first: "rank", "coordinator", "ray", or "server" for the whole server.
+        seconds: time from the last training step before the death to the first one after it.
+        deaths: kinds of all processes that died before training continued, in order; the first is `kind`.
     """
 
     kind: str
@@ -29,9 +29,15 @@ class Outage:
 
 
 class Outages:
-    """Those of a study so far, of earlier lives of its server too (they are events), and the one that may be under way.
+    """The outages of a study, including those of earlier lives of its server, which are in events.jsonl.
 
-    A server that was killed cannot say when it last trained; its last line of metrics.jsonl does, to a second.
+    A killed server cannot say when it last trained. The time of its last line in metrics.jsonl says so, to a second.
+
+    Args:
+        directory: the run directory.
+
+    Attributes:
+        ended: the outages that are over.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -53,7 +59,7 @@ class Outages:
             self.begin("server", [])
 
     def begin(self, kind: str, ranks: Sequence[RankStatus]) -> None:
-        """Note that something died; no outage begins where nothing had been trained, and one under way goes on.
+        """Note that a process died. An outage begins if the study had trained before and none is under way.
 
         Args:
             kind: what died, as in `Outage`.
@@ -64,14 +70,18 @@ class Outages:
             pass
         elif steps:
             self._since = max(steps)
-        elif self._metrics.is_file():  # nobody had asked since training began, or nobody can be asked
+        elif self._metrics.is_file():  # the server died before its status was asked for
             self._since = time.monotonic() - max(0.0, time.time() - self._metrics.stat().st_mtime)
         else:
             return
         self._deaths.append(kind)
 
     def note(self, ranks: Sequence[RankStatus]) -> None:
-        """How the ranks of the server that runs now stand: with its first training step the outage has ended."""
+        """Take the status of the running server's ranks; its first training step ends the outage.
+
+        Args:
+            ranks: the trainer ranks as last seen.
+        """
         steps = [r.first_step for r in ranks if r.first_step is not None]
         if self._deaths and steps and min(steps) > self._since:
             outage = Outage(self._deaths[0], round(min(steps) - self._since, 3), tuple(self._deaths))

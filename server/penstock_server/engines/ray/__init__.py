@@ -32,8 +32,8 @@ def make_ray_engine(
     """Make a `RayEngine`. Ray is imported here and not above, since it reads the variables set here only once.
 
     A Ray of our own listens on all addresses of the machine and runs whatever it is asked to, so only holders of its
-    token may ask. A running one has rules of its own: where the user has a token, `ray start` requires it, and a Ray that
-    requires none accepts it.
+    token may ask. A running one has rules of its own: where the user has a token, `ray start` requires it, and a Ray
+    that requires none accepts it.
 
     Args:
         study: the study.

@@ -135,7 +135,7 @@ def alive_nodes() -> list[dict[str, Any]]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or of its cause's where Ray has wrapped it; its type where it has none."""
+    """Return the first line of an error's text, or of its cause where Ray has wrapped it; its type if it has none."""
     lines = [line.strip() for line in str(getattr(error, "cause", None) or error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 

@@ -28,10 +28,10 @@ _log = logging.getLogger("penstock.engine")
 class RayEngine:
     """Runs one study on a Ray of its own or on one that runs already; see `penstock_server.engines.engine.Engine`.
 
-    When the coordinator, a trainer rank or Ray itself dies, or the ranks lose the connection between them, the rest of the
-    server is ended and all of it started again from the last complete checkpoint under the next incarnation, at most
-    `[server] max_restarts` times. A failure that an actor reports of itself (a training that diverges, a model that
-    cannot be made) ends the study, since it would fail again.
+    When the coordinator, a trainer rank or Ray itself dies, or the ranks lose the connection between them, the rest of
+    the server is ended and all of it started again from the last complete checkpoint under the next incarnation, at
+    most `[server] max_restarts` times. A failure that an actor reports of itself (a training that diverges, a model
+    that cannot be made) ends the study, since it would fail again.
 
     Args:
         study: the study.
@@ -174,7 +174,7 @@ class RayEngine:
         self._server = server
 
     def _restart(self, death: ServerDied) -> None:
-        """Start the server again, as often as it takes and is allowed; otherwise it stays down and the study has failed."""
+        """Start the server again, up to [server] max_restarts times; after that the study has failed."""
         ended, self._server = self._server, None
         if self._seen is not None:
             self._journal.outages.begin(death.kind, self._seen.ranks)

@@ -46,7 +46,8 @@ def join_ray(
     name = f"{study.study.name} in {directory}"
     # What can be imported here, the study's own modules too, can then be imported there.
     variables = {**environment, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
-    # With each actor: a Ray Client server of Ray 2.60 cannot set up the job's own where its agent's port was left to chance.
+    # With each actor: a Ray Client server of Ray 2.60 cannot set up the job's own where its agent's port was left to
+    # chance.
     actor_options: dict[str, Any] = {"runtime_env": {"env_vars": variables}}
     connection = RayConnection(address, name, study.timeouts, log)
     try:

@@ -9,8 +9,8 @@ library only.
 A process belongs to a Ray of ours when it has a file in its folder open for writing, as all of them do (their logs).
 The folder's name is random, and only we may write there; a process that only reads a log is left alone.
 
-The guard of solver processes (`penstock_solvers.processes.guard`) finds processes by their session instead. The two cannot
-share their loop: both run as scripts with `-I -S`, which imports no other module of Penstock.
+The guard of solver processes (`penstock_solvers.processes.guard`) finds processes by their session instead. The two
+cannot share their loop: both run as scripts with `-I -S`, which imports no other module of Penstock.
 """
 
 from __future__ import annotations

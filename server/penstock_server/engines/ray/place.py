@@ -1,4 +1,4 @@
-"""A study's place on a running Ray: the placement group of its coordinator and trainer ranks, and the nodes it is on."""
+"""A study's place on a running Ray: the placement group of its coordinator and trainer ranks, and its nodes."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def call(
 
 
 def _pin(request: Request) -> dict[str, float]:
-    """Return the resource by which Ray chooses the node that [server] host names, where it knows one by that address."""
+    """Return the resource by which Ray chooses the node that [server] host names, where Ray knows that address."""
     host = request.study.server.host
     addresses = {str(node["NodeManagerAddress"]) for node in alive_nodes()}
     if host.startswith("127.") and not request.address.startswith("ray://"):

@@ -71,7 +71,7 @@ class ServerResults:
 
 
 class ServerProcesses:
-    """The actors of one incarnation: starts them, asks them, and notices the death of one. Any call may raise ServerDied.
+    """The actors of one incarnation: starts them, asks them, and notices a death. Any call may raise ServerDied.
 
     An actor that answers nothing for [server] server_timeout is taken for dead.
 
