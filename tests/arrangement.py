@@ -1,9 +1,9 @@
-"""Which tests may run side by side, and in which order they are dealt out to pytest's processes (`pytest -n 4 --dist loadscope`).
+"""Which tests run side by side, and in which order they go to the processes of `pytest -n 4 --dist loadscope`.
 
 Every test belongs to a group; the tests of one group run in one process, one after the other:
 
 - the tests of a file are one group, so that what the file prepares is prepared once;
-- in the folders of `APART` every test is a group of its own, but for the files of `TOGETHER`.
+- in the folders named `APART` every test is a group of its own, except for the files of `TOGETHER`.
 
 xdist's own groups (`xdist_group`) do nothing with pytest 9.2, of whose tests xdist 3.8 cannot change the names.
 """
@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-APART = ("studies", "chaos")
+APART = ("studies", "chaos", "run")
 # Files, or single tests of them, that share what is expensive to start: their group.
 TOGETHER = {
     "test_joined_ray": "a Ray that runs already",

@@ -90,7 +90,7 @@ def test_a_report_that_cannot_be_written_is_said_and_the_study_can_be_resumed(sm
         printed, _ = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
-    assert process.returncode == 1
+    assert process.returncode == 1, printed
     last = printed.strip().splitlines()[-1]
     assert last.startswith(f"penstock: {out}/report.json cannot be written (No space left on device)")
     ballast.unlink()

@@ -77,7 +77,7 @@ def test_the_demo_study_learns_and_its_commands_show_it(tmp_path: Path) -> None:
 
 def test_a_worker_killed_in_mid_study_costs_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = started("run", HEAT, "--out", out, *SMALL, "--set", "server.client_timeout=PATIENCE")
+    process = started("run", HEAT, "--out", out, *SMALL, "--set", f"server.client_timeout={PATIENCE:.0f}")
     for killed in range(2):
         held = wait_for(lambda k=killed: len(events(out, "assigned")) > 3 + 5 * k and events(out, "assigned")[-1])
         os.kill(held["pid"], signal.SIGKILL)

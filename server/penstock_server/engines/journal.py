@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from penstock_server.engines.report import build_report, write_report
 from penstock_server.engines.results import StudyResults, study_outcome
 from penstock_server.study import Study
 from penstock_server.telemetry import EventLog, ProcessLog, write_targets
+
+_log = logging.getLogger("penstock.engine")
 
 
 class RunJournal:
@@ -76,5 +79,6 @@ class RunJournal:
         )
         write_report(self._directory, report)
         self.events.write(status, message=message)
+        _log.info("the study has ended: %s (%s)", status, message)
         self.log.close()
         return report

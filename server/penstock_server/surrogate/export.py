@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
 import platform
@@ -119,8 +120,11 @@ def export_model(directory: Path, trainer: Trainer, spec: SampleSpec, card: Mode
         ) from error
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_card(trainer, spec, card), indent=2) + "\n"
+    # torch's own file writer aborts the process when the disk is full.
+    content = io.BytesIO()
+    torch.export.save(program, content)
     with replacing(directory / PROGRAM) as temporary:
-        torch.export.save(program, temporary)
+        temporary.write_bytes(content.getbuffer())
     write_atomic(directory / CARD, text)
     return directory
 

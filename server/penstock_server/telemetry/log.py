@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import os
+import socket
 import sys
 import threading
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 
@@ -60,6 +63,7 @@ class ProcessLog:
         self._file = LogFile(directory / self.name)
         logging.getLogger().addHandler(self._file)
         _log.setLevel(logging.INFO)
+        _log.info("%s on %s, process %d, Penstock %s", process, socket.gethostname(), os.getpid(), _version())
 
     def failure(
         self, error: BaseException, doing: str = "", *, plain: tuple[type[BaseException], ...] = (PenstockError,)
@@ -111,6 +115,13 @@ def log_this_process(directory: Path, process: str) -> ProcessLog:
     except OSError as error:
         _log.warning("no stacks at a fatal signal: %s: %s", directory / log.name, error)
     return log
+
+
+def _version() -> str:
+    try:
+        return version("penstock")
+    except PackageNotFoundError:  # run from the sources
+        return "not installed"
 
 
 def _uncaught(kind: type[BaseException], value: BaseException | None, trace: TracebackType | None) -> None:

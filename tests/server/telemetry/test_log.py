@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,9 +32,10 @@ def raised(error: Exception) -> Exception:
 
 
 def test_a_line_has_time_level_and_logger(tmp_path: Path, log: ProcessLog) -> None:
-    logging.getLogger("penstock.checkpoint").info("checkpoint %d written", 3)
-    line = (tmp_path / "logs" / "server.log").read_text()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO penstock\.checkpoint: checkpoint 3 written\n", line)
+    logging.getLogger("penstock.engine").info("checkpoint %d written", 3)
+    first, line = (tmp_path / "logs" / "server.log").read_text().splitlines(keepends=True)
+    assert f"INFO penstock: server on {socket.gethostname()}, process {os.getpid()}, Penstock " in first
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO penstock\.engine: checkpoint 3 written\n", line)
 
 
 def test_an_unexpected_error_is_logged_with_its_traceback_and_names_the_log(tmp_path: Path, log: ProcessLog) -> None:
@@ -59,7 +62,7 @@ def test_a_closed_log_takes_nothing_more(tmp_path: Path) -> None:
     log = ProcessLog(tmp_path, "server")
     log.close()
     logging.getLogger("penstock.checkpoint").warning("late")
-    assert not (tmp_path / "logs" / "server.log").exists()
+    assert "late" not in (tmp_path / "logs" / "server.log").read_text()
 
 
 def test_lines_that_the_disk_does_not_take_are_counted_and_end_nothing() -> None:
@@ -73,7 +76,7 @@ def test_lines_that_the_disk_does_not_take_are_counted_and_end_nothing() -> None
 
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=True)
-    assert done.stdout == "logs/server.log: 1 lines could not be written\n"
+    assert done.stdout == "logs/server.log: 2 lines could not be written\n"
     assert done.stderr == ""
 
 
