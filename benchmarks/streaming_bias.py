@@ -1,4 +1,4 @@
-"""Show the bias of a stream: simulations arrive sorted by a parameter, and each buffer trains on them as they come.
+"""Show the bias of a stream: simulations arrive sorted by a parameter, and each buffer policy trains on the same stream.
 
     python benchmarks/streaming_bias.py [--seeds 1 2 3]
 

@@ -91,7 +91,7 @@ class PartialStep:
         return self._missing == 0
 
     def add(self, start: int, values: NDArray) -> bool:  # type: ignore[type-arg]
-        """Put a piece at its columns; return False when all of it has come before.
+        """Put a piece at its columns; return False if all its values had already arrived.
 
         Args:
             start: first column.
@@ -108,7 +108,7 @@ class PartialStep:
         return True
 
     def scatter(self, columns: slice, points: NDArray[np.int64], values: NDArray, header: Header) -> bool:  # type: ignore[type-arg]
-        """Put a piece of a solver rank that has sent an index list; return False when all of it has come before.
+        """Put a piece of a solver rank that has sent an index list; return False if all its values had already arrived.
 
         Lists of different ranks have no point in common, so that only the rank's own pieces can overlap.
 
