@@ -63,7 +63,7 @@ def write_study(folder: Path) -> Path:
         "fields": {"u": {}},
         "buffer": {"capacity": 50},
         "model": {"hidden": [4]},
-        "training": {"batch_size": 2, "device": "cpu", "checkpoint_every": "1 s"},
+        "training": {"batch_size": 2, "loss": "slow_solver:slow_mse", "device": "cpu", "checkpoint_every": "1 s"},
         "server": {"client_timeout": "10 s", "server_timeout": "10 s"},
     }
     study.write_text(tomli_w.dumps(tables))

@@ -60,10 +60,18 @@ def end_what_was_started() -> None:
 
 @contextmanager
 def running(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """A command, as `started`, that is killed at the end of the context if it still runs."""
+    """A command, as `started`, that is killed at the end of the context if it still runs.
+
+    A test that fails meanwhile says what the command had printed.
+    """
     process = started(*arguments)
     try:
         yield process
+    except BaseException as error:
+        process.kill()
+        printed = process.communicate()[0] if process.stdout and not process.stdout.closed else ""
+        error.add_note(f"the command has printed: {printed}")
+        raise
     finally:
         process.kill()
         process.wait()

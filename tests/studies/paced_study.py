@@ -37,7 +37,14 @@ def write_study(
         "fields": {"T": {}},
         "buffer": {"capacity": 300, "watermark": 20},
         "model": {"hidden": [64, 64]},
-        "training": {"batch_size": 10, "device": "cpu", "threads": 1, "checkpoint_every": "1 s", **(training or {})},
+        "training": {
+            "batch_size": 10,
+            "loss": "paced_heat:paced_mse",
+            "device": "cpu",
+            "threads": 1,
+            "checkpoint_every": "1 s",
+            **(training or {}),
+        },
         "server": {"heartbeat": "500 ms", "server_timeout": f"{server_timeout} s", "client_timeout": "5 s"},
         "timeouts": timeouts or {},
     }

@@ -106,7 +106,7 @@ def test_an_openfoam_example_is_learnt_from_memory(example: str, steps: int, err
 def test_a_case_that_diverges_fails_with_its_last_lines_and_the_study_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "run"
     study = EXAMPLES / "cavity" / "study.toml"
-    settings = ["solver.simulations=8", "solver.validation_simulations=1", "solver.retries=0",
+    settings = ["study.engine=inline", "solver.simulations=8", "solver.validation_simulations=1", "solver.retries=0",
                 "parameters.lid_velocity=[0.5, 400.0]", "buffer.watermark=20", "solver.options.max_courant=20"]  # fmt: skip
     penstock("run", study, "--out", out, *[a for s in settings for a in ("--set", s)])
     done = report(out)
