@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 DEBIAN_PACKAGES := openfoam openfoam-examples openmpi-bin libopenmpi-dev libzmq3-dev pkg-config g++ gcc gfortran make cmake valgrind \
   prometheus dpkg-dev iproute2 slurm-wlm munge
 
-# The many processes of studies need not compile the modules anew each time.
+# The many processes of studies need not compile the modules each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Tests wait more than they compute: two processes of pytest for each core. Tests of one group share what is dear: tests/arrangement.py.
+# Tests wait more than they compute: two processes of pytest for each core. Tests of one group share what is expensive to start: tests/arrangement.py.
 PROCESSES ?= $(shell expr 2 \* $$(nproc))
 SIDE_BY_SIDE := -n $(PROCESSES) --dist loadscope --no-loadscope-reorder
 

@@ -183,7 +183,7 @@ def literature(found: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield paragraph(
         "E1 and E2 are followed to time 4, E3 to time 2. All are forced, and a model that sees 25 time steps must "
-        "infer from them how the forcing continues. Its error grows with the square of time, in each bundle anew, "
+        "infer from them how the forcing continues. Its error grows with the square of time, again in each bundle, "
         "while the error of a single bundle is small. The row without forcing shows the same model on the same "
         "equation without this task."
     )

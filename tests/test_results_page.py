@@ -16,7 +16,9 @@ RESULTS = ROOT / "docs" / "results"
 def test_the_page_is_what_the_files_make_of_it() -> None:
     command = [sys.executable, ROOT / "benchmarks" / "results_page.py", "--print"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert (ROOT / "docs" / "results.md").read_text() == printed, "write it anew with python benchmarks/results_page.py"
+    assert (ROOT / "docs" / "results.md").read_text() == printed, (
+        "write it again with python benchmarks/results_page.py"
+    )
 
 
 def test_every_picture_of_the_page_is_there() -> None:

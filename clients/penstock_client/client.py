@@ -272,4 +272,4 @@ class Client:
         except ConnectError:
             return  # missing or incomplete for the moment: the heartbeat's time-out decides
         if incarnation != self._base.incarnation:
-            raise ServerLost(f"the server has been restarted (as incarnation {incarnation}): connect anew")
+            raise ServerLost(f"the server has been restarted (as incarnation {incarnation}): connect again")

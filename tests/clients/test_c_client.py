@@ -598,7 +598,7 @@ def test_pieces_that_have_not_arrived_are_missed_at_the_end(programs: Path, tmp_
 
 
 def test_a_network_that_breaks_costs_an_attempt_at_most(programs: Path, tmp_path: Path) -> None:
-    """Control connections are made anew without a loss; a data connection with pieces on the way ends the attempt at once."""
+    """Control connections are made again without a loss; a data connection with pieces on the way ends the attempt at once."""
     with (
         live_server(tmp_path / "run", U, retries=1) as server,
         Proxy(server.engine._sockets.control_endpoint) as control,

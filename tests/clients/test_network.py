@@ -110,7 +110,7 @@ def test_an_answer_that_is_lost_is_given_again(kind: Kind, event: str, tmp_path:
         stream(simulation)
         loser.join()
         assert r.events("assigned") == 1
-        assert r.control.connections == 4  # control and heartbeat, each made anew
+        assert r.control.connections == 4  # control and heartbeat, each made again
         counts = r.live.engine.status().simulations
         assert (counts.finished, counts.failed, counts.restarted) == (1, 0, 0)
 
@@ -285,7 +285,7 @@ def test_a_client_that_comes_back_after_it_was_given_up_is_told_so(tmp_path: Pat
             # By the coordinator, or by the rank to which the other's attempt has spoken already.
             assert isinstance(caught.value, Refused)
             assert caught.value.reason in (Reason.GIVEN_UP, Reason.STALE_ATTEMPT)
-            with pytest.raises(Refused, match="connect anew"):
+            with pytest.raises(Refused, match="connect again"):
                 simulation.hand_back()
             other.join(PATIENCE)
         report = r.live.report()

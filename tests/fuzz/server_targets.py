@@ -1,6 +1,6 @@
 """What a server's sockets take in: ingest and coordinator, each beside a client that does everything right.
 
-A message is dealt with by whoever it says it is from, so a client that lies about its own simulation harms that one. Messages
+A message is handled as one of the client that it names, so a client that lies about its own simulation harms that one. Messages
 that name the valid client's simulation are therefore given to another one; all else is left as it came.
 """
 
@@ -105,7 +105,7 @@ def about(other: bytes, frames: Frames) -> Frames:
 
 
 def check_answers(answers: list[tuple[bytes, Frames]], allowed: set[Kind], peer: bytes | None, taken: int) -> None:
-    """Only what the protocol foresees, to whoever asked, and of bounded size."""
+    """Only answers that the protocol allows, to the peer that asked, and of bounded size."""
     assert len(answers) <= taken, f"{len(answers)} answers to {taken} frames"
     for to, frames in answers:
         header = unpack(frames[0])

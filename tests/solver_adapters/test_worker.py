@@ -78,7 +78,7 @@ def test_a_worker_goes_on_with_the_server_that_comes_after(solver: dict[str, Any
         with server(tmp_path / "run", solver) as second:
             assert read_connect_file(second.connect).incarnation == 2
             said = ended(process, 0)
-            assert "the server has been restarted (as incarnation 2): connect anew" in said
+            assert "the server has been restarted (as incarnation 2): connect again" in said
             whole(second)
     for pid in (tmp_path / "pids").read_text().split() if solver is PROGRAM else []:
         assert not psutil.pid_exists(int(pid))

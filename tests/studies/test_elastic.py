@@ -89,7 +89,7 @@ def test_workers_come_and_go_beside_the_studys_own(tmp_path: Path) -> None:
             assert report(out)["status"] == "stopped", printed
             # 1: it did not hear of the end, and waited in vain for another server.
             assert stays.wait(PATIENCE) in (0, 1)
-        # Before there is a server again: it finds the one that comes in the file that is written anew.
+        # Before there is a server again: it finds the new server in the connect file, which is rewritten.
         waiting = hands.start(early)
         with running("resume", out) as study:
             wait_for(lambda: holds(out, waiting.pid))

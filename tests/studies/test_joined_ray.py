@@ -23,7 +23,7 @@ CORES = 4
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a user who has a token, as whoever has once used Ray on this machine; test_several_nodes.py is of one who has none."""
+    """Home of a user who has a Ray token; the user of test_several_nodes.py has none."""
     home = tmp_path_factory.mktemp("home")
     give_token(home)
     return home

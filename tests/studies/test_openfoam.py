@@ -76,7 +76,7 @@ def is_held(folder: Path) -> bool:
         finally:
             os.close(handle)
         return False
-    return True  # gone just now
+    return True  # it has just been removed
 
 
 @pytest.mark.timeout(1200)

@@ -211,7 +211,7 @@ def load_latest(directory: Path) -> Checkpoint:
     why = "; ".join(skipped) if skipped else "it holds none"
     raise CheckpointError(
         f"no whole checkpoint in {directory}: {why}; "
-        "start the study anew with `penstock run`, or move that folder away and resume from nothing"
+        "start the study again with `penstock run`, or move that folder away and resume from nothing"
     )
 
 

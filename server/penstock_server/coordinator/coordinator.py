@@ -143,7 +143,7 @@ class Coordinator:
             return self._serve_waiting()
 
     def worker_exited(self, host: str, pid: int, message: str) -> list[Message]:
-        """Note that a worker process has ended; what it held is handed out again.
+        """Note that a worker process has ended; its simulation is handed out again.
 
         Args:
             host: its machine.

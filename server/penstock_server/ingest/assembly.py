@@ -27,14 +27,14 @@ class Stretches:
         self._ends: list[int] = []
 
     def add(self, start: int, end: int) -> bool:
-        """Note the elements from `start` up to `end`; return False when all of them have come before.
+        """Note the elements from `start` up to `end`; return False when all of them have arrived already.
 
         Args:
             start: first element.
             end: one past the last element.
 
         Raises:
-            Refused: some of them have come before, which would leave a gap elsewhere uncounted, or there are too many
+            Refused: some of them have arrived already, which would leave a gap elsewhere uncounted, or there are too many
                 gaps.
         """
         after = bisect_right(self._starts, start)  # stretches before this one start at `start` or sooner
@@ -43,7 +43,7 @@ class Stretches:
         if (after and self._ends[after - 1] > start) or (after < len(self._starts) and self._starts[after] < end):
             raise Refused(
                 Reason.SIZE,
-                f"piece of {end - start} elements overlaps one that has come before: send each element once",
+                f"piece of {end - start} elements overlaps one that has arrived already: send each element once",
             )
         if len(self._starts) >= MAX_STRETCHES:
             raise Refused(
@@ -98,7 +98,7 @@ class PartialStep:
             values: shape (n,).
 
         Raises:
-            Refused: a part of it has come before.
+            Refused: a part of it has arrived already.
         """
         end = start + values.size
         if not self._come.add(start, end):
@@ -119,7 +119,7 @@ class PartialStep:
             header: of the piece.
 
         Raises:
-            Refused: a part of it has come before.
+            Refused: a part of it has arrived already.
         """
         come = self._listed.setdefault((header.field, header.rank), Stretches())
         if not come.add(header.offset, header.offset + header.count):
@@ -149,7 +149,7 @@ class WindowBuilder:
     """Turns one simulation's consecutive time steps into overlapping windows.
 
     Window i holds the time steps i * stride to i * stride + window - 1. A gap or a step back (a new attempt) starts
-    anew.
+    a new row of windows.
 
     Args:
         window: time steps in a window.

@@ -232,7 +232,7 @@ class Streams:
         return parameters
 
     def _simulation(self, number: int) -> StreamedSimulation:
-        """Return a simulation's entry, anew for one that has ended and is named again, as when END is repeated."""
+        """Return a simulation's entry; a new one where it has ended and is named again, as when END is repeated."""
         simulation = self._simulations.get(number)
         if simulation is None:
             simulation = self._simulations[number] = self._fresh(*self._ended.pop(number, (0, 1)))

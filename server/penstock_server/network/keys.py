@@ -197,7 +197,7 @@ def _pair() -> tuple[str, str]:
 
 @contextmanager
 def _changing(directory: Path) -> Iterator[None]:
-    """Hold keys.json for reading and writing it anew: a worker that starts and a command may want it at once."""
+    """Hold keys.json for reading and rewriting it: a starting worker and a command may want it at the same time."""
     descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

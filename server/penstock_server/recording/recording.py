@@ -79,7 +79,7 @@ class Recording:
             with h5py.File(path, "r") as file:
                 about = file.attrs
                 if about["format"] != FORMAT:
-                    raise RecordingError(f"{path} has format {about['format']}, expected {FORMAT}: record it anew")
+                    raise RecordingError(f"{path} has format {about['format']}, expected {FORMAT}: record it again")
                 fields = json.loads(about["fields"])
                 recording = cls(
                     path,
@@ -98,7 +98,7 @@ class Recording:
                 if file["values"].shape != shape or file["time"].shape != shape[:2]:
                     raise RecordingError(
                         f"{path}: values {file['values'].shape} and time {file['time'].shape}, expected {shape} and "
-                        f"{shape[:2]}: the file is damaged; record it anew"
+                        f"{shape[:2]}: the file is damaged; record it again"
                     )
                 return recording
         except (OSError, KeyError, TypeError, ValueError) as error:

@@ -84,12 +84,12 @@ class Surrogate:
         try:
             card = json.loads((folder / CARD).read_text())
             if card["format"] != FORMAT:
-                raise PredictError(f"{folder / CARD} has format {card['format']}, expected {FORMAT}: export it anew")
+                raise PredictError(f"{folder / CARD} has format {card['format']}, expected {FORMAT}: export it again")
             if not zipfile.is_zipfile(folder / PROGRAM):  # torch would log a traceback first
-                raise PredictError(f"{folder / PROGRAM} is missing or damaged: export it anew")
+                raise PredictError(f"{folder / PROGRAM} is missing or damaged: export it again")
             program = torch.export.load(folder / PROGRAM).module()
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise PredictError(f"the exported model in {folder} cannot be read: {error}; export it anew") from error
+            raise PredictError(f"the exported model in {folder} cannot be read: {error}; export it again") from error
         return cls(program, card)
 
     def check(self, parameters: Mapping[str, float], times: Sequence[float] = ()) -> list[str]:

@@ -1,4 +1,4 @@
-"""Studies under a real Slurm, hurt in mid-study, cancelled and continued: each ends finished, accounted for, without a job left."""
+"""Studies under a real Slurm, disturbed, cancelled and continued: each ends finished, accounted for, without a job left."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, harm: str) -> None:
 
 def test_no_checkpoint_is_a_clear_error(tmp_path: Path) -> None:
     for directory in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(CheckpointError, match=r"no whole checkpoint in .*: it holds none; start the study anew"):
+        with pytest.raises(CheckpointError, match=r"no whole checkpoint in .*: it holds none; start the study again"):
             load_latest(directory)
     path = write_checkpoint(tmp_path, 1, {"state": STATE})
     (path / "state.json").unlink()

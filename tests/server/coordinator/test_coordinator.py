@@ -257,11 +257,11 @@ def test_a_silent_client_loses_what_it_held(talk: Talk) -> None:
         given.append(talk.assigned(b"b", now=11.0))
         talk.finish(b"b", *given[-1])
     assert (held[0], held[1] + 1) in given
-    # On the connection it had, and on another one: what it held may be somebody else's.
+    # On the connection it had, and on another one: its simulation may be another client's.
     assert talk.refusal(talk.say(b"a", Kind.FINISH, simulation=held[0], attempt=held[1]))[0] is Reason.NO_HELLO
     for peer in (b"a", b"a2"):
         reason, text = talk.refusal(talk.say(peer, Kind.HELLO, Hello(b"a".ljust(16, b"."), 1, "host").pack()))
-        assert (reason, "connect anew" in text) == (Reason.GIVEN_UP, True)
+        assert (reason, "connect again" in text) == (Reason.GIVEN_UP, True)
 
 
 def test_a_dead_worker_process_loses_what_it_held(talk: Talk) -> None:
@@ -443,7 +443,7 @@ def test_a_worker_that_asks_again_while_it_waits_has_one_place_and_keeps_it(talk
     held = [(name, *talk.assigned(name)) for name in (b"a", b"b", b"c", b"d")]
     assert talk.say(b"e", Kind.NEXT, simulation=ANY_SIMULATION) == []
     assert repeated(talk, b"e", Kind.NEXT, simulation=ANY_SIMULATION) == []
-    # Over a connection made anew: unknown at first, then as before.
+    # Over a new connection: unknown at first, then as before.
     talk.numbers[b"e2"] = talk.numbers[b"e"]
     assert talk.refusal(repeated(talk, b"e2", Kind.NEXT, simulation=ANY_SIMULATION))[0] is Reason.NO_HELLO
     ((_, header, _),) = talk.say(b"e2", Kind.HELLO, Hello(b"e".ljust(16, b"."), 1, "host").pack(), offset=0)

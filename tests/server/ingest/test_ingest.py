@@ -389,8 +389,8 @@ def test_a_client_that_asks_for_its_credit_is_told_where_it_stands() -> None:
     ((header, _),) = rig.say(question)
     assert (header.kind, header.count) == (Kind.CREDIT, 10_000 + sum(values.nbytes for values in values_of(0)))
     assert rig.say(question) == rig.say(question)
-    # Over a connection made anew, and about a stream that is another one's by now.
-    assert rig.refusal(question, peer=b"anew").reason is Reason.NO_BEGIN
+    # Over a new connection, and about a stream that is another one's by now.
+    assert rig.refusal(question, peer=b"again").reason is Reason.NO_BEGIN
     rig.begin(attempt=2, peer=b"other")
     assert rig.refusal(question).reason is Reason.STALE_ATTEMPT
 
@@ -480,7 +480,7 @@ def test_a_piece_without_the_time_that_the_study_wants_takes_no_slot() -> None:
     assert rig.metrics.refusals() == {"schema": 200}
 
 
-def test_whoever_sends_on_after_a_refusal_is_not_answered_for_ever() -> None:
+def test_a_client_that_goes_on_sending_after_a_refusal_gets_a_bounded_number_of_answers() -> None:
     rig = Rig()
     rig.begin()
     bad = rig.piece("U", np.array([np.nan], "<f8"))
@@ -615,7 +615,7 @@ def test_pieces_of_one_list_that_overlap_are_refused_and_the_time_step_is_not_ta
     u, p = values_of(0)
     rig.say(*rig.piece("U", u), *indices(rig, "p", [5, 4, 3, 2, 1, 0], 0), peer=b"x")
     rig.say(*rig.piece("p", p[::-1][:4].copy()), peer=b"x")
-    assert "overlaps one that has come before" in rig.refusal(*rig.piece("p", p[:3].copy(), 0, 3), peer=b"x").text
+    assert "overlaps one that has arrived already" in rig.refusal(*rig.piece("p", p[:3].copy(), 0, 3), peer=b"x").text
     assert rig.buffer.stats().population == 0
     rig.say(*rig.piece("p", p[::-1][4:].copy(), 0, 4), peer=b"x")
     batch = rig.buffer.try_get(1)

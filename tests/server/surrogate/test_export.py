@@ -162,7 +162,7 @@ def test_a_damaged_or_missing_export(tmp_path: Path, exported: Exported) -> None
     model = exported[0] / "model"
     (tmp_path / "card.json").write_bytes((model / "card.json").read_bytes())
     (tmp_path / "surrogate.pt2").write_bytes((model / "surrogate.pt2").read_bytes()[:500])
-    with pytest.raises(PredictError, match=r"surrogate\.pt2 is missing or damaged: export it anew"):
+    with pytest.raises(PredictError, match=r"surrogate\.pt2 is missing or damaged: export it again"):
         Surrogate.load(tmp_path)
     (tmp_path / "card.json").write_text('{"format": 99}')
     with pytest.raises(PredictError, match="has format 99, expected 2"):
