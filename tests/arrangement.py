@@ -23,6 +23,9 @@ TOGETHER = {
     "test_offline": "a recording",
     "test_native_solvers": "studies of native solvers",
     "test_trainer_ranks::test_solver_ranks_into_trainer_ranks_give_the_serial_fields_exactly": "studies of native solvers",
+    "test_function_object_build": "the function object",
+    "test_function_object_errors": "the function object",
+    "test_function_object_fields": "the function object",
     "test_slurm_nodes": "Slurm of several nodes",
     "test_slurm_together": "Slurm of several nodes",
 }

@@ -6,8 +6,9 @@ import tracemalloc
 from collections.abc import Callable
 
 from client_targets import codecs, heartbeat, session
+from coordinator_target import coordinator
 from file_targets import checkpoint, connect_file
-from server_targets import coordinator, ingest
+from ingest_target import ingest
 
 Target = Callable[[bytes], int]
 

@@ -11,18 +11,9 @@ import numpy as np
 import pytest
 from choices import Choices
 from client_targets import _Answers, _Beats, heartbeat
-from server_targets import (
-    ANNOUNCED,
-    LIFE,
-    POINTS,
-    CoordinatorRig,
-    IngestRig,
-    _control,
-    begin,
-    end,
-    piece,
-    values_of,
-)
+from coordinator_target import CoordinatorRig, _control
+from ingest_target import IngestRig, begin, end, piece, values_of
+from server_checks import ANNOUNCED, LIFE, POINTS
 
 from penstock_client.client import Client
 from penstock_client.connect_file import ConnectInfo, read_connect_file

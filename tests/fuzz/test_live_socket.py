@@ -13,8 +13,9 @@ import psutil
 import pytest
 import zmq
 from choices import Choices
+from coordinator_target import CONTROL_SEEDS
+from ingest_target import DATA_SEEDS
 from mutations import Frames, mutated, vector_messages
-from server_targets import CONTROL_SEEDS, DATA_SEEDS
 
 from live_server import live_server
 from penstock_client import Client

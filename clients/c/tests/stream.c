@@ -1,5 +1,5 @@
-/* A solver on libpenstock: streams an (nx, 2) field `u` and its index field, as test_c_client.py says, and prints what
- * became of it. Exit code: the penstock_status of the call that failed.
+/* A solver on libpenstock: streams an (nx, 2) field `u` and its index field, as tests/clients/test_c_streams.py says, and
+ * prints what became of it. Exit code: the penstock_status of the call that failed.
  *
  * Usage: stream STEPS POINTS [pause_ms=N] [nan_at=N] [fail_at=N] [rank=N] [ranks=N] [static]
  */

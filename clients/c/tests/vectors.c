@@ -1,6 +1,6 @@
 /* The C codec against the shared vectors of docs/wire-format.md.
  *
- * vectors.h is written by tests/clients/test_c_client.py from tests/wire/vectors.json: the tables below, in C. Payloads that
+ * vectors.h is written by tests/clients/c_vectors.py from tests/wire/vectors.json: the tables below, in C. Payloads that
  * the library sends must be encoded to exactly the vector's bytes; those it receives must be decoded to exactly its values.
  * Every payload it receives is also cut at each length and must then be refused (valgrind sees reads past the end).
  */

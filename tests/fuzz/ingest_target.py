@@ -1,0 +1,164 @@
+"""Fuzz ingest with the messages of strangers, beside one client that sends only valid messages."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from choices import Choices
+from mutations import Frames, mutated, vector_messages
+from server_checks import HELD_OUT, LIFE, N_SIMULATIONS, PEERS, POINTS, SCHEMAS, about, check_answers, held, spare
+
+from penstock_client.stream_payloads import Begin, Streamed
+from penstock_client.wire import STATIC_STEP, Dtype, Header, Kind, unpack
+from penstock_server.buffer import Buffer, Slot
+from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds
+from penstock_server.study import SamplesSection
+from penstock_server.telemetry import Metrics
+from penstock_server.training import Normaliser
+from penstock_server.validation import ValidationStore
+
+VALID = 5  # the simulation that the valid client streams
+
+
+def values_of(step: int) -> tuple[np.ndarray, np.ndarray]:
+    """U and p of a time step."""
+    return np.arange(3 * POINTS, dtype="<f8") + 100 * step, np.arange(POINTS, dtype="<f4") - step
+
+
+def piece(field: int, values: np.ndarray, step: int, simulation: int, offset: int = 0, attempt: int = 1) -> Frames:
+    dtype = Dtype.FLOAT32 if values.dtype.itemsize == 4 else Dtype.FLOAT64
+    header = Header(Kind.PIECE, LIFE, simulation, attempt, step, field, 0, offset, values.size, dtype, 0.25 * step)
+    return [header.pack(), values.tobytes()]
+
+
+def begin(simulation: int, attempt: int = 1, ranks: int = 1, rank: int = 0) -> Frames:
+    return [Header(Kind.BEGIN, LIFE, simulation, attempt, rank=rank).pack(), Begin(ranks, (0.25, 0.5)).pack()]
+
+
+def end(simulation: int, attempt: int = 1, rank: int = 0) -> Frames:
+    return [Header(Kind.END, LIFE, simulation, attempt, rank=rank).pack()]
+
+
+def _data_seeds() -> list[Frames]:
+    seeds: list[Frames] = []
+    for simulation in (0, 1, HELD_OUT):
+        seeds += [begin(simulation), begin(simulation, 2), begin(simulation, 1, 2, 0), begin(simulation, 1, 2, 1)]
+        seeds += [end(simulation), end(simulation, 2), end(simulation, 1, 1)]
+        for step in range(4):
+            u, p = values_of(step)
+            seeds += [
+                piece(0, u, step, simulation) + piece(1, p, step, simulation),
+                piece(0, u[:5], step, simulation),
+                piece(0, u[5:], step, simulation, 5),
+                piece(1, p, step, simulation),
+                piece(0, u, step, simulation, attempt=2) + piece(1, p, step, simulation, attempt=2),
+            ]
+    centres = np.arange(3.0 * POINTS)
+    seeds += [piece(1 << 16, centres, STATIC_STEP, 0), piece((1 << 16) + 1, centres[:POINTS], STATIC_STEP, 0)]
+    return seeds + vector_messages()
+
+
+DATA_SEEDS = _data_seeds()
+
+
+class IngestRig:
+    """An ingest with everything that it feeds, and one client that sends only valid messages."""
+
+    metrics = Metrics("rank-0", "fuzz")  # shared by all rigs: it only counts, and is slow to make
+
+    def __init__(self, window: int = 1, time: str = "step") -> None:
+        schema = SCHEMAS[window]
+        self.buffer = Buffer(schema.spec, policy="fifo", capacity=40, batch_size=1, spare=8)
+        # What is not written is NaN, and `put` looks for it: a sample with a hole does not pass unseen.
+        for rows in (self.buffer._contents.storage.inputs, self.buffer._contents.storage.targets):
+            rows.fill(np.nan)
+        self.validation, self.normaliser = ValidationStore(schema.spec), Normaliser(schema.spec)
+        self.trained, self.validated = Ledger(), Ledger()
+        self.window, self.step, self.received = window, 0, 0
+        self.opened: dict[bytes, bytes] = {}  # the start of the header that opened each peer's stream
+        self.ingest = Ingest(
+            schema,
+            SamplesSection(window=window, time=time),
+            SimulationIds(training=HELD_OUT, held_out=N_SIMULATIONS - HELD_OUT),
+            SampleSinks(
+                buffer=self.buffer,
+                put=self.put,
+                validation=self.validation,
+                statistics=self.normaliser.update,
+                trained=self.trained,
+                validated=self.validated,
+                on_static=self.static,
+            ),
+            incarnation=LIFE,
+            credit=1000,
+            metrics=self.metrics,
+        )
+
+    def put(self, slot: Slot) -> bool:
+        assert np.isfinite(slot.inputs).all(), f"inputs {slot.inputs}"
+        assert np.isfinite(slot.targets).all(), f"targets {slot.targets}"
+        if slot.simulation == VALID:
+            for row in range(self.window):
+                np.testing.assert_array_equal(slot.targets[row], np.concatenate(values_of(slot.sample + row)))
+        self.received += 1
+        return self.buffer.try_commit(slot) or (self.buffer.try_get(1) is not None and self.buffer.try_commit(slot))
+
+    def static(self, name: str, values: np.ndarray) -> None:
+        assert np.isfinite(values).all(), name
+
+    def hear(self, peer: bytes, frames: Frames) -> None:
+        """Handle a message of a stranger and check the answers."""
+        answers = self.ingest.handle(peer, frames, 0.0)
+        check_answers(answers, {Kind.CREDIT, Kind.STREAMED, Kind.REFUSE}, peer, len(frames) + 2)
+        for _, (header, _) in answers:
+            if header[6] == Kind.CREDIT:
+                self.opened[peer] = header
+
+    def begin(self) -> None:
+        ((_, (header, _)),) = self.ingest.handle(b"valid", begin(VALID), 0.0)
+        assert unpack(header).kind is Kind.CREDIT
+
+    def valid_step(self) -> None:
+        u, p = values_of(self.step)
+        frames = piece(0, u, self.step, VALID) + piece(1, p, self.step, VALID)
+        for _, (header, _) in self.ingest.handle(b"valid", frames, 0.0):
+            assert unpack(header).kind is Kind.CREDIT
+        self.step += 1
+
+    def conclude(self) -> None:
+        """Check that the valid client's stream is whole and that all counts agree."""
+        ((_, (header, payload)), *_) = self.ingest.handle(b"valid", end(VALID), 0.0)
+        assert unpack(header).kind is Kind.STREAMED
+        assert Streamed.unpack(payload) == Streamed(2 * self.step, 0, 0)
+        assert self.trained.count(VALID) == max(0, self.step - self.window + 1)
+        assert self.trained.total() == self.received == self.buffer.stats().received
+        assert self.validated.total() == len(self.validation)
+        for simulation, steps in self.validation.simulations().items():
+            for step in steps:
+                for row in self.validation.time_step(simulation, step):
+                    assert bool(row.isfinite().all()), f"held-out time step {step}"
+        for name, size in held(self.ingest).items():
+            assert size <= 64, f"{size} entries in {name}"
+
+
+def ingest(data: bytes) -> int:
+    """Send messages of strangers to a trainer rank; returns how many there were."""
+    c = Choices(data)
+    how = c.byte()
+    rig = IngestRig(window=3 if how & 1 else 1, time="physical" if how & 2 else "step")
+    rig.begin()
+    heard = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a number that overflows on its way into a sample, for one
+        while c.more:
+            who = c.byte()
+            peer, frames = PEERS[who & 3], mutated(c, DATA_SEEDS)
+            if who & 4 and peer in rig.opened:
+                frames = about(rig.opened[peer], frames)
+            rig.hear(peer, spare(frames, VALID))
+            heard += 1
+            if heard & 3 == 0:
+                rig.valid_step()
+        rig.conclude()
+    return heard

@@ -1,0 +1,75 @@
+"""Fixtures for the tests of the function object penstockStream."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cavity import foam, solve
+
+from live_server import live_server, worker
+from penstock_solvers.openfoam.build import build
+
+TUTORIALS = Path("/usr/share/doc/openfoam-examples/examples")
+
+
+@pytest.fixture(scope="session")
+def library() -> Path:
+    """The function object's library, built from the current sources; downloads OpenFOAM's headers if the cache has none."""
+    return build()
+
+
+@pytest.fixture
+def tutorial(tmp_path: Path, library: Path) -> Callable[..., Path]:
+    """Copies a tutorial, meshes it and adds an entry for the function object; nothing else is changed but the end time."""
+
+    def make(
+        name: str, fields: str, *entries: str, before: str = "", end_time: str | None = None, library: Path = library
+    ) -> Path:
+        case = tmp_path / "case"
+        shutil.copytree(TUTORIALS / name, case)
+        for packed in case.rglob("*.gz"):
+            packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
+            packed.unlink()
+        control = case / "system" / "controlDict"
+        text = control.read_text()
+        if end_time is not None:
+            text = re.sub(r"^endTime .*$", f"endTime {end_time};", text, flags=re.M)
+        entry = [
+            "type    penstockStream;",
+            f'libs    ("{library}");',
+            *([f"fields  {fields};"] if fields else []),
+            *entries,
+        ]
+        text += "\nfunctions\n{\n" + before + "penstock\n{\n    " + "\n    ".join(entry) + "\n}\n}\n"
+        control.write_text(text)
+        foam(case, "blockMesh")
+        return case
+
+    return make
+
+
+@pytest.fixture
+def studied(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Streams one training and one held-out simulation of a case through the real server; gives the report."""
+
+    def stream(case: Path, fields: dict[str, Any], *command: str) -> dict[str, Any]:
+        with live_server(tmp_path / "run", fields, validation_simulations=1) as server, worker(server) as client:
+            for simulation in client.simulations():
+                code, output = solve(server, simulation, case, *command)
+                assert code == 0, output[-3000:]
+                assert f"simulation {simulation.id} attempt 1" in output
+                simulation.exited()
+            report = server.report()
+        assert report["status"] == "finished"
+        assert report["simulations"]["finished"] == 2
+        assert report["samples"]["unique"] == report["samples"]["expected"]
+        assert report["samples"]["rejected"] == report["samples"]["duplicates_dropped"] == 0
+        return report
+
+    return stream
