@@ -21,6 +21,17 @@ APART = ("studies", "chaos", "run")
 TOGETHER = {
     "test_joined_ray": "a Ray that runs already",
     "test_offline": "a recording",
+    **dict.fromkeys(
+        (
+            "test_c_vectors",
+            "test_c_install",
+            "test_c_connect",
+            "test_c_streams",
+            "test_c_lost_answers",
+            "test_c_bad_answers",
+        ),
+        "libpenstock's test programs",
+    ),
     "test_native_solvers": "studies of native solvers",
     "test_trainer_ranks::test_solver_ranks_into_trainer_ranks_give_the_serial_fields_exactly": "studies of native solvers",
     "test_function_object_build": "the function object",

@@ -46,8 +46,7 @@ def quick_linger(monkeypatch: pytest.MonkeyPatch) -> None:
 def live_server(study: Study, directory: Path) -> Iterator[LiveServer]:
     """A study whose solvers are the clients of the test."""
     engine = InlineEngine(study, directory, threads=1)
-    server = LiveServer(engine, engine.start(), directory)
-    yield server
+    yield (server := LiveServer(engine, engine.start(), directory))
     if not server.closed:
         engine.close()
 
@@ -64,8 +63,7 @@ def study(heat_study) -> Study:
 
 
 def steps(number: int = 5, points: int = 8):
-    for k in range(number):
-        yield k, np.full((points, points), float(k), dtype=np.float32)
+    yield from ((k, np.full((points, points), float(k), dtype=np.float32)) for k in range(number))
 
 
 @pytest.mark.parametrize("began", [False, True], ids=["before the thread runs", "when the thread runs"])
