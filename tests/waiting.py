@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +11,17 @@ from typing import Any
 PATIENCE = 600.0  # seconds: far longer than anything takes, for only a test that fails waits as long
 
 
+commands: list[subprocess.Popen[str]] = []
+"""Commands that the test has started; waiting ends when one of them has failed by itself."""
+
+
 def wait_for(what: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """Wait until `what()` is true, and return it."""
     deadline, pause = time.monotonic() + seconds, 0.001
     while not (found := what()):
+        for command in commands:
+            if (command.poll() or 0) > 0 and command.stdout and not command.stdout.closed:
+                raise AssertionError(f"a command has ended with code {command.returncode}: {command.communicate()[0]}")
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain"
         time.sleep(pause)
         pause = min(2 * pause, 0.1)

@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from waiting import PATIENCE
-
-_started: list[subprocess.Popen[str]] = []
+from waiting import PATIENCE, commands
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -44,14 +42,14 @@ def started(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]
         process_group=0,
         env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
     )
-    _started.append(process)
+    commands.append(process)
     return process
 
 
 def end_what_was_started() -> None:
     """Kill the commands that `started` has started and that still run; what these have started ends with them."""
-    while _started:
-        process = _started.pop()
+    while commands:
+        process = commands.pop()
         process.kill()
         process.wait()
         if process.stdout is not None:

@@ -47,8 +47,9 @@ def free_port(host: str = "127.0.0.1") -> int:
 def users_environment(home: Path) -> dict[str, str]:
     """Of a user with that home, where Ray looks for a token: without what tests, or a Ray of this process's own, have set."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    # docs/elsewhere.md, Priority: at Ray's low priority actors would wait minutes for a core beside other tests.
-    return {**ours, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "HOME": str(home)}
+    # docs/elsewhere.md, Busy machines: beside other tests actors would wait minutes for a core.
+    busy = {"RAY_worker_niceness": "0", "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": f"{PATIENCE:.0f}"}
+    return {**ours, **busy, "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(home)}
 
 
 def be_user(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
