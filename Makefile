@@ -9,8 +9,9 @@ DEBIAN_PACKAGES := openfoam openfoam-examples openmpi-bin libopenmpi-dev libzmq3
 # The many processes of studies need not compile the modules each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Tests wait more than they compute: two processes of pytest for each core. Tests of one group share what is expensive to start: tests/arrangement.py.
-PROCESSES ?= $(shell expr 2 \* $$(nproc))
+# One process of pytest more than there are cores: tests compute as much as they wait, and more of them only slow each other.
+# Tests of one group share what is expensive to start: tests/arrangement.py.
+PROCESSES ?= $(shell expr $$(nproc) + 1)
 SIDE_BY_SIDE := -n $(PROCESSES) --dist loadscope --no-loadscope-reorder
 
 .PHONY: env demo test quick coverage lint docs bench results chaos fuzz system clean

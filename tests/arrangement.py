@@ -1,4 +1,4 @@
-"""Which tests run side by side, and in which order they go to the processes of `pytest -n 4 --dist loadscope`.
+"""Which tests run side by side, and in which order they go to the processes of `pytest -n N --dist loadscope`.
 
 Every test belongs to a group; the tests of one group run in one process, one after the other:
 

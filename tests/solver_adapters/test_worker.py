@@ -171,7 +171,9 @@ def test_a_worker_that_is_asked_to_go_takes_no_simulation_with_it(solver: dict[s
         after = stack.enter_context(worker(live.connect, **environment))
         wait_for(lambda: len(assignments(live)) > SIMULATIONS)
         (again,) = assignments(live)[SIMULATIONS:]
-        assert (again["pid"], again["attempt"]) == (after.pid, 2)
+        # To the new worker, or to one that has finished its own simulation before the new one has started.
+        assert again["attempt"] == 2
+        assert again["pid"] in {process.pid for process in (*working[1:], after)}
         for process in (*working[1:], after):
             ended(process, 0)
         whole(live)
