@@ -40,8 +40,8 @@ test: env system lint  ## lint, types, import directions, and all tests
 	command -v icoFoam >/dev/null && $(BIN)/penstock openfoam build || echo "no OpenFOAM: its tests are skipped"
 	$(BIN)/pytest $(SIDE_BY_SIDE)
 
-quick: env lint  ## lint, types, import directions, and the tests that take no more than a few seconds each
-	$(BIN)/pytest $(SIDE_BY_SIDE) -m 'not slow'
+quick: env lint  ## lint, types, import directions, and the tests that need no whole study, OpenFOAM or Slurm
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m 'not slow and not openfoam and not slurm'
 
 coverage: env  ## which lines of the Python packages the quick tests do not reach: htmlcov/index.html
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m 'not slow' --cov --cov-report=html --cov-report=term:skip-covered
