@@ -49,12 +49,14 @@ def test_messages_leave_no_memory_behind(name: str) -> None:
             TARGETS[name](data)
 
     all_of_them()  # what is set up once
-    process = psutil.Process()
-    before = process.memory_info().rss
-    for _ in range(4):
-        all_of_them()
-    gc.collect()
-    assert process.memory_info().rss - before < 4 * 2**20
+    process, growth = psutil.Process(), []
+    for _ in range(3):
+        before = process.memory_info().rss
+        for _ in range(4):
+            all_of_them()
+        gc.collect()
+        growth.append(process.memory_info().rss - before)
+    assert min(growth) < 4 * 2**20, growth  # a leak grows each time; the heap of a process that ran other tests may once
 
 
 def test_every_target_has_its_share() -> None:
