@@ -56,7 +56,8 @@ def test_messages_leave_no_memory_behind(name: str) -> None:
             all_of_them()
         gc.collect()
         growth.append(process.memory_info().rss - before)
-    assert min(growth) < 4 * 2**20, growth  # a leak grows each time; the heap of a process that ran other tests may once
+    # A leak grows each time; the heap of a process that has run other tests may grow once.
+    assert min(growth) < 4 * 2**20, growth
 
 
 def test_every_target_has_its_share() -> None:
