@@ -4,23 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock_solvers.problems.heat2d import Heat2D
-
-if TYPE_CHECKING:  # workers, which need this module too, start sooner without it
-    import torch
-
-BATCH_SECONDS = 0.02
-
-
-def paced_mse(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of a training that leaves the cores to others: it would repeat samples as fast as it can."""
-    time.sleep(BATCH_SECONDS)
-    return ((prediction - target) ** 2).mean()
 
 
 class PacedHeat(Heat2D):

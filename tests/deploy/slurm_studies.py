@@ -63,11 +63,12 @@ def write_study(folder: Path) -> Path:
         "fields": {"u": {}},
         "buffer": {"capacity": 50},
         "model": {"hidden": [4]},
-        "training": {"batch_size": 2, "loss": "slow_solver:slow_mse", "device": "cpu", "checkpoint_every": "1 s"},
+        "training": {"batch_size": 2, "loss": "paced_training:paced_mse", "device": "cpu", "checkpoint_every": "1 s"},
         "server": {"client_timeout": "10 s", "server_timeout": "10 s"},
     }
     study.write_text(tomli_w.dumps(tables))
-    (folder / "slow_solver.py").write_text((HERE / "slow_solver.py").read_text())
+    for module in (HERE / "slow_solver.py", HERE.parent / "paced_training.py"):
+        (folder / module.name).write_text(module.read_text())
     return study
 
 

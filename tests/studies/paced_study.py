@@ -23,7 +23,8 @@ def write_study(
     **solver: Any,
 ) -> Path:
     """Its simulations take 25 times `pause` seconds. training, timeouts, solver: further keys of these tables."""
-    (folder / "paced_heat.py").write_text((Path(__file__).parents[1] / "paced_heat.py").read_text())
+    for module in ("paced_heat.py", "paced_training.py"):
+        (folder / module).write_text((Path(__file__).parents[1] / module).read_text())
     study = {
         "study": {"name": "paced", "seed": 5},
         "parameters": {name: [100.0, 500.0] for name in PARAMETERS},
@@ -39,7 +40,7 @@ def write_study(
         "model": {"hidden": [64, 64]},
         "training": {
             "batch_size": 10,
-            "loss": "paced_heat:paced_mse",
+            "loss": "paced_training:paced_mse",
             "device": "cpu",
             "threads": 1,
             "checkpoint_every": "1 s",

@@ -29,7 +29,8 @@ PARAMETERS = ("initial", "left", "right", "bottom", "top")
 
 def write_study(folder: Path, *, simulations: int = 20, pause: float = 0.0, **sections: Any) -> Path:
     """The heat equation on 16 x 16 points, 20 time steps each."""
-    (folder / "paced_heat.py").write_text((HERE.parent / "paced_heat.py").read_text())
+    for module in ("paced_heat.py", "paced_training.py"):
+        (folder / module).write_text((HERE.parent / module).read_text())
     study: dict[str, Any] = {
         "study": {"name": "ranks", "seed": 5},
         "parameters": {name: [100.0, 500.0] for name in PARAMETERS},
@@ -45,7 +46,7 @@ def write_study(folder: Path, *, simulations: int = 20, pause: float = 0.0, **se
         "model": {"hidden": [64, 64]},
         "training": {
             "batch_size": 16,
-            "loss": "paced_heat:paced_mse",
+            "loss": "paced_training:paced_mse",
             "device": "cpu",
             "threads": 1,
             "checkpoint_every": "1 s",
@@ -70,21 +71,21 @@ def accounted(out: Path, samples: int, ranks: int) -> dict[str, Any]:
     return done
 
 
-def test_one_rank_and_four_account_for_the_same_and_learn_the_same(tmp_path: Path) -> None:
+def test_one_two_and_four_ranks_account_for_the_same_and_learn_the_same(tmp_path: Path) -> None:
     study = write_study(tmp_path, training={"loss": "mse", "min_batches": 600, "checkpoint_every": "60 s"})
     done = {}
-    for ranks in (1, 4):
+    for ranks in (1, 2, 4):
         out = tmp_path / f"ranks-{ranks}"
         penstock("run", study, "--out", out, "--set", f"training.ranks={ranks}")
         done[ranks] = accounted(out, 20 * STEPS, ranks)
         assert done[ranks]["validation"]["samples"] == 3 * STEPS
         assert load_latest(out / "checkpoints").ranks == ranks
-    one, four = done[1], done[4]
-    # The batch is that of all ranks: as many batches, as many presentations, as good a model.
-    assert four["training"]["batches"] == pytest.approx(one["training"]["batches"], rel=0.1)
-    assert four["samples"]["presentations"] == pytest.approx(one["samples"]["presentations"], rel=0.1)
-    assert four["validation"]["relative_l2"] < 1.5 * one["validation"]["relative_l2"]
-    assert four["buffer"]["capacity"] == one["buffer"]["capacity"]
+    for ranks in (2, 4):
+        # The batch is that of all ranks: as many batches, as many presentations, as good a model.
+        assert done[ranks]["training"]["batches"] == pytest.approx(done[1]["training"]["batches"], rel=0.1)
+        assert done[ranks]["samples"]["presentations"] == pytest.approx(done[1]["samples"]["presentations"], rel=0.1)
+        assert done[ranks]["validation"]["relative_l2"] < 1.5 * done[1]["validation"]["relative_l2"]
+        assert done[ranks]["buffer"]["capacity"] == done[1]["buffer"]["capacity"]
 
 
 def test_a_stopped_study_goes_on_with_another_number_of_ranks(tmp_path: Path) -> None:
