@@ -10,9 +10,8 @@ from typing import Any
 
 PATIENCE = 600.0  # seconds: far longer than anything takes, for only a test that fails waits as long
 
-
 commands: list[subprocess.Popen[str]] = []
-"""Commands that the test has started; waiting ends when one of them has failed by itself."""
+"""Commands that the test has started: tests/studies/command.py. `wait_for` fails when one of them has failed."""
 
 
 def wait_for(what: Callable[[], Any], seconds: float = PATIENCE) -> Any:

@@ -67,8 +67,8 @@ def running(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
         yield process
     except BaseException as error:
         process.kill()
-        printed = process.communicate()[0] if process.stdout and not process.stdout.closed else ""
-        error.add_note(f"the command has printed: {printed}")
+        if process.stdout and not process.stdout.closed:
+            error.add_note(f"the command has printed: {process.communicate()[0]}")
         raise
     finally:
         process.kill()
