@@ -43,7 +43,7 @@ test: env system lint  ## lint, types, import directions, and all tests
 quick: env lint  ## lint, types, import directions, and the tests that need no whole study, OpenFOAM or Slurm
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m 'not slow and not openfoam and not slurm'
 
-coverage: env  ## which lines of the Python packages the quick tests do not reach: htmlcov/index.html
+coverage: env  ## lines of the Python packages that tests without whole studies do not reach: htmlcov/index.html
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m 'not slow' --cov --cov-report=html --cov-report=term:skip-covered
 
 # Without its cache: ruff keeps a file's verdict when a module that the file imports has moved, which changes the order of its imports.

@@ -98,7 +98,7 @@ def test_late_second_answers_are_passed_over(programs: Path, tmp_path: Path) -> 
     assert (code, said) == (0, "finished")
 
 
-def test_hello_is_said_again_over_a_connection_made_anew(programs: Path, tmp_path: Path) -> None:
+def test_hello_is_said_again_over_a_new_connection(programs: Path, tmp_path: Path) -> None:
     def no_hello(header: Header) -> list[bytes]:
         return [header._replace(kind=Kind.REFUSE).pack(), Refuse(Reason.NO_HELLO, "who are you").pack()]
 

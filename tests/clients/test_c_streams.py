@@ -67,7 +67,7 @@ def test_solver_ranks_each_send_their_piece(programs: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("credit", [100, 4000, "1 MiB"])
 def test_credit_never_stops_a_stream_for_good(programs: Path, tmp_path: Path, credit: int | str) -> None:
-    """Windows smaller than a piece, of a few pieces, and larger than all of them."""
+    """The credit is smaller than one piece, enough for a few pieces, or enough for the whole stream."""
     steps, points = 40, 50
     with live_server(tmp_path / "run", U, credit=credit) as server, worker(server) as client:
         for simulation in client.simulations():

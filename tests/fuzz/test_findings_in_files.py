@@ -76,7 +76,7 @@ def forge(path: Path, name: str, content: bytes) -> None:
 
 
 def manifest(**changes: object) -> str:
-    """One of a checkpoint without parts, but for the changes."""
+    """Make the manifest of a checkpoint without parts, with these changes."""
     return json.dumps({"format": FORMAT, "number": 2, "ranks": 1, "parts": [], "files": {}} | changes)
 
 

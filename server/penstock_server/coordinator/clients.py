@@ -1,7 +1,8 @@
 """The clients that a coordinator knows, by the id in their HELLO and by their control connection.
 
-A connection may break and be made again at any time, and a request or its answer may be lost with it. So each client numbers
-its requests and repeats one that is not answered; the latest answer is kept here, and a repetition gets it again.
+A connection may break and be made again at any time, and a request or its answer may be lost with it. So each client
+numbers its requests and repeats one that is not answered; the latest answer is kept here, and a repetition gets it
+again.
 """
 
 from __future__ import annotations
@@ -218,8 +219,7 @@ class KnownClients:
             raise Refused(
                 Reason.GIVEN_UP,
                 "the server has given this client up after too long a silence, and another client may hold its "
-                "simulation: "
-                "connect again",
+                "simulation: connect again",
             )
 
 

@@ -34,8 +34,8 @@ class Stretches:
             end: one past the last element.
 
         Raises:
-            Refused: some of them have arrived already, which would leave a gap elsewhere uncounted, or there are too many
-                gaps.
+            Refused: some of them have arrived already, which would leave a gap elsewhere uncounted, or there are too
+                many gaps.
         """
         after = bisect_right(self._starts, start)  # stretches before this one start at `start` or sooner
         if after and self._ends[after - 1] >= end:

@@ -9,7 +9,7 @@ from penstock_client.wire import ANY_SIMULATION, Kind
 
 
 def fail_all(talk: Talk, bad: set[int]) -> list[int]:
-    """Serve every simulation there is, those in `bad` badly; returns the ids in the order in which they were handed out."""
+    """Run all simulations; those in `bad` fail. Returns the ids in the order in which they were handed out."""
     out = []
     while talk.coordinator.has_waiting:
         simulation, attempt = talk.assigned(b"a")

@@ -1,4 +1,4 @@
-"""An ingest with everything that it feeds, and the messages that a solver sends to it."""
+"""An `Ingest` with its buffer, validation store and ledgers, and the messages that a solver sends to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PEER = b"peer"
 
 
 class Rig:
-    """An ingest with everything it feeds, two fields U (3 components) and p; simulations 0..3, of which 3 is held out."""
+    """An `Ingest` for the fields U (3 components) and p and the simulations 0 to 3, of which 3 is held out."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Ingest puts pieces together to time steps, and time steps to samples for training or validation."""
+"""Ingest assembles time steps from pieces, and samples for training or validation from time steps."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def foam(case: Path, *command: str) -> None:
 
 
 def cavity_of(tutorial: Callable[..., Path], fields: str = "(U p)", *entries: str, **options: Any) -> Path:
-    """The icoFoam cavity, ended after STEPS time steps of 0.005 s; writes them all in full precision."""
+    """Make the icoFoam cavity, with STEPS time steps of 0.005 s, all written in full precision."""
     case = tutorial("incompressible/icoFoam/cavity/cavity", fields, *entries, end_time=str(0.005 * STEPS), **options)
     control = case / "system" / "controlDict"
     text = re.sub(r"^writeInterval .*$", "writeInterval 1;", control.read_text(), flags=re.M)
@@ -49,7 +49,7 @@ def solve(server: LiveServer, simulation: Simulation, case: Path, *command: str)
 
 
 def internal_field(path: Path, components: int) -> Any:
-    """Cell values of a field file that OpenFOAM has written in ASCII: (cells, components)."""
+    """Read the cell values of a field file in ASCII; returns shape (cells, components)."""
     text = path.read_text()
     values = re.search(r"internalField\s+nonuniform List<\w+>\s*\d+\s*\((.*?)\n\)\s*;", text, re.S)
     assert values is not None, f"{path} has no list of cell values"
@@ -57,7 +57,7 @@ def internal_field(path: Path, components: int) -> Any:
 
 
 def pictures(directory: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Time step and true fields of the held-out samples that the server keeps for pictures."""
+    """Read the held-out samples that the server keeps for pictures; yields their time steps and true fields."""
     with h5py.File(directory / "validation_snapshots.h5") as file:
         for group in file.values():
             if isinstance(group, h5py.Group):

@@ -32,7 +32,7 @@ def test_build_says_where_the_library_went(tmp_path: Path, library: Path) -> Non
 def test_a_site_with_wmake_builds_with_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, library: Path, tutorial: Callable[..., Path]
 ) -> None:
-    """OpenFOAM's own wmake, from the source package that `build` has fetched, laid out as a site has it."""
+    """wmake comes from OpenFOAM's source package, which `build` has fetched, in the folders of an installation."""
     fetched = next(library.parents[1].glob("headers-*"))
     site, options = tmp_path / "site", "linux64GccDPInt32Opt"
     shutil.copytree(fetched / "wmake", site / "wmake")

@@ -67,7 +67,7 @@ def test_which_time_steps_are_sent(
     entries: list[str],
     steps: list[int],
 ) -> None:
-    """Also where OpenFOAM itself would not call end(): when the last time step is none that is sent."""
+    """Also when the last time step is not sent, where OpenFOAM does not call end()."""
     case = cavity_of(tutorial, "(p)", *entries)
     report = studied(case, {"p": {}}, "icoFoam")
     assert report["samples"]["unique"] == len(steps)
