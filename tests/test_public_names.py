@@ -19,7 +19,8 @@ FOLDERS = {
 FOR_USERS = {
     "penstock_client": [
         *("Abandoned", "Client", "ConnectError", "ConnectInfo", "ConnectionBroken", "Field", "FieldError"),
-        *("PenstockError", "Reason", "Refused", "ServerLost", "Simulation", "Solver", "WireError"),
+        *("PenstockError", "Reason", "Refused", "ServerLost", "Simulation", "SimulationFailed"),
+        *("Solver", "WireError"),
         *("read_connect_file", "stream_solver"),
     ],
     "penstock_solvers": ["SolverError", "make_solver"],

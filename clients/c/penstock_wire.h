@@ -41,7 +41,7 @@ enum pnsk_kind {
 
 enum pnsk_reason { PNSK_NO_HELLO = 13 }; /* the reason that this library reacts to */
 
-enum pnsk_outcome { PNSK_OUTCOME_FINISHED = 0, PNSK_OUTCOME_FAILED = 1 };
+enum pnsk_outcome { PNSK_OUTCOME_FINISHED = 0, PNSK_OUTCOME_FAILED = 1, PNSK_OUTCOME_FAILED_FOR_GOOD = 4 };
 
 /* The fields of the header, as in penstock_client.wire.Header. */
 typedef struct {

@@ -18,6 +18,7 @@ from penstock_client.errors import (
     PenstockError,
     Refused,
     ServerLost,
+    SimulationFailed,
     WireError,
 )
 from penstock_client.piece import Field
@@ -38,6 +39,7 @@ __all__ = [
     "Refused",
     "ServerLost",
     "Simulation",
+    "SimulationFailed",
     "Solver",
     "WireError",
     "read_connect_file",

@@ -7,7 +7,8 @@ PenstockError
 ├── Refused             the server refused a message; `.reason` is a `Reason`, the text says what to do
 ├── ConnectionBroken    pieces in transit to a trainer rank were lost; the simulation must be run again
 ├── Abandoned           the server no longer wants this simulation (the study is stopping, or gave it to another)
-└── ServerLost          the server stopped answering for longer than its time-out
+├── ServerLost          the server stopped answering for longer than its time-out
+└── SimulationFailed    raised by a solver: its simulation has failed; `.final` says that it would fail again
 """
 
 from __future__ import annotations
@@ -41,6 +42,23 @@ class ConnectionBroken(PenstockError):
 
 class Abandoned(PenstockError):
     """The server no longer wants this simulation: the study is stopping, or has handed it to another worker."""
+
+
+class SimulationFailed(PenstockError):
+    """A simulation has failed. Solvers raise it.
+
+    Args:
+        text: the reason, for the study's report.
+        final: True where the simulation would fail again with the same parameters: it has diverged, or what it starts
+            from cannot be made. The server then does not try it again, unless `[solver] retry_final` says so.
+
+    Attributes:
+        final: as given.
+    """
+
+    def __init__(self, text: str, *, final: bool = False) -> None:
+        super().__init__(text)
+        self.final = final
 
 
 class Refused(PenstockError):

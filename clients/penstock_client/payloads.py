@@ -219,6 +219,7 @@ class Outcome(IntEnum):
     FAILED = 1  # diverged, crashed, refused: `message` says why
     RETURNED = 2  # handed back unfinished by a worker that must leave; not a failure
     EXITED = 3  # the solver's process ended with code 0; its stream must have reported FINISHED before
+    FAILED_FOR_GOOD = 4  # failed, and would fail again with the same parameters: `message` says why
 
 
 @dataclass(frozen=True)

@@ -203,13 +203,14 @@ class Simulation:
                 stream.await_end()
         self._end(Outcome.FINISHED, "")
 
-    def fail(self, message: str) -> None:
+    def fail(self, message: str, *, final: bool = False) -> None:
         """Report the simulation as failed. The server decides whether it is tried again.
 
         Args:
             message: reason of the failure, for the study's report.
+            final: True where it would fail again with the same parameters, as a diverged simulation does.
         """
-        self._end(Outcome.FAILED, message)
+        self._end(Outcome.FAILED_FOR_GOOD if final else Outcome.FAILED, message)
 
     def hand_back(self) -> None:
         """Return the simulation unfinished, because this worker must leave. This is not a failure."""

@@ -8,10 +8,13 @@ from typing import Protocol
 
 from numpy.typing import ArrayLike
 
-from penstock_client.errors import Abandoned, PenstockError, Refused, ServerLost
+from penstock_client.errors import Abandoned, FieldError, PenstockError, Refused, ServerLost, SimulationFailed
 from penstock_client.piece import Field
 from penstock_client.reasons import Reason
 from penstock_client.simulation import Simulation
+
+# Refusals of what the solver computes: the same parameters give the same again.
+FINAL_REASONS = (Reason.SCHEMA, Reason.SIZE, Reason.DTYPE, Reason.NOT_FINITE)
 
 _log = logging.getLogger("penstock.solver")
 
@@ -42,7 +45,8 @@ def stream_solver(solver: Solver, simulation: Simulation, fields: tuple[str, ...
     """Run a solver for one simulation and send its time steps.
 
     The simulation's end is always reported: finished at the end; failed if the solver raises an error or the server
-    refuses its fields; handed back if the study wants no more or the caller closes this generator.
+    refuses its fields; handed back if the study wants no more or the caller closes this generator. It fails for good
+    if the fields do not fit or are not finite, or if the solver raises SimulationFailed with `final=True`.
 
     Args:
         solver: the solver.
@@ -73,9 +77,10 @@ def stream_solver(solver: Solver, simulation: Simulation, fields: tuple[str, ...
         if refused.reason is Reason.STUDY_OVER:
             simulation.hand_back()
         else:
-            simulation.fail(str(refused))
+            simulation.fail(str(refused), final=refused.reason in FINAL_REASONS)
     except Exception as error:  # an error of the solver fails its simulation, not the worker
         # Errors of Penstock's own describe themselves; a solver's error needs its traceback.
         trace = None if isinstance(error, PenstockError) else error
         _log.error("simulation %d failed: %s", simulation.id, error, exc_info=trace)
-        simulation.fail(f"{type(error).__name__}: {error}")
+        text = str(error) if isinstance(error, SimulationFailed) else f"{type(error).__name__}: {error}"
+        simulation.fail(text, final=getattr(error, "final", isinstance(error, FieldError)) is True)

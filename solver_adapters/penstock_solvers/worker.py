@@ -252,7 +252,7 @@ def _run_process(runner: Runner, simulation: Simulation, connect: Path) -> None:
     except Abandoned:
         simulation.hand_back()
     except SolverFailed as failed:
-        simulation.fail(str(failed))
+        simulation.fail(str(failed), final=failed.final)
 
 
 def _exhaust(steps: Any) -> None:

@@ -69,7 +69,7 @@ class Coordinator:
         self._announcements = Announcements(study, welcome.parameters, run.events, on_schema, schema)
         self._simulations = Simulations(plan, spares, study.samples)
         self._clients = KnownClients()
-        self._runs = Runs(self._simulations, self._clients, run.events, retries=study.solver.retries)
+        self._runs = Runs(self._simulations, self._clients, run.events, study.solver)
         self._waiting_requests: dict[bytes, Header] = {}  # NEXT without an answer yet, by client id, the oldest first
         self._now = 0.0
         self._refusals = 0

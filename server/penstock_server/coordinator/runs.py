@@ -13,7 +13,7 @@ from penstock_client.wire import Header
 from penstock_server.coordinator.clients import KnownClient, KnownClients
 from penstock_server.coordinator.simulations import Simulation, Simulations
 from penstock_server.network import MAX_RANKS, MAX_TEXT
-from penstock_server.study import MAX_STEPS
+from penstock_server.study import MAX_STEPS, SolverSection
 from penstock_server.telemetry import EventLog
 
 # A worker ends a solver at its wall time by itself; the coordinator fails the simulation of one that does not.
@@ -43,14 +43,16 @@ class Runs:
         simulations: the state of every simulation of the study.
         clients: those that may hold a simulation.
         events: of this run of the server.
-        retries: further attempts of a simulation that fails.
+        solver: the study's [solver]: which failures are tried again.
 
     Attributes:
         stopping: True once the study stops; then what fails waits for a later incarnation.
     """
 
-    def __init__(self, simulations: Simulations, clients: KnownClients, events: EventLog, *, retries: int) -> None:
-        self._simulations, self._clients, self._events, self._retries = simulations, clients, events, retries
+    def __init__(
+        self, simulations: Simulations, clients: KnownClients, events: EventLog, solver: SolverSection
+    ) -> None:
+        self._simulations, self._clients, self._events, self._solver = simulations, clients, events, solver
         self._runs: dict[int, Run] = {}
         self.stopping = False
 
@@ -129,7 +131,9 @@ class Runs:
         number, simulation = header.simulation, self._simulations[header.simulation]
         run = self._runs.get(number)
         if run is None:  # the stream's own FINISH came before the worker's word on the process
-            if finish.message:
+            if finish.outcome is Outcome.FAILED_FOR_GOOD and simulation.state == "waiting" and not self.stopping:
+                self._give_up(number, finish.message)
+            elif finish.message:
                 outcome = finish.outcome.name.lower()
                 self._events.write("solver", simulation=number, outcome=outcome, text=finish.message)
         elif finish.outcome is Outcome.FINISHED:
@@ -148,7 +152,7 @@ class Runs:
             text = f"the solver ended without finishing its stream: does it load Penstock's client? {finish.message}"
             self.fail(number, text.strip())
         else:
-            self.fail(number, finish.message)
+            self.fail(number, finish.message, final=finish.outcome is Outcome.FAILED_FOR_GOOD)
 
     def give_back(self, number: int) -> None:
         """End a run without a result; its simulation is the next to be handed out."""
@@ -156,15 +160,27 @@ class Runs:
         self._release(number)
         self._events.write("returned", simulation=number, attempt=self._simulations[number].attempt)
 
-    def fail(self, number: int, message: str) -> None:
+    def fail(self, number: int, message: str, *, final: bool = False) -> None:
         """End a run that has failed; its simulation is tried again, or replaced, as far as the study allows.
 
         Args:
             number: the simulation's id.
             message: why it failed.
+            final: it would fail again with the same parameters.
         """
-        again = self._simulations.fail(number, message, retries=self._retries, stopping=self.stopping)
+        retries = 0 if final and not self._solver.retry_final else self._solver.retries
+        again = self._simulations.fail(number, message, retries=retries, stopping=self.stopping)
         self._release(number)
+        self._write_failed(number, message, again=again)
+
+    def _give_up(self, number: int, message: str) -> None:
+        """Give a simulation no further attempt after one that has ended: a worker knows that it would fail again."""
+        if not self._solver.retry_final:
+            self._simulations.give_up(number, message)
+            self._write_failed(number, message, again=False)
+
+    def _write_failed(self, number: int, message: str, *, again: bool) -> None:
+        """Write that a simulation has failed, and replace it where it has failed for good."""
         attempt = self._simulations[number].attempt
         self._events.write("failed", simulation=number, attempt=attempt, again=again, message=message)
         if (replacement := self._simulations.replacement(number)) is not None:

@@ -177,6 +177,17 @@ class Simulations:
             self._waiting.append(number)
         return again
 
+    def give_up(self, number: int, message: str) -> None:
+        """Let a simulation that waits for another attempt fail for good.
+
+        Args:
+            number: the simulation's id.
+            message: why no attempt can succeed.
+        """
+        self._waiting.remove(number)
+        self._all[number].message = message
+        self.enter(number, "failed")
+
     def replacement(self, number: int) -> int | None:
         """Replace a simulation that has failed for good by a spare point; return its id, None if there is none."""
         if (

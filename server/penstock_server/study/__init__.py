@@ -7,6 +7,7 @@ from penstock_server.study.parameters import ParameterSpace, ParametersSection
 from penstock_server.study.samples import MAX_STEPS, Batch, FieldSpec, SampleSpec, windows_in
 from penstock_server.study.schema import STATIC_FIELDS, Schema, agree
 from penstock_server.study.section import Bytes, Seconds, Section, parse_bytes
+from penstock_server.study.solver import SolverSection
 from penstock_server.study.timeouts import TimeoutsSection
 from penstock_server.study.training import ModelSection, NamedOptions, TrainingSection
 
@@ -27,6 +28,7 @@ __all__ = [
     "Schema",
     "Seconds",
     "Section",
+    "SolverSection",
     "Study",
     "TimeoutsSection",
     "TrainingSection",

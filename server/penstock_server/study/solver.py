@@ -46,6 +46,8 @@ class SolverSection(Section):
         ranks: MPI ranks of one simulation.
         every: stream each n-th time step.
         retries: further attempts at a simulation that failed.
+        retry_final: whether a failure that the solver calls final (it has diverged, its preparation failed) is tried
+            again like any other.
         on_failure: what happens to a simulation without attempts left: "drop" gives it up, "redraw" replaces it by
             another point of the parameter space.
         wall_time: limit for one attempt at a simulation, in seconds.
@@ -64,6 +66,7 @@ class SolverSection(Section):
     ranks: int = Field(1, gt=0)
     every: int = Field(1, gt=0)
     retries: int = Field(2, ge=0)
+    retry_final: bool = False
     on_failure: Literal["drop", "redraw"] = "drop"
     wall_time: Seconds = 3600.0
     application: str | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from penstock_client.errors import PenstockError
+from penstock_client.errors import SimulationFailed
 
 TAIL_LINES = 20  # lines of the log that a failure quotes
 LINE_CHARACTERS = 400  # characters of each quoted line; the message is sent to the server
@@ -54,23 +54,25 @@ class RunSummary:
     final_residuals: Mapping[str, float] = field(default_factory=dict)
 
 
-class SolverFailed(PenstockError):
+class SolverFailed(SimulationFailed):
     """A simulation failed. The text contains the reason and the last lines of the solver's output.
 
     Args:
         reason: the reason, in one line.
         tail: the last lines of the output; long lines are cut, and at most TAIL_LINES are kept.
+        final: True where the simulation would fail again with the same parameters.
 
     Attributes:
         reason: the reason, in one line.
         tail: the quoted lines.
+        final: as given.
     """
 
-    def __init__(self, reason: str, tail: Sequence[str] = ()) -> None:
+    def __init__(self, reason: str, tail: Sequence[str] = (), *, final: bool = False) -> None:
         shown = [line if len(line) <= LINE_CHARACTERS else line[:LINE_CHARACTERS] + " ..." for line in tail]
         shown = shown[-TAIL_LINES:]
         heading = f"\nThe last {len(shown)} lines of its log:\n" if shown else ""
-        super().__init__(reason + heading + "\n".join("  " + line for line in shown))
+        super().__init__(reason + heading + "\n".join("  " + line for line in shown), final=final)
         self.reason = reason
         self.tail = tuple(shown)
 
