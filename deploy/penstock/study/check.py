@@ -15,6 +15,7 @@ from penstock.study.threads import available_cores
 from penstock_client import PenstockError, Solver
 from penstock_client.nearest import nearest
 from penstock_server.buffer import available_memory, check_sizes
+from penstock_server.checkpoint import check_part
 from penstock_server.coordinator import make_spares, solver_description
 from penstock_server.network import own_address
 from penstock_server.recording import Recording, check_recording
@@ -242,6 +243,7 @@ def _model(study: Study, spec: SampleSpec | None, here: bool) -> Iterator[str]:
             check_options(section, small)  # making the others needs shapes that are not known yet
     except PenstockError as error:
         yield str(error)
+    yield from _raised("[model] ", lambda: check_part("weights", model.state_dict()))
     try:
         optimizer = make_optimizer(study.training.optimizer, model.parameters())
         make_scheduler(study.training.scheduler, optimizer)

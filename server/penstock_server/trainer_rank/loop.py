@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from penstock_server.checkpoint import check_part
 from penstock_server.study import Batch
 from penstock_server.surrogate.export import ExportError
 from penstock_server.trainer_rank.checkpoints import Checkpoints
@@ -149,9 +150,13 @@ class TrainingLoop:
     def _step(self, batch: Batch | None) -> None:
         """Make one training step; batch: this rank's own, None where it takes part without one."""
         training, clock, trainer = self._training, self.parts.clock, self.parts.trainer
+        first = False
         if not clock.running:
             clock.begin(self._source.stats().stall_seconds)
+            first = True
         trainer.step(batch)
+        if first:  # the optimizer has made its state
+            check_part("trainer", trainer.state_dict())
         samples = 0 if batch is None else len(batch)
         clock.batch(samples)
         self._metrics.batches.inc()

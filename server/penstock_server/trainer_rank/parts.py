@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from penstock_server.checkpoint import check_part
 from penstock_server.study import Schema
 from penstock_server.trainer_rank.clock import TrainingClock
 from penstock_server.trainer_rank.context import RankContext
@@ -81,7 +82,8 @@ def make_parts(context: RankContext, schema: Schema) -> TrainingParts:
         schema: the fields.
 
     Raises:
-        PenstockError: when the study asks for a model, loss, optimizer or device that cannot be made.
+        PenstockError: when the study asks for a model, loss, optimizer or device that cannot be made, or for a model
+            that no checkpoint can hold.
     """
     study, spec, group = context.study, schema.spec, context.group
     normaliser = Normaliser(spec, inputs=study.normalisation.inputs, targets=study.normalisation.targets)
@@ -94,6 +96,7 @@ def make_parts(context: RankContext, schema: Schema) -> TrainingParts:
         seed=study.study.seed,
         gradient_average=None if group.alone else group.average,
     )
+    check_part("trainer", trainer.state_dict())
     if context.rank:  # the weights of rank 0, but other random numbers
         torch.manual_seed(study.study.seed + context.rank)
     return TrainingParts(schema, normaliser, trainer, ValidationStore(spec), TrainingClock())
