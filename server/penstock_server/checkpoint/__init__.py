@@ -1,6 +1,12 @@
 """Checkpoints: complete or absent, and loaded without executing code."""
 
-from penstock_server.checkpoint.checkpoint import Checkpoint, load_latest, load_latest_if_any, write_checkpoint
+from penstock_server.checkpoint.checkpoint import (
+    Checkpoint,
+    load_latest,
+    load_latest_if_any,
+    read_last,
+    write_checkpoint,
+)
 from penstock_server.checkpoint.part import CheckpointError, Rows, check_part
 
 __all__ = [
@@ -10,5 +16,6 @@ __all__ = [
     "check_part",
     "load_latest",
     "load_latest_if_any",
+    "read_last",
     "write_checkpoint",
 ]

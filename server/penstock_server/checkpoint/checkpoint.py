@@ -248,6 +248,22 @@ def load_latest_if_any(directory: Path) -> Checkpoint | None:
     return load_latest(directory) if _numbered(directory) else None
 
 
+def read_last(directory: Path, part: str) -> Any:
+    """Read a small part of the last checkpoint that has it, without comparing checksums.
+
+    Args:
+        directory: folder of all checkpoints of the study.
+        part: its name.
+
+    Returns:
+        Its content; None where no checkpoint has such a part.
+    """
+    for path in reversed(_numbered(directory)):
+        with suppress(*_DAMAGE):
+            return read_part(path, part)
+    return None
+
+
 def _numbered(directory: Path) -> list[Path]:
     if not directory.is_dir():
         return []

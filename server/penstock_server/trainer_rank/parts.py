@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from penstock_server.checkpoint import check_part
-from penstock_server.study import Schema
+from penstock_server.study import Schema, TrainingSection
 from penstock_server.trainer_rank.clock import TrainingClock
 from penstock_server.trainer_rank.context import RankContext
 from penstock_server.trainer_rank.redistribution import ReadPart
@@ -58,11 +58,15 @@ class TrainingParts:
             "clock": self.clock.state_dict(stall_seconds),
         }
 
-    def load(self, part: ReadPart) -> None:
+    def load(self, part: ReadPart, trained_with: TrainingSection | None = None) -> str:
         """Restore the objects from a checkpoint.
 
         Args:
             part: returns this rank's part of the checkpoint, by name.
+            trained_with: [training] at the time of the checkpoint; None where it is known to be the same.
+
+        Returns:
+            What of the optimizer's state could not be used; "" where all of it was.
 
         Raises:
             ValueError: when a part belongs to other fields or another model.
@@ -70,8 +74,8 @@ class TrainingParts:
         """
         self.normaliser.load_state_dict(part("normaliser"))
         self.validation.load_state_dict(part("validation"))
-        self.trainer.load_state_dict(part("trainer"))
         self.clock.load_state_dict(part("clock"))
+        return self.trainer.load_state_dict(part("trainer"), trained_with)
 
 
 def make_parts(context: RankContext, schema: Schema) -> TrainingParts:
