@@ -48,6 +48,10 @@ def record_study(study: Study, out: Path, display: Display) -> int:
         with signals.caught():
             engine = RecordEngine(study, directory, out.absolute())
             display.log(f"recording {study.study.name} to {out}")
+            if study.solver.on_failure == "redraw":
+                display.log(
+                    'warning: [solver] on_failure = "redraw" is not applied: a recording has no room for other points'
+                )
             end = serve(
                 engine,
                 directory,

@@ -7,6 +7,7 @@ this machine.
 from __future__ import annotations
 
 import math
+import re
 import socket
 from collections.abc import Callable, Iterator
 
@@ -274,6 +275,11 @@ def _training(study: Study, here: bool) -> Iterator[str]:
     training = study.training
     if here:
         yield from _raised("[training] device = ", lambda: resolve_device(training.device))
+    if study.study.engine == "ray" and training.source is None and re.fullmatch(r"cuda:0*[1-9]\d*", training.device):
+        yield (
+            f'[training] device = "{training.device}": expected "cuda", since with engine = "ray" each trainer rank sees '
+            'one GPU alone; set device = "cuda" and choose the GPUs with CUDA_VISIBLE_DEVICES'
+        )
     yield from _raised("[training] loss = ", lambda: make_loss(training.loss))
     if isinstance(training.threads, int) and training.threads < 1:
         yield f'[training] threads = {training.threads}: expected at least 1 or "auto"; set threads = "auto"'
