@@ -11,6 +11,7 @@ import json
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 from penstock_server.buffer import Buffer
+from penstock_server.checkpoint import write_checkpoint
 from penstock_server.study import FieldSpec, SampleSpec
 from penstock_server.trainer_rank.common_step import CommonStep
 from penstock_server.training import MeetingPoint, PeersLost, RankGroup
@@ -97,6 +99,11 @@ def streams(group: RankGroup, arguments: list[str]) -> Any:
     return {"steps": made, "without": without, "trained": buffer.stats().trained_unique}
 
 
+def checkpoint(group: RankGroup, arguments: list[str]) -> Any:
+    """Write a checkpoint together, each rank with a number of its own."""
+    return str(write_checkpoint(Path(arguments[0]), 5 + group.rank, {"own": {"rank": group.rank}}, group=group))
+
+
 def main() -> None:
     rank, size, port, what, *arguments = sys.argv[1:]
     group = RankGroup(int(rank), int(size))
@@ -105,8 +112,8 @@ def main() -> None:
         meeting = MeetingPoint(HOST, group.size)
         print(meeting.address[1], flush=True)
     group.join(meeting, HOST)
-    if what == "streams":
-        result = streams(group, arguments)
+    if what in ("streams", "checkpoint"):
+        result = {"streams": streams, "checkpoint": checkpoint}[what](group, arguments)
     else:
         result = {"everything": everything, "wait": wait_for_ever, "leave": leave_early}[what](group)
     group.leave()

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from penstock.study import STUDY, StudyError, is_file, load_study, resolved, write_resolved
 from penstock_client.atomic_file import replacing
-from penstock_server.study import Study
+from penstock_server.study import Study, StudyChanged, changeable, changeable_keys, expect_same_study
 
 LOGS, LOCK = "logs", ".lock"
-CHANGEABLE = ("training.", "server.", "timeouts.", "solver.concurrency")  # when a study is resumed
 
 
 def default_directory(name: str) -> Path:
@@ -116,17 +115,29 @@ def expect_changeable(overrides: Sequence[str]) -> None:
     """
     for override in overrides:
         key = override.partition("=")[0].strip()
-        if not key.startswith(CHANGEABLE):
+        if not changeable(key):
             raise StudyError(
                 [
-                    f"--set {override}: a study that has begun is bound to its {key}: expected a key of [training], "
-                    "[server] or [timeouts], or solver.concurrency; start another study with `penstock run`"
+                    f"--set {override}: a study that has begun is bound to its {key}: expected a key of "
+                    f"{changeable_keys()}; start another study with `penstock run`"
                 ]
             )
 
 
 def renew(study: Study, directory: Path) -> None:
-    """Write the study that is resumed to study.toml, where it differs from what that file holds."""
+    """Write the study that is resumed to study.toml, where it differs from what that file holds.
+
+    Raises:
+        StudyError: it differs from the study of the last checkpoint in a key that cannot change.
+    """
+    from penstock_server.checkpoint import read_last
+    from penstock_server.trainer_rank import CHECKPOINTS
+
+    if (before := read_last(directory / CHECKPOINTS, "study")) is not None:
+        try:
+            expect_same_study(before, study)
+        except StudyChanged as error:
+            raise StudyError([f"{directory / STUDY}: {error}"]) from error
     if resolved(load_study(directory / STUDY)) != resolved(study):
         with replacing(directory / STUDY) as temporary:
             write_resolved(study, temporary)

@@ -48,6 +48,10 @@ def record_study(study: Study, out: Path, display: Display) -> int:
         with signals.caught():
             engine = RecordEngine(study, directory, out.absolute())
             display.log(f"recording {study.study.name} to {out}")
+            if study.solver.on_failure == "redraw":
+                display.log(
+                    'warning: [solver] on_failure = "redraw" is not applied: a recording has no room for other points'
+                )
             end = serve(
                 engine,
                 directory,
@@ -81,7 +85,7 @@ def _print_end(end: dict[str, Any], out: Path, directory: Path, display: Display
     counts = end["simulations"]
     for line in failure_lines(end["failures"], directory / LOGS):
         display.log(line)
-    if end["status"] != "finished":
+    if end["status"] != "finished" and not end["bytes"]:
         logs = f"; logs are in {directory}" if end["status"] == "failed" else ""
         display.log(f"recording {end['status']} ({end['message']}): there is no {out}{logs}")
         return
@@ -89,6 +93,8 @@ def _print_end(end: dict[str, Any], out: Path, directory: Path, display: Display
         f"{out}: {counts.finished} of {counts.requested} simulations, {end['time_steps']} time steps, "
         f"{end['bytes']} bytes in {end['wall_seconds']:.1f} s"
     )
+    if end["status"] != "finished":
+        display.log(f"recording {end['status']}: {end['message']}")
     if counts.failed:
         display.log(
             f"{counts.failed} simulations failed, of which the file has what had arrived; logs are in {directory}"

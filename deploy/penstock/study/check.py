@@ -7,6 +7,7 @@ this machine.
 from __future__ import annotations
 
 import math
+import re
 import socket
 from collections.abc import Callable, Iterator
 
@@ -15,6 +16,7 @@ from penstock.study.threads import available_cores
 from penstock_client import PenstockError, Solver
 from penstock_client.nearest import nearest
 from penstock_server.buffer import available_memory, check_sizes
+from penstock_server.checkpoint import check_part
 from penstock_server.coordinator import make_spares, solver_description
 from penstock_server.network import own_address
 from penstock_server.recording import Recording, check_recording
@@ -242,6 +244,7 @@ def _model(study: Study, spec: SampleSpec | None, here: bool) -> Iterator[str]:
             check_options(section, small)  # making the others needs shapes that are not known yet
     except PenstockError as error:
         yield str(error)
+    yield from _raised("[model] ", lambda: check_part("weights", model.state_dict()))
     try:
         optimizer = make_optimizer(study.training.optimizer, model.parameters())
         make_scheduler(study.training.scheduler, optimizer)
@@ -272,6 +275,11 @@ def _training(study: Study, here: bool) -> Iterator[str]:
     training = study.training
     if here:
         yield from _raised("[training] device = ", lambda: resolve_device(training.device))
+    if study.study.engine == "ray" and training.source is None and re.fullmatch(r"cuda:0*[1-9]\d*", training.device):
+        yield (
+            f'[training] device = "{training.device}": expected "cuda", since with engine = "ray" each trainer rank sees '
+            'one GPU alone; set device = "cuda" and choose the GPUs with CUDA_VISIBLE_DEVICES'
+        )
     yield from _raised("[training] loss = ", lambda: make_loss(training.loss))
     if isinstance(training.threads, int) and training.threads < 1:
         yield f'[training] threads = {training.threads}: expected at least 1 or "auto"; set threads = "auto"'

@@ -11,14 +11,17 @@ from penstock_server.study import SampleSpec, parse_bytes
 _GIB = 2**30
 
 
-def capacity_in_samples(capacity: int | str, spec: SampleSpec, *, spare: int = 64, ranks: int = 1) -> int:
+def capacity_in_samples(
+    capacity: int | str, spec: SampleSpec, *, spare: int = 64, ranks: int = 1, ranks_here: int | None = None
+) -> int:
     """Convert the study file's capacity to a number of samples.
 
     Args:
         capacity: number of samples, or a size such as "8 GiB", of all trainer ranks together.
         spec: layout of a sample.
         spare: slots that each buffer has beyond its capacity.
-        ranks: number of buffers on this machine.
+        ranks: number of trainer ranks, each with a buffer of its own.
+        ranks_here: number of them on this machine, whose memory must hold their buffers; None where all are.
 
     Returns:
         Samples of all trainer ranks together.
@@ -32,13 +35,15 @@ def capacity_in_samples(capacity: int | str, spec: SampleSpec, *, spare: int = 6
     samples = number // spec.bytes if isinstance(capacity, str) else number
     if samples < 1:
         raise ValueError(f"capacity = {capacity!r}: one sample alone takes {spec.bytes:,} bytes; give a larger size")
-    needed = (samples + ranks * spare) * spec.bytes
+    here = ranks if ranks_here is None else ranks_here
+    held = -(-samples * here // ranks)
+    needed = (held + here * spare) * spec.bytes
     available = available_memory()
     if needed > available:
-        fits = max(0, available // spec.bytes - ranks * spare)
-        buffers = f"{ranks} buffers of together" if ranks > 1 else "a buffer of"
+        fits = max(0, available // spec.bytes - here * spare) * ranks // here
+        buffers = f"{here} buffers of together" if here > 1 else "a buffer of"
         raise ValueError(
-            f"capacity = {capacity!r}: {buffers} {samples} + {ranks * spare} samples of {spec.bytes:,} bytes each "
+            f"capacity = {capacity!r}: {buffers} {held} + {here * spare} samples of {spec.bytes:,} bytes each "
             f"takes {needed:,} bytes ({needed / _GIB:.1f} GiB), but {available:,} ({available / _GIB:.1f} GiB) are "
             f"available; lower the capacity to {fits} samples or less, or use a machine with more memory"
         )

@@ -11,12 +11,15 @@ Several trainer ranks write one checkpoint together: rank 0 writes the common pa
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from penstock_server.checkpoint.part import CheckpointError, read_part, write_pa
 from penstock_server.training import ALONE, RankGroup
 
 _NUMBER = re.compile(r"[0-9]{8,}")
+_UNFINISHED = ".writing-"
 # What reading the files of a part raises where they are damaged. RecursionError: JSON nested too deep.
 _DAMAGE = (OSError, ValueError, RecursionError, SafetensorError)
 _log = logging.getLogger("penstock.checkpoint")
@@ -93,7 +97,13 @@ def part_of_rank(rank: int, name: str) -> str:
 
 
 def write_checkpoint(
-    directory: Path, number: int, parts: Mapping[str, Any], *, keep: int = 2, group: RankGroup = ALONE
+    directory: Path,
+    number: int,
+    parts: Mapping[str, Any],
+    *,
+    keep: int = 2,
+    group: RankGroup = ALONE,
+    on_left_over: Callable[[str], None] = lambda _text: None,
 ) -> Path:
     """Write a checkpoint, then remove all but the last `keep`.
 
@@ -102,11 +112,12 @@ def write_checkpoint(
 
     Args:
         directory: folder of all checkpoints of the study.
-        number: number of the checkpoint.
+        number: number of the checkpoint; rank 0's counts.
         parts: name to content: dicts (with str or int keys), lists, tuples, tensors, arrays or `Rows`, numbers, text,
             bool and None.
         keep: number of checkpoints that are kept.
         group: trainer ranks that write together.
+        on_left_over: called on rank 0 with what could not be removed and why. The checkpoint is complete all the same.
 
     Returns:
         The directory of the checkpoint.
@@ -115,15 +126,25 @@ def write_checkpoint(
         CheckpointError: a part holds something else.
         OSError: the files of one of the ranks cannot be written (raised on every rank); earlier checkpoints are kept.
     """
-    target = directory / f"{number:08d}"
-    temporary = directory / f".writing-{target.name}"
     first = group.rank == 0
+    left_over: list[str] = []
 
-    def begin() -> None:
+    def remove(path: Path) -> None:
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            left_over.append(f"{path} cannot be removed ({error.strerror or error})")
+            _log.warning("%s", left_over[-1])
+
+    def begin() -> tuple[int, str]:
         directory.mkdir(parents=True, exist_ok=True)
-        for left_over in directory.glob(".writing-*"):
-            shutil.rmtree(left_over)
-        temporary.mkdir()
+        for unfinished in directory.glob(f"{_UNFINISHED}*"):
+            remove(unfinished)
+        for name in itertools.chain((f"{number:08d}",), (f"{number:08d}-{n}" for n in itertools.count(2))):
+            with suppress(FileExistsError):  # one that could not be removed
+                (directory / f"{_UNFINISHED}{name}").mkdir()
+                return number, f"{_UNFINISHED}{name}"
+        raise AssertionError("there are more names than folders")
 
     def write() -> dict[str, Any]:
         files: dict[str, Any] = {}
@@ -141,12 +162,14 @@ def write_checkpoint(
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
         for path in (temporary / MANIFEST, temporary):
             _flush(path)
-        if target.exists():  # a damaged checkpoint that loading has skipped
-            shutil.rmtree(target)
+        if target.exists():  # a damaged checkpoint that loading has skipped; the next one removes it
+            target.rename(temporary.with_name(f"{temporary.name}-damaged-{time.time_ns()}"))
         temporary.rename(target)
 
+    # Rank 0 says where: other ranks may have continued from another checkpoint, or seen another folder.
+    number, name = _on_all_ranks(group, begin if first else _nothing)[0]
+    target, temporary = directory / f"{number:08d}", directory / name
     try:
-        _on_all_ranks(group, begin if first else _nothing)
         written = _on_all_ranks(group, write)
         _on_all_ranks(group, complete if first else _nothing)
     except BaseException:
@@ -154,18 +177,16 @@ def write_checkpoint(
             shutil.rmtree(temporary, ignore_errors=True)
         raise
     if first:
-        _clean_up(directory, keep)
-    return target
-
-
-def _clean_up(directory: Path, keep: int) -> None:
-    """Remove old checkpoints. The new one is complete, so a failure is logged and the next checkpoint tries again."""
-    try:
-        _flush(directory)
+        # The new checkpoint is complete. What cannot be removed now is tried again with the next one.
+        try:
+            _flush(directory)
+        except OSError as error:
+            left_over.append(f"{directory} cannot be flushed to the disk ({error.strerror or error})")
         for old in _numbered(directory)[:-keep]:
-            shutil.rmtree(old)
-    except OSError as error:
-        _log.warning("old checkpoints in %s could not be removed: %s", directory, error)
+            remove(old)
+        for text in left_over:
+            on_left_over(text)
+    return target
 
 
 def _nothing() -> None:
@@ -225,6 +246,22 @@ def load_latest_if_any(directory: Path) -> Checkpoint | None:
         CheckpointError: all checkpoints are damaged.
     """
     return load_latest(directory) if _numbered(directory) else None
+
+
+def read_last(directory: Path, part: str) -> Any:
+    """Read a small part of the last checkpoint that has it, without comparing checksums.
+
+    Args:
+        directory: folder of all checkpoints of the study.
+        part: its name.
+
+    Returns:
+        Its content; None where no checkpoint has such a part.
+    """
+    for path in reversed(_numbered(directory)):
+        with suppress(*_DAMAGE):
+            return read_part(path, part)
+    return None
 
 
 def _numbered(directory: Path) -> list[Path]:

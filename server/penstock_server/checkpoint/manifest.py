@@ -14,7 +14,7 @@ FORMAT = 4
 """Version of the layout of a checkpoint."""
 
 MANIFEST = "manifest.json"
-_MAX_BYTES = 2**20  # two files for each part, a line each
+_MAX_BYTES = 2**26  # a few hundred bytes for each part, a few parts for each trainer rank
 
 
 class Damaged(PenstockError):

@@ -31,6 +31,7 @@ PART_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 _CODES = {
     **{"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "bool": "BOOL"},
+    **{"float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2"},
     **{f"{sign}int{bits}": f"{sign.upper() or 'I'}{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
 
@@ -78,6 +79,19 @@ def write_part(directory: Path, name: str, value: Any) -> dict[str, dict[str, An
         f"{name}.json": _write_file(directory / f"{name}.json", iter([structure])),
         f"{name}.safetensors": _write_file(directory / f"{name}.safetensors", _safetensors(tensors)),
     }
+
+
+def check_part(name: str, value: Any) -> None:
+    """Check that a checkpoint can hold a value, without writing or copying anything.
+
+    Args:
+        name: of the part, for the message.
+        value: content of the part, as for `write_checkpoint`.
+
+    Raises:
+        CheckpointError: the content cannot be written as plain data.
+    """
+    _flatten(value, name, {})
 
 
 def read_part(directory: Path, name: str) -> Any:
@@ -188,6 +202,11 @@ def _stored(kind: str, tensor: Tensor | Rows, path: str, tensors: dict[str, Tens
     if isinstance(tensor, Tensor) and tensor.is_complex():
         # As pairs of real numbers, since safetensors has no complex128.
         return {"complex": _stored(kind, torch.view_as_real(tensor.resolve_conj()), path, tensors)}
+    if isinstance(tensor, Tensor) and (tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta):
+        raise CheckpointError(
+            f"{path} is a tensor of layout {tensor.layout} and dtype {_dtype_name(tensor)} on {tensor.device.type}: "
+            "a checkpoint holds dense tensors only"
+        )
     if _dtype_name(tensor) not in _CODES:
         raise CheckpointError(f"{path} is of dtype {_dtype_name(tensor)}: expected one of {', '.join(_CODES)}")
     name, number = path, 1
@@ -252,6 +271,7 @@ def _complex(pairs: Any) -> Any:
     """Return the complex tensor or array whose real and imaginary parts are along the last axis of `pairs`."""
     if isinstance(pairs, np.ndarray):
         return _complex(torch.from_numpy(pairs.copy())).numpy()
-    if not isinstance(pairs, Tensor) or pairs.dtype not in (torch.float32, torch.float64) or pairs.shape[-1:] != (2,):
+    real = (torch.float16, torch.float32, torch.float64)
+    if not isinstance(pairs, Tensor) or pairs.dtype not in real or pairs.shape[-1:] != (2,):
         raise ValueError("expected pairs of real numbers")
     return torch.view_as_complex(pairs)

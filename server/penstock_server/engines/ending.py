@@ -1,9 +1,30 @@
-"""The end of a study: the reason, and the event that it has ended."""
+"""The end of a study: the reason, whether too many simulations failed, and the event that it has ended."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+
+from penstock_server.coordinator import SimulationCounts
+
+
+def mostly_failed(simulations: SimulationCounts) -> str:
+    """Decide whether so many simulations have failed that the study counts as failed: more than half of them.
+
+    What was trained on the others is kept: checkpoint, exported model and report are there.
+
+    Args:
+        simulations: simulations by state, at the study's end.
+
+    Returns:
+        The reason; "" where the study has not failed.
+    """
+    if 2 * simulations.failed <= simulations.requested:
+        return ""
+    which = "all" if simulations.failed == simulations.requested else "most"
+    return (
+        f"{which} simulations failed ({simulations.failed} of {simulations.requested}): events.jsonl and logs/ say why"
+    )
 
 
 class StudyEnd:

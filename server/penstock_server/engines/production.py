@@ -57,6 +57,19 @@ class Production:
         if state is not None:
             self._places = [None if place is None else _Running(**place) for place in state["places"]]
             self._turn, self.putting = state["turn"], state["putting"]
+            self._resize(study.solver.concurrency)
+
+    def _resize(self, concurrency: int) -> None:
+        """Have so many places, after a change of [solver] concurrency.
+
+        The place whose turn it is comes first, since its sample may wait for room. Simulations that lose their places
+        are handed out again.
+        """
+        if concurrency == len(self._places):
+            return
+        places = self._places[self._turn :] + self._places[: self._turn]
+        self._places = (places + [None] * concurrency)[:concurrency]
+        self._turn = 0
 
     @property
     def under_way(self) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from penstock_server.coordinator import make_plan
-from penstock_server.engines.ending import StudyEnd
+from penstock_server.engines.ending import StudyEnd, mostly_failed
 from penstock_server.engines.engine import StudyStatus
 from penstock_server.engines.recorder import Recorder
 from penstock_server.engines.results import coordinator_status
@@ -134,7 +134,8 @@ class RecordEngine:
 
     def _outcome(self) -> tuple[str, str]:
         if self._written:
-            return "finished", ""
+            failed = mostly_failed(self._coordinator.counts())
+            return ("failed", failed) if failed else ("finished", "")
         if self._end.error:
             return "failed", self._end.error
         if self._end.stopped:

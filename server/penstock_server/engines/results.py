@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock_server.coordinator import Coordinator, SimulationCounts
+from penstock_server.engines.ending import mostly_failed
 from penstock_server.engines.engine import StudyStatus
 from penstock_server.telemetry import Metrics
 from penstock_server.trainer_rank import RankStatus
@@ -114,8 +115,8 @@ def study_outcome(
         return "failed", error
     if stopped:
         return "stopped", stopped
-    if simulations.requested and simulations.failed == simulations.requested:
-        return "failed", f"all {simulations.failed} simulations failed: events.jsonl and logs/ say why"
+    if failed := mostly_failed(simulations):
+        return "failed", failed
     if not any(r.buffer.received for r in ranks if r.buffer is not None):
         return "failed", "no simulation has sent a sample to train on: events.jsonl and logs/ say why"
     return "finished", ranks[0].over

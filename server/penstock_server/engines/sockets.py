@@ -144,16 +144,20 @@ class StudySockets:
         self._data = RouterLoop(
             "data", host, keys, self._handle_data, metrics=rank.metrics, max_message=max_message, on_error=on_error
         )
-        self.coordinator = make_coordinator((self._data.endpoint,), self._configure)
-        self._control = ControlSocket(
-            "control",
-            host,
-            keys,
-            self.coordinator,
-            metrics=metrics,
-            on_production_over=self._post_production_over,
-            on_error=on_error,
-        )
+        try:
+            self.coordinator = make_coordinator((self._data.endpoint,), self._configure)
+            self._control = ControlSocket(
+                "control",
+                host,
+                keys,
+                self.coordinator,
+                metrics=metrics,
+                on_production_over=self._post_production_over,
+                on_error=on_error,
+            )
+        except BaseException:
+            self._data.close()
+            raise
         self.data_endpoint, self.control_endpoint = self._data.endpoint, self._control.endpoint
 
     def start(self) -> None:

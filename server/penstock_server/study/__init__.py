@@ -1,5 +1,12 @@
 """The study: the sections of its file, its parameter space, and the shape of its samples."""
 
+from penstock_server.study.changes import (
+    StudyChanged,
+    changeable,
+    changeable_keys,
+    expect_same_study,
+    study_state,
+)
 from penstock_server.study.config import Study
 from penstock_server.study.data import FieldSection, SamplesSection
 from penstock_server.study.import_path import ImportPathError, load_import_path
@@ -30,10 +37,15 @@ __all__ = [
     "Section",
     "SolverSection",
     "Study",
+    "StudyChanged",
     "TimeoutsSection",
     "TrainingSection",
     "agree",
+    "changeable",
+    "changeable_keys",
+    "expect_same_study",
     "load_import_path",
     "parse_bytes",
+    "study_state",
     "windows_in",
 ]

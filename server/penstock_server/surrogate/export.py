@@ -102,7 +102,7 @@ def export_model(directory: Path, trainer: Trainer, spec: SampleSpec, card: Mode
     Raises:
         ExportError: the model cannot be exported; existing files are kept.
     """
-    surrogate = RawSurrogate(copy.deepcopy(trainer.model).cpu(), trainer.normaliser.affine()).eval()
+    surrogate = RawSurrogate(_copied_to_cpu(trainer.model), trainer.normaliser.affine()).eval()
     example = [torch.zeros(2, spec.n_inputs)]
     if spec.window > 1:
         example.append(torch.zeros(2, spec.state_width))
@@ -127,6 +127,18 @@ def export_model(directory: Path, trainer: Trainer, spec: SampleSpec, card: Mode
         temporary.write_bytes(content.getbuffer())
     write_atomic(directory / CARD, text)
     return directory
+
+
+def _copied_to_cpu(model: nn.Module) -> nn.Module:
+    """Copy a model to the CPU without a second copy on its own device, whose memory may be full."""
+    copies: dict[int, Any] = {}
+    for parameter in model.parameters():
+        copies[id(parameter)] = nn.Parameter(
+            parameter.detach().to("cpu", copy=True), requires_grad=parameter.requires_grad
+        )
+    for buffer in model.buffers():
+        copies[id(buffer)] = buffer.detach().to("cpu", copy=True)
+    return copy.deepcopy(model, copies).cpu()
 
 
 def _card(trainer: Trainer, spec: SampleSpec, card: ModelCard) -> dict[str, Any]:

@@ -22,6 +22,7 @@ line has the key `simulation`, and the whole study where it has not.
 | refused | reason, kind, text | a message of a client was refused |
 | checkpoint | number, batches, seconds | a checkpoint was written |
 | checkpoint_failed | number, message | a checkpoint could not be written |
+| checkpoint_left_over | message | an old or unfinished checkpoint could not be removed |
 | mesh_lost | field, message | mesh geometry could not be written |
 """
 

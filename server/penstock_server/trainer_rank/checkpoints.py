@@ -32,6 +32,7 @@ class Checkpoints:
         self._every, self._kept = training.checkpoint_every, training.checkpoints_kept
         self._figures = CheckpointFigures()
         self._last_failure = ""
+        self._left_over, self._last_left_over = 0, ""
         self._due = time.monotonic() + self._every
 
     def due(self) -> bool:
@@ -55,9 +56,17 @@ class Checkpoints:
             PeersLost: when another rank has gone.
         """
         figures, begun, blocked_before = self._figures, time.monotonic(), ingest_blocked_seconds()
-        failure = ""
+        failure, number = "", self._next
         try:
-            write_checkpoint(self._directory, self._next, parts(), keep=self._kept, group=self._group)
+            path = write_checkpoint(
+                self._directory,
+                self._next,
+                parts(),
+                keep=self._kept,
+                group=self._group,
+                on_left_over=self._note_left_over,
+            )
+            number = int(path.name)
         except OSError as error:
             failure = error.strerror or str(error)
         seconds = time.monotonic() - begun
@@ -71,8 +80,8 @@ class Checkpoints:
             else:
                 figures.count += 1
                 self._metrics.checkpoints.inc()
-                self._events.write("checkpoint", number=self._next, batches=batches, seconds=round(seconds, 3))
-        self._next += not failure
+                self._events.write("checkpoint", number=number, batches=batches, seconds=round(seconds, 3))
+        self._next = number + (not failure)
         blocked = ingest_blocked_seconds() - blocked_before
         figures.ingest_blocked_seconds += blocked
         self._metrics.ingest_blocked_seconds.inc(blocked)
@@ -84,10 +93,19 @@ class Checkpoints:
 
     def warnings(self) -> list[str]:
         """Return warnings for the report about checkpoints that could not be written."""
-        figures = self._figures
-        if not figures.failed:
-            return []
-        return [
-            f"{figures.failed} checkpoints could not be written (the last time: {self._last_failure}); "
-            f"{figures.count} were"
-        ]
+        figures, out = self._figures, []
+        if figures.failed:
+            out.append(
+                f"{figures.failed} checkpoints could not be written (the last time: {self._last_failure}); "
+                f"{figures.count} were"
+            )
+        if self._left_over:
+            out.append(
+                f"old checkpoints could not be removed {self._left_over} times (the last time: {self._last_left_over}); "
+                "they take room on the disk: remove them once the study has ended"
+            )
+        return out
+
+    def _note_left_over(self, text: str) -> None:
+        self._left_over, self._last_left_over = self._left_over + 1, text
+        self._events.write("checkpoint_left_over", message=text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from penstock_server.checkpoint import Checkpoint
-from penstock_server.study import Study
+from penstock_server.study import Study, TrainingSection, expect_same_study
 from penstock_server.telemetry import EventLog, Metrics
 from penstock_server.training import RankGroup
 
@@ -21,7 +21,11 @@ class RankContext:
         rank: number of this trainer rank, from 0.
         restore: checkpoint to continue from; None for a new study.
 
+    Raises:
+        StudyChanged: when the checkpoint belongs to another study.
+
     Attributes:
+        trained_with: optimizer and scheduler at the time of the checkpoint; None without one, or where it does not say.
         group: all trainer ranks of the study.
         metrics: counters and gauges of this process.
         events: events.jsonl of the run directory.
@@ -33,6 +37,12 @@ class RankContext:
 
     def __init__(self, study: Study, directory: Path, *, rank: int = 0, restore: Checkpoint | None = None) -> None:
         self.study, self.directory, self.rank, self.restore = study, directory, rank, restore
+        before = None if restore is None else restore.parts.get("study")
+        self.trained_with: TrainingSection | None = None
+        if before is not None:
+            expect_same_study(before, study)
+            made_with = {key: before["training"][key] for key in ("optimizer", "scheduler")}
+            self.trained_with = TrainingSection.model_validate(made_with)
         self.group = RankGroup(rank, study.training.ranks)
         self.metrics = Metrics(f"rank-{rank}", study.study.name)
         self.events = EventLog(directory / "events.jsonl")

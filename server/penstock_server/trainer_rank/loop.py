@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from penstock_server.study import Batch
+from penstock_server.checkpoint import check_part
+from penstock_server.study import Batch, study_state
 from penstock_server.surrogate.export import ExportError
 from penstock_server.trainer_rank.checkpoints import Checkpoints
 from penstock_server.trainer_rank.common_step import CommonStep
@@ -38,9 +39,7 @@ class TrainingLoop:
         supply: where samples come from; as new.
 
     Raises:
-        PenstockError: when the checkpoint belongs to other samples.
-        ValueError: when the checkpoint belongs to another model, optimizer or buffer.
-        RuntimeError: when the weights of the checkpoint belong to another model.
+        PenstockError: when the checkpoint belongs to other samples, another model, optimizer or buffer.
     """
 
     def __init__(self, context: RankContext, parts: TrainingParts, supply: SampleSupply) -> None:
@@ -144,14 +143,19 @@ class TrainingLoop:
             TrainingDiverged: when the loss is not finite.
         """
         samples = self._supply.state()
-        return {**samples, **self.parts.state(self._context.rank, self._source.stats().stall_seconds)}
+        study = {"study": study_state(self._context.study)} if self._context.rank == 0 else {}
+        return {**study, **samples, **self.parts.state(self._context.rank, self._source.stats().stall_seconds)}
 
     def _step(self, batch: Batch | None) -> None:
         """Make one training step; batch: this rank's own, None where it takes part without one."""
         training, clock, trainer = self._training, self.parts.clock, self.parts.trainer
+        first = False
         if not clock.running:
             clock.begin(self._source.stats().stall_seconds)
+            first = True
         trainer.step(batch)
+        if first:  # the optimizer has made its state
+            check_part("trainer", trainer.state_dict())
         samples = 0 if batch is None else len(batch)
         clock.batch(samples)
         self._metrics.batches.inc()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ class MetricsLog:
             path.unlink(missing_ok=True)
         self._file = LineFile(path)
         self._board_ended = ""
+        self._uncaught = threading.excepthook
+        threading.excepthook = self._writer_failed
         self._board: SummaryWriter | None = None
         self._on_board("the start", lambda: setattr(self, "_board", SummaryWriter(str(directory / "tensorboard"))))
 
@@ -93,6 +96,15 @@ class MetricsLog:
         """Write what TensorBoard has not written yet, and close its files."""
         if (board := self._board) is not None:
             self._on_board("the end", board.close)
+        if threading.excepthook == self._writer_failed:
+            threading.excepthook = self._uncaught
+
+    def _writer_failed(self, caught: threading.ExceptHookArgs) -> None:
+        """Log in one line that TensorBoard's thread could not write; `_on_board` is told of it in its next call."""
+        if type(caught.thread).__name__ == "_AsyncWriterThread" and isinstance(caught.exc_value, OSError):
+            _log.warning("tensorboard/ cannot be written: %s", caught.exc_value)
+        else:
+            self._uncaught(caught)
 
     def _write(self, kind: str, time: float, batches: int, values: dict[str, Any], **more: Any) -> None:
         line = {"kind": kind, "time": round(time, 3), "batches": batches, **values, **more}

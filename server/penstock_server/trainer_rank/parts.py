@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from penstock_server.study import Schema
+from penstock_server.checkpoint import check_part
+from penstock_server.study import Schema, TrainingSection
 from penstock_server.trainer_rank.clock import TrainingClock
 from penstock_server.trainer_rank.context import RankContext
 from penstock_server.trainer_rank.redistribution import ReadPart
@@ -57,11 +58,15 @@ class TrainingParts:
             "clock": self.clock.state_dict(stall_seconds),
         }
 
-    def load(self, part: ReadPart) -> None:
+    def load(self, part: ReadPart, trained_with: TrainingSection | None = None) -> str:
         """Restore the objects from a checkpoint.
 
         Args:
             part: returns this rank's part of the checkpoint, by name.
+            trained_with: [training] at the time of the checkpoint; None where it is known to be the same.
+
+        Returns:
+            What of the optimizer's state could not be used; "" where all of it was.
 
         Raises:
             ValueError: when a part belongs to other fields or another model.
@@ -69,8 +74,8 @@ class TrainingParts:
         """
         self.normaliser.load_state_dict(part("normaliser"))
         self.validation.load_state_dict(part("validation"))
-        self.trainer.load_state_dict(part("trainer"))
         self.clock.load_state_dict(part("clock"))
+        return self.trainer.load_state_dict(part("trainer"), trained_with)
 
 
 def make_parts(context: RankContext, schema: Schema) -> TrainingParts:
@@ -81,7 +86,8 @@ def make_parts(context: RankContext, schema: Schema) -> TrainingParts:
         schema: the fields.
 
     Raises:
-        PenstockError: when the study asks for a model, loss, optimizer or device that cannot be made.
+        PenstockError: when the study asks for a model, loss, optimizer or device that cannot be made, or for a model
+            that no checkpoint can hold.
     """
     study, spec, group = context.study, schema.spec, context.group
     normaliser = Normaliser(spec, inputs=study.normalisation.inputs, targets=study.normalisation.targets)
@@ -94,6 +100,7 @@ def make_parts(context: RankContext, schema: Schema) -> TrainingParts:
         seed=study.study.seed,
         gradient_average=None if group.alone else group.average,
     )
+    check_part("trainer", trainer.state_dict())
     if context.rank:  # the weights of rank 0, but other random numbers
         torch.manual_seed(study.study.seed + context.rank)
     return TrainingParts(schema, normaliser, trainer, ValidationStore(spec), TrainingClock())

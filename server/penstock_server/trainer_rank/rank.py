@@ -75,6 +75,7 @@ class TrainerRank:
         incarnation: number of this run of the server; messages of another one are refused.
         callbacks: what the rank asks of its engine.
         restore: checkpoint to continue from; None for a new study.
+        ranks_here: number of trainer ranks on this machine; None where all are.
 
     Attributes:
         context: what the rank has from its start.
@@ -92,7 +93,9 @@ class TrainerRank:
         incarnation: int,
         callbacks: RankCallbacks,
         restore: Checkpoint | None = None,
+        ranks_here: int | None = None,
     ) -> None:
+        self._ranks_here = ranks_here
         self.context = RankContext(study, directory, rank=rank, restore=restore)
         self.metrics: Metrics = self.context.metrics
         self.ledgers = Ledgers(Ledger(), Ledger())
@@ -172,11 +175,14 @@ class TrainerRank:
             PeersLost: when another rank has gone; what was trained since the last checkpoint is lost.
         """
         self._ready.wait()
-        if self.training is None:
+        # Production may end, or the study be stopped, while some ranks know the fields and others do not yet.
+        training = self.training
+        if self.context.group.sum([training is None])[0]:
             self.context.finish("production ended")
-            self.conclude()
+            self._callbacks.on_over()
         else:
-            self.training.loop.train()
+            assert training is not None  # the sum says so
+            training.loop.train()
 
     def conclude(self) -> None:
         """End the study on this rank, on one that is alone; `train` includes it."""
@@ -238,7 +244,7 @@ class TrainerRank:
 
     def _make_buffer(self, parts: TrainingParts) -> Buffer:
         study, rank = self.context.study, self.context.rank
-        share = buffer_share(study, parts.schema.spec)
+        share = buffer_share(study, parts.schema.spec, self._ranks_here)
         return Buffer(
             parts.schema.spec,
             policy=study.buffer.policy,

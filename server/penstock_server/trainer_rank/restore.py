@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from penstock_client.errors import PenstockError
 from penstock_client.reasons import Reason
 from penstock_server.checkpoint import load_latest
 from penstock_server.study import Schema, Study
@@ -21,6 +22,10 @@ from penstock_server.validation import ValidationResult, ValidationStore, evalua
 MODEL = "model"
 
 
+class ResumeError(PenstockError):
+    """The checkpoint does not fit the study."""
+
+
 def restore_rank(context: RankContext, parts: TrainingParts, supply: SampleSupply) -> None:
     """Continue from the checkpoint of `context`, where there is one.
 
@@ -30,16 +35,19 @@ def restore_rank(context: RankContext, parts: TrainingParts, supply: SampleSuppl
         supply: where samples come from; as new.
 
     Raises:
-        PenstockError: when the checkpoint belongs to other samples.
-        ValueError: when the checkpoint belongs to another model, optimizer or buffer.
-        RuntimeError: when the weights belong to another model.
+        PenstockError: when the checkpoint belongs to other samples, another model, optimizer or buffer.
     """
     if context.restore is None:
         return
     study = context.study
     part = parts_of(context.restore, context.rank, study.training.ranks, parts.schema.spec, study.study.seed)
-    parts.load(part)
-    supply.load(part)
+    try:
+        lost = parts.load(part, context.trained_with)
+        supply.load(part)
+    except (ValueError, RuntimeError) as error:
+        raise ResumeError(f"checkpoint {context.restore.path} does not fit the study: {error}") from error
+    if lost:
+        context.warnings.append(lost)
     context.metrics.batches.inc(parts.trainer.batches)
     context.metrics.presentations.inc(supply.source.stats().presentations)
 

@@ -35,7 +35,7 @@ def batch_share(study: Study, rank: int) -> int:
     return batch // ranks + (rank < batch % ranks)
 
 
-def buffer_share(study: Study, spec: SampleSpec | None) -> BufferShare:
+def buffer_share(study: Study, spec: SampleSpec | None, ranks_here: int | None = None) -> BufferShare:
     """Return one rank's share of the buffer, the same for each rank.
 
     Capacities are rounded up and watermarks down, so that one sample on each rank is enough to draw from.
@@ -43,13 +43,14 @@ def buffer_share(study: Study, spec: SampleSpec | None) -> BufferShare:
     Args:
         study: the whole study.
         spec: shapes of a sample; None where they are not known yet: the capacity must then be given in samples.
+        ranks_here: number of ranks on this machine, whose buffers must fit in its memory; None where all are.
 
     Raises:
         ValueError: when a sample does not fit in the capacity, or the buffers do not fit in the memory available.
     """
     ranks, asked = study.training.ranks, study.buffer.capacity
     if spec is not None:
-        capacity = capacity_in_samples(asked, spec, ranks=ranks)
+        capacity = capacity_in_samples(asked, spec, ranks=ranks, ranks_here=ranks_here)
     elif isinstance(asked, int):
         capacity = asked
     else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -12,7 +14,7 @@ from torch.optim import lr_scheduler
 
 from penstock_client.errors import PenstockError
 from penstock_client.nearest import nearest
-from penstock_server.study import NamedOptions
+from penstock_server.study import NamedOptions, TrainingSection
 
 T = TypeVar("T")
 
@@ -72,6 +74,68 @@ def make_scheduler(section: NamedOptions | None, optimizer: optim.Optimizer) -> 
         OptimizerError: when there is no such scheduler, or it rejects its keyword arguments.
     """
     return None if section is None else _make("scheduler", _SCHEDULERS, section, optimizer)
+
+
+# Options that change the numbers of an optimizer's step, but not what it remembers between steps.
+_STATELESS = {
+    "lr",
+    "weight_decay",
+    "betas",
+    "eps",
+    "alpha",
+    "lr_decay",
+    "lambd",
+    "dampening",
+    "nesterov",
+    "decoupled_weight_decay",
+}
+
+
+def restore_optimizer(
+    optimizer: optim.Optimizer,
+    scheduler: lr_scheduler.LRScheduler | None,
+    state: Mapping[str, Any],
+    before: TrainingSection,
+    now: TrainingSection,
+) -> str:
+    """Continue from a checkpoint, with the optimizer and scheduler that the study has now.
+
+    Where they are another than at the time of the checkpoint, the learning rate is that of a study that has had the
+    present settings from its start. The optimizer keeps what it remembers of earlier steps (such as momenta) where the
+    change leaves its meaning.
+
+    Args:
+        optimizer: of the present study, as new.
+        scheduler: of the present study, as new; None for a constant learning rate.
+        state: the checkpoint's "optimizer", "scheduler" and "batches".
+        before: [training] at the time of the checkpoint.
+        now: the present one.
+
+    Returns:
+        What could not be kept; "" where everything was.
+
+    Raises:
+        ValueError: when the state belongs to another optimizer.
+    """
+    if (before.optimizer, before.scheduler) == (now.optimizer, now.scheduler):
+        optimizer.load_state_dict(state["optimizer"])
+        if scheduler is not None and state["scheduler"] is not None:
+            own, kept = vars(scheduler), state["scheduler"].items()
+            scheduler.load_state_dict({k: Counter(v) if isinstance(own.get(k), Counter) else v for k, v in kept})
+        return ""
+    old, new, batches = before.optimizer, now.optimizer, int(state["batches"])
+    names = old.options.keys() | new.options.keys()
+    changed = {name for name in names if old.options.get(name) != new.options.get(name)}
+    keeps = old.name.lower() == new.name.lower() and changed <= _STATELESS
+    if keeps:
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state["optimizer"]["state"]})
+    if scheduler is not None:
+        last = getattr(scheduler, "total_steps", None)
+        with warnings.catch_warnings():  # torch expects a step of the optimizer before each of the scheduler
+            warnings.simplefilter("ignore")
+            for _ in range(batches if last is None else min(batches, last - 1)):
+                scheduler.step()
+    return "" if keeps else f"[training] optimizer was changed at batch {batches}: the new one began without momenta"
 
 
 def _make(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,10 +12,11 @@ from torch import Tensor, nn
 
 from penstock_client.errors import PenstockError
 from penstock_server.study import Batch, ModelSection, SampleSpec, TrainingSection
+from penstock_server.training.batch_norm import single_values_normalised
 from penstock_server.training.losses import make_loss
 from penstock_server.training.models import make_model
 from penstock_server.training.normalisation import Affine, Normaliser
-from penstock_server.training.optimizers import OptimizerError, make_optimizer, make_scheduler
+from penstock_server.training.optimizers import OptimizerError, make_optimizer, make_scheduler, restore_optimizer
 
 GradientAverage = Callable[[list[nn.Parameter], int], None]
 """Replaces the gradients of all ranks by their mean, weighted by each rank's number of samples."""
@@ -26,7 +26,7 @@ _CHUNK_BYTES = 32 * 2**20  # of predictions on the device at a time
 
 
 class TrainingDiverged(PenstockError):
-    """The loss is NaN or infinite."""
+    """The loss or a weight is NaN or infinite."""
 
 
 class DeviceError(PenstockError):
@@ -124,6 +124,7 @@ class Trainer:
         self.scheduler = make_scheduler(training.scheduler, self.optimizer)
         self.loss = make_loss(training.loss)
         self.batches = 0
+        self._training = training
         self._pushforward = training.pushforward
         self._gradient_average = gradient_average
         self._loss: Tensor | None = None
@@ -166,7 +167,8 @@ class Trainer:
             return loss.detach()
 
         self.model.train()
-        loss = self.optimizer.step(closure)  # type: ignore[arg-type]
+        with single_values_normalised(self.model):
+            loss = self.optimizer.step(closure)  # type: ignore[arg-type]
         if moved is not None:
             self._loss = loss  # type: ignore[assignment]
         self.batches += 1
@@ -238,9 +240,10 @@ class Trainer:
         Tensors are not copied: write them before the next step. The normaliser has its own state.
 
         Raises:
-            TrainingDiverged: when the loss is not finite.
+            TrainingDiverged: when the loss or a weight is not finite.
         """
         self._check_loss()
+        self._check_weights()
         return {
             "batches": self.batches,
             "loss": self.last_loss(),
@@ -251,27 +254,39 @@ class Trainer:
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], trained_with: TrainingSection | None = None) -> str:
         """Continue from `state_dict`.
 
         Args:
             state: of a checkpoint.
+            trained_with: [training] at the time of the checkpoint. Where it has another optimizer or scheduler, those
+                of the present study are used; None where they are known to be the same.
+
+        Returns:
+            What of the optimizer's state could not be used; "" where all of it was.
 
         Raises:
             ValueError: when the state belongs to another optimizer.
             RuntimeError: when the state belongs to another model.
         """
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scheduler is not None and state["scheduler"] is not None:
-            own = vars(self.scheduler)
-            kept = state["scheduler"].items()
-            self.scheduler.load_state_dict({k: Counter(v) if isinstance(own.get(k), Counter) else v for k, v in kept})
+        lost = restore_optimizer(self.optimizer, self.scheduler, state, trained_with or self._training, self._training)
         torch.set_rng_state(state["torch_rng"])
         if self.device.type == "cuda" and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         self.batches = int(state["batches"])
         self._loss = None if state["loss"] is None else torch.tensor(state["loss"], device=self.device)
+        return lost
+
+    def _check_weights(self) -> None:
+        """Check the weights: the loss is that before the last step, which may have made them NaN."""
+        bad = next((n for n, p in self.model.named_parameters() if not bool(torch.isfinite(p).all())), None)
+        if bad is not None:
+            raise TrainingDiverged(
+                f"the model's {bad} holds NaN or infinite numbers after batch {self.batches} with a learning rate of "
+                f"{self.learning_rate:g}: expected finite weights; lower [training] optimizer lr, or resume from the last "
+                "checkpoint"
+            )
 
     def _check_loss(self) -> None:
         loss = self.last_loss()

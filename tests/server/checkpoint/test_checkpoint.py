@@ -155,8 +155,25 @@ def test_complex_tensors_and_arrays(tmp_path: Path, dtype: torch.dtype) -> None:
 
 
 def test_a_dtype_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"a\.w is of dtype float8_e5m2: expected one of float64, "):
-        write_checkpoint(tmp_path, 1, {"a": {"w": torch.zeros(2, dtype=torch.float8_e5m2)}})
+    with pytest.raises(CheckpointError, match=r"a\.w is of dtype float8_e8m0fnu: expected one of float64, "):
+        write_checkpoint(tmp_path, 1, {"a": {"w": torch.zeros(2, dtype=torch.float8_e8m0fnu)}})
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support")
+def test_half_complex_tensors(tmp_path: Path) -> None:
+    pairs = torch.randn(3, 2).half()
+    write_checkpoint(tmp_path, 1, {"state": {"w": torch.view_as_complex(pairs)}})
+    got = load_latest(tmp_path).parts["state"]["w"]
+    assert got.dtype == torch.complex32
+    assert torch.equal(torch.view_as_real(got), pairs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.uint16, torch.uint64])
+def test_small_floats_and_unsigned_integers(tmp_path: Path, dtype: torch.dtype) -> None:
+    state = {"w": torch.arange(4).to(dtype)}
+    write_checkpoint(tmp_path, 1, {"state": state})
+    got = load_latest(tmp_path).parts["state"]["w"]
+    assert (got.dtype, got.view(torch.uint8).tolist()) == (dtype, state["w"].view(torch.uint8).tolist())
 
 
 def test_keys_whose_paths_are_alike(tmp_path: Path) -> None:

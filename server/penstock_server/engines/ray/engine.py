@@ -132,7 +132,12 @@ class RayEngine:
         try:
             if not self.wait(0):
                 self.stop("closed")
-                self.wait(self._study.timeouts.stop)
+                limit = self._study.timeouts.stop
+                if not self.wait(limit):
+                    self._warnings.append(
+                        f"the server did not stop within {limit:g} s ([timeouts] stop): the last checkpoint, validation "
+                        "or exported model may be missing"
+                    )
             return self._report()
         finally:
             self._stop_ray()

@@ -11,6 +11,7 @@ import ray
 import torch
 
 from penstock_server.checkpoint import load_latest_if_any
+from penstock_server.engines.ray.nodes import machine
 from penstock_server.engines.setup import RestoredState, configure_from_checkpoint
 from penstock_server.network import RouterLoop, StudyKeys, own_address
 from penstock_server.study import Schema, Study
@@ -27,6 +28,7 @@ class RankStarted:
         endpoint: address of its data socket.
         metrics: address of its metrics.
         meeting: host and port where rank 0 waits for the other ranks; None on other ranks, and where there is one rank.
+        checkpoint: number of the checkpoint that it continues from; None without one.
         restored: what the checkpoint holds for the coordinator, with what has arrived at this rank; None without one.
         warnings: about checkpoints that were passed over.
     """
@@ -34,6 +36,7 @@ class RankStarted:
     endpoint: str
     metrics: str
     meeting: tuple[str, int] | None
+    checkpoint: int | None
     restored: RestoredState | None
     warnings: tuple[str, ...]
 
@@ -76,15 +79,23 @@ class RankActor:
         """Return the id of this process."""
         return os.getpid()
 
-    def start(self) -> RankStarted:
-        """Load the checkpoint, where there is one, and open the sockets."""
+    def machine(self) -> str:
+        """Return a name of the machine that this process runs on."""
+        return machine()
+
+    def start(self, ranks_here: int) -> RankStarted:
+        """Load the checkpoint, where there is one, and open the sockets.
+
+        Args:
+            ranks_here: number of trainer ranks on this machine.
+        """
         try:
-            return self._start()
+            return self._start(ranks_here)
         except Exception as error:
             self._log.failure(error, "starting")
             raise
 
-    def _start(self) -> RankStarted:
+    def _start(self, ranks_here: int) -> RankStarted:
         study, host = self._study, own_address(self._study.server.host)
         restore = load_latest_if_any(self._directory / CHECKPOINTS)
         self._rank = TrainerRank(
@@ -98,6 +109,7 @@ class RankActor:
                 on_over=lambda: ray.get(self._coordinator.stop.remote()),
             ),
             restore=restore,
+            ranks_here=ranks_here,
         )
         self._loop = RouterLoop(
             f"rank-{self._number}",
@@ -116,6 +128,7 @@ class RankActor:
             endpoint=self._loop.endpoint,
             metrics=self._rank.metrics.serve(host),
             meeting=None if self._meeting is None else self._meeting.address,
+            checkpoint=None if restore is None else restore.number,
             restored=restored,
             warnings=() if restore is None else restore.skipped,
         )

@@ -141,7 +141,16 @@ class ServerProcesses:
             self._processes = self._cluster.watch(
                 dict(zip(names, pids, strict=True)), dict(zip(names, actors, strict=True))
             )
-            started: list[RankStarted] = ray.get([rank.start.remote() for rank in self._ranks], timeout=timeout)
+            machines = ray.get([rank.machine.remote() for rank in self._ranks], timeout=timeout)
+            started: list[RankStarted] = ray.get(
+                [
+                    rank.start.remote(machines.count(machine))
+                    for rank, machine in zip(self._ranks, machines, strict=True)
+                ],
+                timeout=timeout,
+            )
+            if len({rank.checkpoint for rank in started}) > 1:
+                raise ServerDied("rank", f"the trainer ranks see different checkpoints: {_checkpoints(started)}")
             ray.get(self._coordinator.start.remote(self._ranks, started, pids[1:], _together(started)), timeout=timeout)
         except RayActorError as error:
             raise self._death(error) from error
@@ -273,6 +282,10 @@ def peers_lost(ranks: Sequence[RankStatus]) -> str:
     if not ranks[0].lost or any(rank.error for rank in ranks):
         return ""
     return f"the trainer ranks have lost the connection between them ({ranks[0].lost})"
+
+
+def _checkpoints(started: Sequence[RankStarted]) -> str:
+    return ", ".join(f"rank {n} number {rank.checkpoint}" for n, rank in enumerate(started))
 
 
 def _together(started: Sequence[RankStarted]) -> RestoredState | None:
