@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -75,6 +75,8 @@ def _model_at(path: Sequence[str | int], root: type[BaseModel]) -> type[BaseMode
     """The section class that the table at `path` is read as, or None where the user chooses its keys."""
     annotation: Any = root
     for part in path:
+        if isinstance(part, int):
+            continue  # one of several tables
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             field = annotation.model_fields.get(str(part))
             if field is None:
@@ -82,7 +84,7 @@ def _model_at(path: Sequence[str | int], root: type[BaseModel]) -> type[BaseMode
             annotation = field.annotation
         else:  # dict[str, Section]
             annotation = get_args(annotation)[-1] if get_args(annotation) else None
-        if get_origin(annotation) in (UnionType, Union):  # Section | None
+        while get_origin(annotation) in (UnionType, Union, Annotated):  # Section | None, Section | list[Section]
             annotation = get_args(annotation)[0]
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 

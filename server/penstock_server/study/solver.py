@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from penstock_server.study.section import Seconds, Section
 
 
 class EntrySection(Section):
-    """One of [solver.entries]: the dictionary entry of an OpenFOAM case that a parameter sets.
+    """One of [solver.entries]: a dictionary entry of an OpenFOAM case that a parameter sets.
 
     Attributes:
         file: path inside the case, such as "0/U".
         entry: dotted path, such as "boundaryField.movingWall.value".
-        value: format of the text to write; "{}" stands for the parameter.
+        value: format of the text to write; "{}" stands for factor * parameter ** power.
+        factor: see `value`.
+        power: see `value`.
     """
 
     file: str
     entry: str
     value: str = "{}"
+    factor: float = Field(1.0, allow_inf_nan=False)
+    power: float = Field(1.0, allow_inf_nan=False)
 
     @field_validator("file")
     @classmethod
@@ -30,6 +34,16 @@ class EntrySection(Section):
         if not path.parts or path.is_absolute() or ".." in path.parts:
             raise ValueError("expected the path of a file inside the case")
         return file
+
+
+def _how_many(entry: object) -> str:
+    return "several" if isinstance(entry, list | tuple) else "one"
+
+
+Entries = Annotated[
+    Annotated[EntrySection, Tag("one")] | Annotated[list[EntrySection], Tag("several"), Field(min_length=1)],
+    Discriminator(_how_many),
+]
 
 
 class SolverSection(Section):
@@ -53,7 +67,7 @@ class SolverSection(Section):
         wall_time: limit for one attempt at a simulation, in seconds.
         application: OpenFOAM solver program; None for the one that the case's controlDict names.
         mesh_commands: commands that make the mesh of an OpenFOAM case.
-        entries: parameter name to the dictionary entry that it sets (OpenFOAM).
+        entries: parameter name to the dictionary entry, or the list of entries, that it sets (OpenFOAM).
         options: keyword arguments of a built-in solver or class.
     """
 
@@ -71,7 +85,7 @@ class SolverSection(Section):
     wall_time: Seconds = 3600.0
     application: str | None = None
     mesh_commands: list[list[str]] = [["blockMesh"]]
-    entries: dict[str, EntrySection] = {}
+    entries: dict[str, Entries] = {}
     options: dict[str, Any] = {}
 
     @model_validator(mode="after")

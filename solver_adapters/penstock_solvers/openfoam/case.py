@@ -1,7 +1,7 @@
-"""OpenFOAM cases as templates: copying them, setting the study's parameters, adding the function object.
+"""OpenFOAM cases as templates: copying them, adding the function object.
 
-A user's case is never modified. The template is copied to a folder in memory and meshed there once, unless a parameter
-changes the mesh. Each simulation gets its own copy, in which the mesh is a link.
+A user's case is never modified. The template is copied to a folder in memory, where the mesh commands run that no
+parameter can reach. Each simulation gets its own copy, in which the mesh is a link unless more commands follow.
 """
 
 from __future__ import annotations
@@ -10,94 +10,42 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
-from penstock_solvers.openfoam.dictionary import CaseError, FoamDictionary, unzip
-from penstock_solvers.openfoam.settings import LINKED, CaseSettings
+from penstock_solvers.openfoam.control import FUNCTION_OBJECT, Control, read_control, start_folder
+from penstock_solvers.openfoam.dictionary import FoamDictionary, unzip
+from penstock_solvers.openfoam.mesh_steps import steps, steps_once
+from penstock_solvers.openfoam.settings import CaseSettings
+from penstock_solvers.openfoam.times import is_time
 
-FUNCTION_OBJECT = "penstockStream"
+__all__ = [
+    "FUNCTION_OBJECT",
+    "NEVER",
+    "Control",
+    "add_control",
+    "add_decomposition",
+    "copy",
+    "copy_prepared",
+    "copy_template",
+    "read_control",
+    "template_key",
+]
+
 NEVER = 1_000_000_000  # time steps between two writes of the fields; OpenFOAM's label may be a 32 bit integer
-_LEFT_OUT = re.compile(r"processor\d+|processors\d+.*|postProcessing|VTK|dynamicCode|log\..*|.*\.foam|\..*|0\.orig")
-_TIME = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")  # name of a time folder
-
-
-@dataclass(frozen=True)
-class Control:
-    """The settings that are read from a case's controlDict.
-
-    Attributes:
-        application: name of the solver program.
-        start: name of the folder of the start time.
-        streams: True if the case has a function object `penstockStream` of its own.
-    """
-
-    application: str
-    start: str
-    streams: bool
-
-
-def read_control(settings: CaseSettings) -> Control:
-    """Read a template's controlDict.
-
-    Args:
-        settings: settings of the case.
-
-    Returns:
-        The settings that the controlDict contains.
-
-    Raises:
-        CaseError: the case, its controlDict or the folder of the start time does not exist.
-    """
-    case = settings.case
-    if not case.is_dir():
-        raise CaseError(f"[solver] case = '{case}' does not exist: expected the folder of an OpenFOAM template case")
-    for folder in ("system", "constant"):
-        if not (case / folder).is_dir():
-            raise CaseError(f"[solver] case = '{case}' is not an OpenFOAM case: it has no folder {folder}/")
-    control = FoamDictionary(case / "system" / "controlDict", f"{case}/system/controlDict")
-    application = settings.application or control.get("application")
-    if not isinstance(application, str):
-        raise CaseError(
-            f"{control.name} names no application; add 'application icoFoam;' (or another solver) there, or set "
-            "[solver] application"
-        )
-    functions = control.get("functions")
-    inner = functions.values() if isinstance(functions, dict) else functions if isinstance(functions, list) else ()
-    streams = any(isinstance(f, dict) and str(f.get("type", "")).strip('"') == FUNCTION_OBJECT for f in inner)
-    return Control(application, _start_folder(case, control.get("startTime")), streams)
-
-
-def _start_folder(case: Path, start: Any) -> str:
-    try:
-        time = float(start if start is not None else 0)
-    except (TypeError, ValueError) as error:
-        raise CaseError(f"{case}/system/controlDict: startTime = {start} is not a number") from error
-    for child in sorted(case.iterdir()):
-        if child.is_dir() and _TIME.fullmatch(child.name) and float(child.name) == time:
-            return child.name
-    if time == 0 and (case / "0.orig").is_dir():
-        return "0"
-    raise CaseError(
-        f"[solver] case = '{case}' has no folder {time:g} with the initial fields, but its controlDict has "
-        f"startTime = {time:g}; add the folder or change startTime"
-    )
+_LEFT_OUT = re.compile(r"processor\d+|processors\d+.*|postProcessing|VTK|dynamicCode|log\..*|.*\.foam|\..*")
 
 
 def _parts(case: Path, start: str) -> Iterator[tuple[Path, str]]:
     """Yield the parts of a case that belong to its template, without results and logs, and their names there."""
     for child in sorted(case.iterdir()):
-        result = child.is_dir() and _TIME.fullmatch(child.name) and child.name != start
+        result = child.is_dir() and is_time(child.name) and child.name != start
         if not result and not _LEFT_OUT.fullmatch(child.name):
             yield child, child.name
-    if not (case / start).is_dir():
-        yield case / "0.orig", start
 
 
 def copy(source: Path, target: Path, link: Collection[str] = ()) -> None:
-    """Copy a file or folder without its permissions.
+    """Copy a file or folder. Of its permissions, only that to run a file is kept.
 
     Args:
         source: the file or folder.
@@ -112,13 +60,14 @@ def copy(source: Path, target: Path, link: Collection[str] = ()) -> None:
             copy(child, target / child.name, link)
     else:
         shutil.copyfile(source, target)
+        if source.stat().st_mode & 0o111:
+            target.chmod(0o755)
 
 
 def copy_template(case: Path, start: str, target: Path) -> None:
     """Copy a user's case to a new folder and unpack its compressed dictionaries.
 
-    If the initial fields are in 0.orig, the copy has a folder 0. Files in deeper folders stay compressed, because
-    OpenFOAM reads them as they are.
+    Files in deeper folders stay compressed, because OpenFOAM reads them as they are.
 
     Args:
         case: the user's case.
@@ -128,7 +77,7 @@ def copy_template(case: Path, start: str, target: Path) -> None:
     target.mkdir(parents=True)
     for part, name in _parts(case, start):
         copy(part, target / name)
-    for folder in (target, target / start, target / "system", target / "constant"):
+    for folder in (target, target / start, target / "0.orig", target / "system", target / "constant"):
         for file in folder.glob("*.gz"):
             unzip(file)
 
@@ -144,7 +93,7 @@ def template_key(settings: CaseSettings, start: str, openfoam: str) -> str:
     Returns:
         Hexadecimal digits of a hash of the case's files, the mesh commands and the other arguments.
     """
-    meshed = [] if settings.mesh_each else settings.mesh_commands
+    meshed = steps(settings, settings.case, start)[: steps_once(settings, settings.case, start)]
     digest = hashlib.sha256(json.dumps([meshed, start, openfoam]).encode())
     for part, name in _parts(settings.case, start):
         for path in sorted(part.rglob("*")) if part.is_dir() else [part]:
@@ -155,93 +104,26 @@ def template_key(settings: CaseSettings, start: str, openfoam: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_entries(settings: CaseSettings, directory: Path) -> tuple[dict[str, FoamDictionary], list[str]]:
-    """Read the dictionaries that the study's parameters are written to, and check the entries.
-
-    Args:
-        settings: settings of the case.
-        directory: a copy of the template (see `copy_template`).
-
-    Returns:
-        The dictionaries by file, and one line per problem.
-    """
-    dictionaries: dict[str, FoamDictionary] = {}
-    problems = [
-        f"[parameters] {name} goes nowhere: expected an entry {name} = {{ file = ..., entry = ... }} in "
-        "[solver.entries]"
-        for name in settings.parameters
-        if name not in settings.entries
-    ]
-    for name, entry in settings.entries.items():
-        place = f"[solver.entries] {name}"
-        if name not in settings.parameters:
-            expected = ", ".join(settings.parameters)
-            problems.append(f"{place}: there is no such parameter; expected one of {expected}")
-            continue
-        try:
-            if Path(entry.file).is_absolute() or ".." in Path(entry.file).parts:
-                raise CaseError("expected a path inside the case, such as 0/U")
-            if entry.file not in dictionaries:
-                dictionaries[entry.file] = FoamDictionary(directory / entry.file, entry.file)
-            dictionaries[entry.file].check(entry.entry)
-        except CaseError as error:
-            problems.append(f"{place}: file = {entry.file!r}: {error.reason}{_other_files(directory, entry.file)}")
-        try:
-            entry.text(1.0)
-        except ValueError as error:
-            problems.append(
-                f"{place}: value = {entry.value!r} cannot be used ({error}); expected a format in which {{}} stands "
-                'for the parameter, such as "uniform ({} 0 0)"'
-            )
-    return dictionaries, problems
-
-
-def _other_files(directory: Path, file: str) -> str:
-    folder = (directory / file).parent
-    if (directory / file).is_file() or not folder.is_dir():
-        return ""
-    names = sorted(child.name for child in folder.iterdir() if child.is_file())
-    return f"; {Path(file).parent}/ has: {', '.join(names)}" if names else ""
-
-
-def make_case(
-    template: Path,
-    directory: Path,
-    settings: CaseSettings,
-    dictionaries: Mapping[str, FoamDictionary],
-    parameters: Mapping[str, float],
-) -> None:
-    """Create the case of one simulation: a copy of the prepared template with the parameters set.
+def copy_prepared(template: Path, directory: Path, link: Collection[str], leave_out: Collection[str] = ()) -> None:
+    """Copy a prepared template for one simulation.
 
     Args:
         template: folder of the prepared template.
         directory: an empty folder for the case.
-        settings: settings of the case.
-        dictionaries: the dictionaries that parameters are written to, by file.
-        parameters: parameter values, by name.
-
-    Raises:
-        CaseError: a parameter of the study is missing from `parameters`.
+        link: names of files and folders that become links to the template's, as do then files beside the folders.
+        leave_out: names of files and folders that are not copied.
     """
-    link = () if settings.mesh_each else LINKED
     for child in template.iterdir():
-        if child.is_file() and child.name not in dictionaries:
+        if link and child.is_file():
             (directory / child.name).symlink_to(child)  # meshes and tables, which are only read
-        else:
+        elif child.name not in leave_out:
             copy(child, directory / child.name, link)
-    for name, entry in settings.entries.items():
-        if name not in parameters:
-            raise CaseError(
-                f"[solver.entries] {name}: the simulation has no such parameter, only {', '.join(parameters)}"
-            )
-        dictionaries[entry.file].set(entry.entry, entry.text(parameters[name]))
-    for file, dictionary in dictionaries.items():
-        dictionary.write(directory / file)
 
 
 def add_control(directory: Path, control: Control, settings: CaseSettings, library: Path | None) -> None:
     """Append to a simulation's controlDict: stream the fields, write no time folders, start at the start time.
 
+    If the run's end or the streaming hangs on write times, the case's own stay, and only the last time folder is kept.
     OpenFOAM merges dictionaries, and the last of two equal entries wins, so the user's text is left unchanged.
 
     Args:
@@ -250,14 +132,20 @@ def add_control(directory: Path, control: Control, settings: CaseSettings, libra
         settings: settings of the case.
         library: path of the function object's library; None if nothing is streamed or the case has the function object.
     """
+    start = control.start
+    if control.start_from == "latestTime":
+        start = start_folder(directory, control.start_from, None)  # a mesh command may have made a later one
+    writing = (
+        ["purgeWrite      1;"]
+        if control.writes
+        else ["writeControl    timeStep;", f"writeInterval   {NEVER};", "purgeWrite      0;"]
+    )
     lines = [
         "",
         "// Added by Penstock: fields are streamed from memory, not written to time folders.",
         "startFrom       startTime;",
-        f"startTime       {control.start};",
-        "writeControl    timeStep;",
-        f"writeInterval   {NEVER};",
-        "purgeWrite      0;",
+        f"startTime       {start};",
+        *writing,
         "runTimeModifiable no;",
     ]
     if settings.fields and not control.streams:
@@ -285,7 +173,7 @@ def add_decomposition(directory: Path, ranks: int) -> None:
         ranks: number of parts.
     """
     path = directory / "system" / "decomposeParDict"
-    if path.is_file() and str(FoamDictionary(path).get("numberOfSubdomains")) == str(ranks):
+    if path.is_file() and FoamDictionary(path).get("numberOfSubdomains") == str(ranks):
         return
     header = "FoamFile { version 2.0; format ascii; class dictionary; object decomposeParDict; }\n"
     path.unlink(missing_ok=True)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from penstock_client.errors import PenstockError
-from penstock_solvers.openfoam.case import Control, copy_template, load_entries, read_control
+from penstock_solvers.openfoam.case import Control, copy, copy_template, read_control
+from penstock_solvers.openfoam.entries import entry_problems
 from penstock_solvers.openfoam.environment import find_application, openfoam_environment
+from penstock_solvers.openfoam.mesh_steps import RESTORE, makes_entries, steps
 from penstock_solvers.openfoam.runner import solver_options, stream_library
 from penstock_solvers.openfoam.settings import DEFAULT_MESH, CaseSettings
 from penstock_solvers.processes import SolverFailed, require_mpirun, tmpfs_directory
@@ -43,7 +45,7 @@ def check_case(solver: Mapping[str, Any]) -> list[str]:
         programs = {command[0]: "mesh_commands" for command in settings.mesh_commands}
         programs |= {control.application: "application"} if control is not None else {}
         for program, key in programs.items():
-            for problem in _program_problems(program, environment):
+            for problem in _program_problems(program, environment, settings.case):
                 problems.append(f"[solver] {key}: {problem}")
         if settings.ranks > 1:
             attempt(lambda: require_mpirun(settings.ranks, environment.get("PATH")))
@@ -51,23 +53,30 @@ def check_case(solver: Mapping[str, Any]) -> list[str]:
         if settings.fields and control is not None and not control.streams:
             attempt(stream_library)
     if control is not None:
-        problems += _case_problems(settings, control)
+        problems += _case_problems(settings, control, environment or {})
     return problems
 
 
-def _program_problems(program: str, environment: Mapping[str, str]) -> list[str]:
+def _program_problems(program: str, environment: Mapping[str, str], case: Path) -> list[str]:
     try:
-        find_application(program, environment)
+        find_application(program, environment, case)
     except PenstockError as error:
         return [str(error)]
     return []
 
 
-def _case_problems(settings: CaseSettings, control: Control) -> list[str]:
+def _is_there(program: str, environment: Mapping[str, str], case: Path) -> bool:
+    return not _program_problems(program, environment, case)
+
+
+def _case_problems(settings: CaseSettings, control: Control, environment: Mapping[str, str]) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="penstock-check-", dir=tmpfs_directory()) as folder:
         copied = Path(folder, "case")
         copy_template(settings.case, control.start, copied)
-        problems = load_entries(settings, copied)[1]
+        if RESTORE in steps(settings, copied, control.start):
+            copy(copied / "0.orig", copied / control.start)
+        making = [c for c in settings.mesh_commands if makes_entries(c) and _is_there(c[0], environment, settings.case)]
+        problems = entry_problems(settings, copied, complete=not making)
         has_mesh = any((copied / "constant").rglob("polyMesh"))
         block_mesh = settings.mesh_commands == DEFAULT_MESH
         if block_mesh and not any((copied / f / "blockMeshDict").is_file() for f in ("system", "constant/polyMesh")):

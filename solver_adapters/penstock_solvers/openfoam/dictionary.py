@@ -1,62 +1,24 @@
-"""Reading OpenFOAM dictionaries and setting entries in them, with PyFoam.
+"""Setting entries of OpenFOAM dictionaries: the bytes of one value change, and no others.
 
 A dotted path names an entry, such as "boundaryField.movingWall.value". Each of its names may contain dots itself
-("alpha.water"), be a pattern as written in the dictionary ('"wall.*"'), or be the index of a list element
-("vertices.2").
+("alpha.water"), be a pattern as written in the dictionary ('"wall.*"'), be the index of an element ("vertices.2",
+"value.0" for the first component in "uniform (1 0 0)"), or name an element that has a dictionary.
 """
 
 from __future__ import annotations
 
-import functools
 import gzip
-import itertools
 import re
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from penstock_client.nearest import close_names
-from penstock_solvers.processes import SolverFailed
+from penstock_solvers.openfoam.errors import CaseError
+from penstock_solvers.openfoam.scan import Element, Item, Kind, elements, line_of, scan
 
-_TOKEN = re.compile(r"""//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\])*"|[{}()\[\];]|(?:(?!//|/\*)[^\s{}()\[\];"])+""", re.S)
-_SWITCHES = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
-# Elements; longer lists (fields) are kept as text, because parsing them takes minutes and no parameter sets their
-# elements.
-LONG_LIST = 100
+__all__ = ["CaseError", "FoamDictionary", "unzip"]
 
-
-class CaseError(SolverFailed):
-    """An OpenFOAM case, or a setting of the study about it, cannot be used."""
-
-
-class PyFoamMissing(CaseError):
-    """PyFoam is not installed."""
-
-
-@functools.cache
-def _pyfoam() -> Any:
-    """Import PyFoam's module of dictionaries, on first use: it is optional and slow to import."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escape sequences in PyFoam's own source
-            from PyFoam.Basics import DataStructures, PlyParser
-            from PyFoam.RunDictionary import ParsedParameterFile
-    except ImportError as error:
-        raise PyFoamMissing(
-            f"the OpenFOAM adapter needs PyFoam ({error}); install it with: pip install 'penstock[openfoam]'"
-        ) from error
-    # PyFoam would write vectors and tensors with 6 digits, and "0 (1 2 3)" in a list as the repr of a Python object.
-    DataStructures.FixedLength.__str__ = lambda self: _list_text(self.vals)
-    ParsedParameterFile.NotAPrelist.__str__ = lambda self: f"{self.a} {_list_text(self.b)}"
-    # The parser would write its tables to a folder under /tmp each time and never read them.
-    PlyParser.getUserTempDir = lambda: ""
-    PlyParser.yacc.yacc = functools.partial(PlyParser.yacc.yacc, write_tables=False)
-    return ParsedParameterFile
-
-
-def _list_text(value: Any) -> str:
-    return f"({' '.join(map(_list_text, value))})" if isinstance(value, list) else str(value)
+_INCLUDE = re.compile(r'# *s?include(?:IfPresent)?\s*"([^"]+)"')
 
 
 class FoamDictionary:
@@ -74,27 +36,32 @@ class FoamDictionary:
     """
 
     def __init__(self, path: Path, name: str | None = None) -> None:
-        pyfoam = _pyfoam()
         self.name = name or str(path)
-        if not path.is_file() and not path.with_name(path.name + ".gz").is_file():
-            raise CaseError(f"{self.name} does not exist")
+        self._path = path
+        self._changes: dict[tuple[int, int], bytes] = {}
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # PLY's, about PyFoam's grammar
-                self._file = pyfoam.ParsedParameterFile(
-                    str(path), listLengthUnparsed=LONG_LIST, longListOutputThreshold=0
-                )
-                written = str(self._file)
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # PyFoam raises errors of many types, Exception and SystemExit among them
-            raise CaseError(f"{self.name} is not a dictionary that can be read: {_one_line(error)}") from error
-        self._unfaithful = _first_difference(_read(path), written)
+            self._data = read_bytes(path)
+        except FileNotFoundError:
+            raise CaseError(f"{self.name} does not exist") from None
+        except OSError as error:
+            raise CaseError(f"{self.name} cannot be read: {error.strerror or error}") from error
+        try:
+            self._items = scan(self._data)
+        except (CaseError, RecursionError) as error:
+            raise CaseError(f"{self.name} is not a dictionary that can be read: {error}") from error
 
-    def get(self, key: str) -> Any:
-        """Return the value of a top-level entry in PyFoam's representation, or None if there is no such entry."""
-        return self._file.content.get(key)
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The items of the file as it was read."""
+        return self._items
+
+    def get(self, entry: str) -> str | None:
+        """Return the text of an entry as the file has it, without comments around it; None if there is no such entry."""
+        try:
+            first, last = self._find(entry)
+        except CaseError:
+            return None
+        return self._data[first:last].decode("utf-8", "replace")
 
     def set(self, entry: str, text: str) -> None:
         """Set an existing entry.
@@ -104,12 +71,17 @@ class FoamDictionary:
             text: its new text, which is written unchanged.
 
         Raises:
-            CaseError: the entry does not exist, is a dictionary, or is matched by a pattern only; or PyFoam would
-                change the rest of the file.
+            CaseError: the entry does not exist, is a dictionary, is matched by a pattern only, or may be set by another
+                line of the dictionary as well.
         """
-        container, key = self._find(entry)
-        self._require_faithful()
-        container[key] = _pyfoam().Unparsed(text)  # PyFoam would put plain text with a slash in quotes
+        span = self._find(entry)
+        for first, last in self._changes:
+            if (first, last) != span and first < span[1] and span[0] < last:
+                raise CaseError(
+                    f"{self.name} line {line_of(self._data, span[0])}: {entry!r} overlaps with another entry that is "
+                    "set; set the whole value or its elements, not both"
+                )
+        self._changes[span] = text.encode()
 
     def check(self, entry: str) -> None:
         """Check that `set` would succeed.
@@ -121,119 +93,193 @@ class FoamDictionary:
             CaseError: see `set`.
         """
         self._find(entry)
-        self._require_faithful()
+
+    def bytes(self) -> bytes:
+        """Return the file with its changes."""
+        parts, at = [], 0
+        for (first, last), text in sorted(self._changes.items()):
+            apart = b" " if first == last else b""  # a keyword that had no value
+            parts += [self._data[at:first], apart, text]
+            at = last
+        return b"".join([*parts, self._data[at:]])
 
     def write(self, path: Path) -> None:
         """Write the dictionary with its changes.
 
         Args:
-            path: the file to write; an existing file or link is replaced.
+            path: the file to write; an existing file or link is replaced, and so is a compressed one beside it.
         """
+        executable = path.is_file() and path.stat().st_mode & 0o111
         path.unlink(missing_ok=True)
-        path.write_text(str(self._file), encoding="utf-8")
+        path.with_name(path.name + ".gz").unlink(missing_ok=True)
+        path.write_bytes(self.bytes())
+        if executable:
+            path.chmod(0o755)
 
     def entries(self) -> list[str]:
-        """Return the dotted paths of all entries that can be set."""
-        return list(_paths(self._file.content, ""))
+        """Return the dotted paths of all entries that can be set, without elements of lists."""
+        return list(dict.fromkeys(_paths(self._items, "")))
 
-    def _require_faithful(self) -> None:
-        """Raise CaseError if PyFoam would change other parts of the file: it does not preserve every construct."""
-        if self._unfaithful is not None:
-            before, after = self._unfaithful
+    def place(self, entry: str) -> str:
+        """Return the file and line of an entry, for messages."""
+        return f"{self.name} line {line_of(self._data, self._find(entry)[0])}"
+
+    def _find(self, entry: str) -> tuple[int, int]:
+        found = self._in_items(self._items, entry, entry)
+        if found is None:
+            raise CaseError(self._missing(entry))
+        return found
+
+    def _in_items(self, items: Sequence[Item], rest: str, entry: str) -> tuple[int, int] | None:
+        """Find the value that OpenFOAM reads: of two equal entries the last, of two equal dictionaries both."""
+        for item, behind in _candidates(items, rest):
+            if item.kind is Kind.DICTIONARY:
+                if behind is None:
+                    self._is_dictionary(item.items, entry)
+                assert behind is not None
+                found = self._in_items(item.items, behind, entry)
+            elif behind is None and item.kind is Kind.VALUE:
+                found = item.first, item.last
+            else:
+                found = self._in_value(item, behind or "", entry)
+            if found is not None:
+                self._require_the_only_one(items, item, rest, entry)
+                return found
+        lists = [item for item in items if item.kind is Kind.LIST]
+        return self._in_elements(elements(self._data, lists[0].first, lists[0].last), rest, entry) if lists else None
+
+    def _in_value(self, item: Item, rest: str, entry: str) -> tuple[int, int] | None:
+        parts = elements(self._data, item.first, item.last)
+        lists = [part for part in parts if self._is_list(part)]
+        return self._in_elements(self._inside(lists[0]) if len(lists) == 1 else parts, rest, entry)
+
+    def _in_elements(self, parts: Sequence[Element], rest: str, entry: str) -> tuple[int, int] | None:
+        index, _, behind = rest.partition(".")
+        if index.isdecimal():
+            chosen = [(parts[int(index)], behind)] if int(index) < len(parts) else []
+        else:
+            named = [part for part in parts if part.items is not None and _continues(rest, part.key)]
+            chosen = [(part, rest[len(part.key) + 1 :]) for part in named]
+        for part, behind in chosen:
+            if part.items is not None:
+                if not behind:
+                    self._is_dictionary(part.items, entry)
+                return self._in_items(part.items, behind, entry)
+            if not behind:
+                return part.first, part.last
+            if self._is_list(part):
+                return self._in_elements(self._inside(part), behind, entry)
+        return None
+
+    def _is_list(self, part: Element) -> bool:
+        return part.items is None and re.match(rb"\d*\(", self._data[part.first : part.last]) is not None
+
+    def _inside(self, part: Element) -> list[Element]:
+        return elements(self._data, self._data.index(b"(", part.first) + 1, part.last - 1)
+
+    def _is_dictionary(self, items: Sequence[Item], entry: str) -> None:
+        inside = ", ".join(dict.fromkeys(_paths(items, entry + "."))) or "none"
+        raise CaseError(f"{self.name}: {entry!r} is a dictionary, not a value; name one of its entries: {inside}")
+
+    def _require_the_only_one(self, items: Sequence[Item], found: Item, rest: str, entry: str) -> None:
+        """Raise CaseError if another line decides, or may decide, what OpenFOAM reads for the entry."""
+        at = line_of(self._data, found.start)
+        if found.condition is not None:
+            condition = self._data[found.condition :].split(b"\n", 1)[0].decode("utf-8", "replace").strip()
             raise CaseError(
-                f"{self.name} cannot be rewritten safely: PyFoam would turn {before!r} into {after!r}; "
-                "simplify that place, or move it to a file of its own and #include it"
+                f"{self.name} line {at}: {entry!r} depends on {condition!r} in line "
+                f"{line_of(self._data, found.condition)}; move the entry out of the condition"
             )
+        for item in items[items.index(found) + 1 :]:
+            if self._may_set(item, items, rest):
+                raise CaseError(
+                    f"{self.name} line {line_of(self._data, item.start)}: {item.key} comes after {entry!r} (line {at}) "
+                    "and sets it again; set it there, or move that line above the entry"
+                )
 
-    def _find(self, entry: str) -> tuple[Any, Any]:
-        container, rest = self._file.content, entry.split(".")
-        while True:
-            step = _step(container, rest)
-            if step is None:
-                raise CaseError(self._missing(container, rest, entry))
-            key, used = step
-            value, rest = _value(container, key), rest[used:]
-            if not rest:
-                if isinstance(value, dict):
-                    inside = ", ".join(_paths(value, entry + ".")) or "none"
-                    raise CaseError(
-                        f"{self.name}: {entry!r} is a dictionary, not a value; name one of its entries: {inside}"
-                    )
-                return container, key
-            container = value
+    def _may_set(self, item: Item, items: Sequence[Item], rest: str) -> bool:
+        if item.kind is Kind.MACRO:
+            name = item.key.strip("${}").lstrip(".:")
+            sources = [s for s in (*items, *self._items) if s.key == name and s.kind is Kind.DICTIONARY]
+            return any(any(_candidates(source.items, rest)) for source in sources)
+        if item.kind is not Kind.DIRECTIVE:
+            return False
+        if item.key.startswith("#remove"):
+            name = rest.split(".")[0]
+            used = re.search(rb"\$[.:{]*" + re.escape(name.encode()), self._data) is not None  # before it is removed
+            return not used and name in re.findall(r"[^\s()\"]+", item.key[7:])
+        included = _INCLUDE.match(item.key)
+        path = self._path.parent / included[1] if included else None
+        try:
+            return path is not None and path.is_file() and any(_candidates(scan(path.read_bytes()), rest))
+        except CaseError:
+            return False
 
-    def _missing(self, container: Any, rest: list[str], entry: str) -> str:
-        for pattern, expression, _ in getattr(container, "_regex", ()):
-            if any(expression.fullmatch(".".join(rest[:n])) for n in range(1, len(rest) + 1)):
+    def _missing(self, entry: str) -> str:
+        items, rest = _deepest(self._items, entry)
+        for item in items:
+            pattern = item.key.strip('"')
+            if item.key.startswith('"') and any(_matches(pattern, name) for name in _prefixes(rest)):
+                first = rest.partition(".")[0]
                 return (
-                    f"{self.name} has no entry {entry!r} of its own, only the pattern {pattern}; name the pattern, "
-                    f"which sets it for all that it covers, or give {rest[0]!r} its own entry in the case"
+                    f"{self.name} has no entry {entry!r} of its own, only the pattern {item.key}; name the pattern, "
+                    f"which sets it for all that it covers, or give {first!r} its own entry in the case"
                 )
         known = self.entries()
         last = entry.rpartition(".")[2]
         near = close_names(entry, known, 3, 0.5) or [k for k in known if k.rpartition(".")[2] == last][:3]
         hint = f"nearest: {', '.join(near)}" if near else f"it has: {', '.join(known[:10]) or 'nothing'}"
+        sources = [i for i in items if i.kind is Kind.MACRO or (i.kind is Kind.DIRECTIVE and "include" in i.key)]
+        if sources:
+            lines = ", ".join(f"{i.key.strip()} (line {line_of(self._data, i.start)})" for i in sources)
+            hint += f"; it may come from {lines}: set it where it is written, or write it here below that line"
         return f"{self.name} has no entry {entry!r}; {hint}"
 
 
-def _read(path: Path) -> str:
+def read_bytes(path: Path) -> bytes:
+    """Read a file that may be compressed as "path.gz"."""
     if path.is_file():
-        return path.read_text(encoding="latin-1")
-    return gzip.decompress(path.with_name(path.name + ".gz").read_bytes()).decode("latin-1")
+        return path.read_bytes()
+    return gzip.decompress(path.with_name(path.name + ".gz").read_bytes())
 
 
-def _first_difference(original: str, written: str) -> tuple[object, object] | None:
-    pairs = itertools.zip_longest(_tokens(original), _tokens(written))
-    return next(((before, after) for before, after in pairs if before != after), None)
+def _continues(path: str, name: str) -> bool:
+    return path == name or path.startswith(name + ".")
 
 
-def _tokens(text: str) -> Iterator[str | float | bool]:
-    """Yield the tokens that OpenFOAM would read: words, and numbers and switches by value."""
-    last = ""
-    for match in _TOKEN.finditer(text):
-        token = match[0]
-        if token.startswith(("//", "/*")) or (token == ";" and last in ("}", ";")):
-            continue
-        last = token
-        try:
-            yield float(token)
-        except ValueError:
-            yield _SWITCHES.get(token, token)
+def _candidates(items: Sequence[Item], path: str) -> Iterator[tuple[Item, str | None]]:
+    """Yield the items that a path may begin with, and the rest of the path: longest names first, the last item first."""
+    entries = [i for i in reversed(items) if i.kind in (Kind.VALUE, Kind.DICTIONARY) and _continues(path, i.key)]
+    entries.sort(key=lambda item: -len(item.key))
+    for item in entries:
+        yield item, None if path == item.key else path[len(item.key) + 1 :]
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _deepest(items: Sequence[Item], path: str) -> tuple[Sequence[Item], str]:
+    for item, rest in _candidates(items, path):
+        if item.kind is Kind.DICTIONARY and rest is not None:
+            return _deepest(item.items, rest)
+    return items, path
 
 
-def _step(container: Any, names: list[str]) -> tuple[Any, int] | None:
-    """Return the next key of a path and the number of dotted names that it consists of; the longest match wins."""
-    if isinstance(container, dict):
-        patterns = {pattern for pattern, _, _ in getattr(container, "_regex", ())}
-        for used in range(len(names), 0, -1):
-            key = ".".join(names[:used])
-            if dict.__contains__(container, key) or (key in patterns and isinstance(_value(container, key), dict)):
-                return key, used
-    elif _indexable(container) and names[0].isdecimal() and int(names[0]) < len(container):
-        return int(names[0]), 1
-    return None
+def _prefixes(path: str) -> list[str]:
+    names = path.split(".")
+    return [".".join(names[:n]) for n in range(1, len(names) + 1)]
 
 
-def _value(container: Any, key: Any) -> Any:
-    if isinstance(container, dict) and not dict.__contains__(container, key):
-        return next(value for pattern, _, value in container._regex if pattern == key)  # type: ignore[attr-defined]
-    return container[key]
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.fullmatch(pattern, name) is not None
+    except re.error:
+        return False
 
 
-def _indexable(value: Any) -> bool:
-    return isinstance(value, list) and not hasattr(value, "data")
-
-
-def _paths(value: Any, prefix: str) -> Iterator[str]:
-    if isinstance(value, dict):
-        patterns = [(pattern, inner) for pattern, _, inner in getattr(value, "_regex", ()) if isinstance(inner, dict)]
-        for key, inner in [*dict.items(value), *patterns]:
-            if isinstance(key, str):  # PyFoam's keys for comments and includes have other types
-                yield from _paths(inner, f"{prefix}{key}.") if isinstance(inner, dict) else [prefix + key]
+def _paths(items: Sequence[Item], prefix: str) -> Iterator[str]:
+    for item in items:
+        if item.kind is Kind.DICTIONARY and item.key != "FoamFile":
+            yield from _paths(item.items, f"{prefix}{item.key}.")
+        elif item.kind is Kind.VALUE:
+            yield prefix + item.key
 
 
 def unzip(path: Path) -> None:

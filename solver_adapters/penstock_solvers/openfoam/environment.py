@@ -54,12 +54,13 @@ def openfoam_environment(base: Mapping[str, str] | None = None, packaged: Path =
     return environment
 
 
-def find_application(name: str, environment: Mapping[str, str]) -> Path:
-    """Find an OpenFOAM program (a solver or a mesh tool).
+def find_application(name: str, environment: Mapping[str, str], case: Path | None = None) -> Path:
+    """Find an OpenFOAM program (a solver or a mesh tool), or a script of the case.
 
     Args:
-        name: name of the program.
+        name: name of the program, or path of a script, such as "./Allrun.pre".
         environment: the environment whose PATH is searched.
+        case: the folder in which the program will run, where relative paths begin.
 
     Returns:
         Path of the program.
@@ -68,6 +69,12 @@ def find_application(name: str, environment: Mapping[str, str]) -> Path:
         OpenFOAMMissing: there is no program of that name.
     """
     search = environment.get("PATH", os.defpath)
+    if case is not None and "/" in name:
+        script = case / name
+        if script.is_file() and os.access(script, os.X_OK):
+            return script
+        trouble = "is not executable; run chmod +x on it" if script.is_file() else "is not in the case"
+        raise OpenFOAMMissing(f"{name!r} {trouble}")
     found = shutil.which(name, path=search)
     if found is not None:
         return Path(found)

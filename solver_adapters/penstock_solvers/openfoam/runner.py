@@ -14,16 +14,18 @@ from penstock_solvers.openfoam.case import (
     Control,
     add_control,
     add_decomposition,
+    copy,
+    copy_prepared,
     copy_template,
-    load_entries,
-    make_case,
     read_control,
     template_key,
 )
-from penstock_solvers.openfoam.dictionary import CaseError, FoamDictionary
+from penstock_solvers.openfoam.dictionary import CaseError
+from penstock_solvers.openfoam.entries import Writing, entry_problems
 from penstock_solvers.openfoam.environment import find_application, openfoam_environment
 from penstock_solvers.openfoam.log import MAX_COURANT, SolverLog
-from penstock_solvers.openfoam.settings import CaseSettings
+from penstock_solvers.openfoam.mesh_steps import RESTORE, steps, steps_once
+from penstock_solvers.openfoam.settings import LINKED, CaseSettings
 from penstock_solvers.processes import (
     RunSummary,
     Scratch,
@@ -46,12 +48,12 @@ class Prepared:
     Attributes:
         scratch: the folders of the template and the simulations.
         control: settings of the template's controlDict.
-        dictionaries: the dictionaries that parameters are written to, by file.
+        steps: the mesh commands that run for each simulation.
     """
 
     scratch: Scratch
     control: Control
-    dictionaries: Mapping[str, FoamDictionary]
+    steps: tuple[tuple[str, ...], ...]
 
 
 class OpenFOAMRunner:
@@ -106,9 +108,15 @@ class OpenFOAMRunner:
         settings = self._settings
         library = stream_library() if settings.fields and not prepared.control.streams else None
         application = [str(find_application(prepared.control.application, environment))]
-        make_case(prepared.scratch.template, directory, settings, prepared.dictionaries, task.parameters)
-        if settings.mesh_each:
-            self._mesh(directory, task, environment, abandoned)
+        link = () if prepared.steps else LINKED
+        copy_prepared(prepared.scratch.template, directory, link, () if prepared.steps else ("0.orig",))
+        writing = Writing(directory, settings, task.parameters)
+        writing.write()
+        for step in prepared.steps:
+            self._step(step, directory, prepared.control.start, task, environment, abandoned)
+            writing.write()
+        writing.finish()
+        self._require_mesh(directory)
         add_control(directory, prepared.control, settings, library)
         if settings.ranks > 1:
             require_mpirun(settings.ranks, environment.get("PATH"))
@@ -128,23 +136,37 @@ class OpenFOAMRunner:
         settings = self._settings
         control = read_control(settings)
 
+        planned = steps(settings, settings.case, control.start)
+        once = steps_once(settings, settings.case, control.start)
+
         def build(directory: Path) -> None:
             copy_template(settings.case, control.start, directory)
-            _require_no_problems(load_entries(settings, directory)[1])
-            if not settings.mesh_each:
-                self._mesh(directory, task, environment, abandoned)
+            for step in planned[:once]:
+                self._step(step, directory, control.start, task, environment, abandoned)
 
         key = template_key(settings, control.start, environment["WM_PROJECT_DIR"])
         scratch = Scratch(self._root or default_root(), key, build)
         self._resources.callback(scratch.close)
-        dictionaries, problems = load_entries(settings, scratch.template)
-        _require_no_problems(problems)
-        return Prepared(scratch, control, dictionaries)
+        _require_no_problems(entry_problems(settings, scratch.template, complete=once == len(planned)))
+        return Prepared(scratch, control, planned[once:])
 
-    def _mesh(self, directory: Path, task: Task, environment: dict[str, str], abandoned: Callable[[], bool]) -> None:
-        for command in self._settings.mesh_commands:
-            program = [str(find_application(command[0], environment)), *command[1:]]
+    def _step(
+        self,
+        step: tuple[str, ...],
+        directory: Path,
+        start: str,
+        task: Task,
+        environment: dict[str, str],
+        abandoned: Callable[[], bool],
+    ) -> None:
+        """Run a mesh command, or copy 0.orig to the folder of the start time."""
+        if step == RESTORE:
+            copy(directory / "0.orig", directory / start)
+        else:
+            program = [str(find_application(step[0], environment, directory)), *step[1:]]
             self._run(program, directory, task, environment, abandoned, SolverLog())
+
+    def _require_mesh(self, directory: Path) -> None:
         if not any((directory / "constant").rglob("polyMesh")):
             ran = "; ".join(shlex.join(command) for command in self._settings.mesh_commands) or "none"
             raise CaseError(

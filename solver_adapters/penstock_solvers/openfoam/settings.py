@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 DEFAULT_MESH = (("blockMesh",),)
-# Files under system/ that mesh tools do not read. A parameter in any other file there means a mesh per simulation.
-_NOT_OF_THE_MESH = {"controlDict", "fvSchemes", "fvSolution", "fvOptions", "decomposeParDict"}
 # Folders that are large and only read once the mesh exists.
 LINKED = frozenset({"polyMesh", "triSurface", "extendedFeatureEdgeMesh", "geometry"})
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The entry of the case that a parameter sets.
+    """An entry of the case that a parameter sets.
 
     Attributes:
         file: path of the dictionary in the case, such as "0/U".
         entry: dotted path of the entry in the dictionary.
-        value: format of the entry's text, in which "{}" stands for the parameter.
+        value: format of the entry's text, in which "{}" stands for the number.
+        factor: the number is factor * parameter ** power.
+        power: see `factor`.
     """
 
     file: str
     entry: str
     value: str = "{}"
+    factor: float = 1.0
+    power: float = 1.0
 
     def text(self, parameter: float) -> str:
         """Format a value of the parameter.
@@ -38,12 +41,15 @@ class Entry:
             The text of the entry.
 
         Raises:
-            ValueError: the format is invalid.
+            ValueError: the format is invalid, or the parameter has no such power.
         """
         try:
-            text = self.value.format(float(parameter))
+            number = self.factor * float(parameter) ** self.power
+            if not isinstance(number, float) or not math.isfinite(number):
+                raise ValueError(f"{self.factor:g} * {parameter:g} ** {self.power:g} is not a finite number")
+            text = self.value.format(number)
             constant = self.value.format(1.0) == self.value.format(2.0)
-        except (KeyError, IndexError, AttributeError, ValueError) as error:
+        except (KeyError, IndexError, AttributeError, ValueError, ArithmeticError) as error:
             raise ValueError(f"{error}") from error
         if constant:
             raise ValueError('it holds no "{}"')
@@ -57,7 +63,7 @@ class CaseSettings:
     Attributes:
         case: folder of the template case.
         parameters: names of the study's parameters.
-        entries: the entry that each parameter sets, by name of the parameter.
+        entries: the entries that each parameter sets, by name of the parameter.
         fields: names of the fields to stream; if empty, no function object is added.
         every: stream every n-th time step.
         ranks: number of MPI ranks.
@@ -67,7 +73,7 @@ class CaseSettings:
 
     case: Path
     parameters: tuple[str, ...]
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, tuple[Entry, ...]]
     fields: tuple[str, ...]
     every: int
     ranks: int
@@ -81,7 +87,7 @@ class CaseSettings:
         return cls(
             case=Path(solver["case"]),
             parameters=tuple(solver.get("parameters", ())),
-            entries={name: Entry(**entry) for name, entry in solver.get("entries", {}).items()},
+            entries={name: _targets(given) for name, given in solver.get("entries", {}).items()},
             fields=tuple(solver.get("fields", ())),
             every=int(solver.get("every", 1)),
             ranks=int(solver.get("ranks", 1)),
@@ -89,13 +95,6 @@ class CaseSettings:
             mesh_commands=tuple(tuple(command) for command in mesh_commands),
         )
 
-    @property
-    def mesh_each(self) -> bool:
-        """True if a parameter changes the mesh, so that every simulation needs its own mesh."""
-        return bool(self.mesh_commands) and any(_shapes_mesh(Path(entry.file)) for entry in self.entries.values())
 
-
-def _shapes_mesh(file: Path) -> bool:
-    if file.parts[0] == "system":
-        return file.name not in _NOT_OF_THE_MESH
-    return bool(LINKED.intersection(file.parts)) or len(file.parts) == 1
+def _targets(given: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[Entry, ...]:
+    return tuple(Entry(**entry) for entry in ([given] if isinstance(given, Mapping) else given))

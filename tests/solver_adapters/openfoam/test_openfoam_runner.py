@@ -150,6 +150,20 @@ def test_the_mesh_is_made_once_and_again_where_a_parameter_shapes_it(run: Start,
     assert small.max_courant == pytest.approx(2 * large.max_courant, rel=0.05)
 
 
+@pytest.mark.parametrize(("file", "entry_file"), [("0/U.orig", "0/U.orig"), ("0/U.orig", "0/U")])
+def test_a_file_that_a_mesh_command_copies_carries_its_parameter(
+    run: Start, case: Path, file: str, entry_file: str
+) -> None:
+    (case / "0" / "U").rename(case / file)
+    solver = solver_of("cavity", case=str(case), mesh_commands=[["blockMesh"], ["cp", file, "0/U"]])
+    solver["entries"]["lid_velocity"] |= {"file": entry_file}
+    assert check_case(solver) == []
+    slow = run(solver, {"lid_velocity": 0.5, "viscosity": 0.01})
+    fast = run(solver, {"lid_velocity": 2.0, "viscosity": 0.01})
+    assert slow.max_courant is not None
+    assert fast.max_courant == pytest.approx(4 * slow.max_courant, rel=0.01)
+
+
 def test_ranks_run_in_parallel(run: Start, tmp_path: Path) -> None:
     log = tmp_path / "log"
     summary = run(solver_of("cavity", ranks=2), point("cavity", 1), log=log)
