@@ -20,6 +20,22 @@ namespace functionObjects
 
 // * * * * * * * * * * * * * Private Member Functions  * * * * * * * * * * * //
 
+Foam::string Foam::functionObjects::penstockStream::listed
+(
+    const wordList& names
+)
+{
+    string text("(");
+
+    forAll(names, i)
+    {
+        text += (i ? " " : "") + names[i];
+    }
+
+    return text + ")";
+}
+
+
 Foam::string Foam::functionObjects::penstockStream::errorOf
 (
     const penstock_status status
@@ -51,6 +67,10 @@ Foam::string Foam::functionObjects::penstockStream::open()
     }
     if (problem.empty())
     {
+        problem = findMeshes();
+    }
+    if (problem.empty())
+    {
         problem = announce();
     }
     if (problem.empty())
@@ -59,8 +79,8 @@ Foam::string Foam::functionObjects::penstockStream::open()
     }
     if (problem.empty())
     {
-        Info<< type() << " " << name() << ": streaming " << flatOutput(fields_)
-            << " of " << nCells_ << " cells, simulation "
+        Info<< type() << " " << name() << ": streaming " << listed(fields_).c_str()
+            << " of " << parts_[0].nCells << " cells, simulation "
             << penstock_simulation(stream_) << " attempt "
             << penstock_attempt(stream_) << endl;
     }
@@ -71,7 +91,7 @@ Foam::string Foam::functionObjects::penstockStream::open()
 
 Foam::string Foam::functionObjects::penstockStream::sendStep()
 {
-    sentIndex_ = time_.timeIndex();
+    sentIndex_ = runTime_.timeIndex();
 
     const string problem(stream_ ? string() : open());
 
@@ -83,6 +103,7 @@ void Foam::functionObjects::penstockStream::raise(const string& problem) const
 {
     if (!problem.empty())
     {
+        penstockCompat::neverThrow();
         FatalErrorInFunction
             << "penstock: " << problem.c_str() << nl
             << exit(FatalError);
@@ -98,16 +119,16 @@ void Foam::functionObjects::penstockStream::finish()
     }
     finished_ = true;
 
-    raise(problem_);
     if (!stream_)
     {
         raise
         (
             "the run has ended before any time step was sent: executeInterval"
             " (or timeStart) in the entry " + name()
-          + " of controlDict lies beyond the run"
+          + " of controlDict lies beyond the run ([solver] every of the study"
+            " file sets executeInterval); sendLast true ([solver] last = true)"
+            " sends the state at the end"
         );
-        return;
     }
 
     raise(errorOf(penstock_finish(stream_)));
@@ -126,7 +147,8 @@ Foam::functionObjects::penstockStream::penstockStream
     const dictionary& dict
 )
 :
-    fvMeshFunctionObject(name, runTime, dict),
+    PENSTOCK_FUNCTION_OBJECT(name, runTime),
+    runTime_(runTime),
     fields_(),
     connect_(),
     every_(1),
@@ -135,15 +157,17 @@ Foam::functionObjects::penstockStream::penstockStream
     step_(0),
     sentIndex_(-1),
     finished_(false),
-    nCells_(0),
-    firstCell_(0),
-    problem_()
+    sendLast_(false),
+    region_(),
+    processorOrder_(false),
+    parts_(),
+    sources_()
 {
     read(dict);
 
     if (sendInitial_)
     {
-        problem_ = sendStep();
+        raise(sendStep());
     }
 }
 
@@ -156,11 +180,21 @@ Foam::functionObjects::penstockStream::~penstockStream()
     // executed or written at the last time step
     if
     (
-        time_.timeIndex() != time_.startTimeIndex()
-     && time_.value() > time_.endTime().value() - 0.5*time_.deltaTValue()
+        runTime_.timeIndex() != runTime_.startTimeIndex()
+     && runTime_.value() > runTime_.endTime().value() - 0.5*runTime_.deltaTValue()
     )
     {
         finish();
+    }
+    else if (stream_ && !finished_)
+    {
+        raise
+        (
+            "the stream ends at time " + Foam::name(runTime_.value())
+          + ", before the run does: the entry " + name() + " of controlDict was"
+            " removed, disabled or given another type while the solver ran"
+            " (runTimeModifiable), or the solver has left its time loop"
+        );
     }
 
     penstock_close(stream_);
@@ -169,50 +203,89 @@ Foam::functionObjects::penstockStream::~penstockStream()
 
 // * * * * * * * * * * * * * * * Member Functions  * * * * * * * * * * * * * //
 
+Foam::wordList Foam::functionObjects::penstockStream::fields() const
+{
+    return wordList();
+}
+
+
 bool Foam::functionObjects::penstockStream::read(const dictionary& dict)
 {
-    fvMeshFunctionObject::read(dict);
+    functionObject::read(dict);
 
-    const wordList fields(dict.get<wordList>("fields"));
+    const string entry(" in the entry " + name() + " of controlDict");
+
+    if (!dict.found("fields"))
+    {
+        raise("no 'fields'" + entry + ": name those to stream: fields (U p);");
+    }
+    const wordList fields(dict.lookup("fields"));
+    const word region
+    (
+        dict.lookupOrDefault<word>("region", polyMesh::defaultRegion)
+    );
 
     if (fields.empty())
     {
-        FatalIOErrorInFunction(dict)
-            << "penstock: no fields: name those to stream, such as fields (U p);"
-            << exit(FatalIOError);
+        raise("no fields" + entry + ": name those to stream: fields (U p);");
     }
-    if (stream_ && fields != fields_)
+    if (stream_ && (fields != fields_ || region != region_))
     {
-        FatalIOErrorInFunction(dict)
-            << "penstock: the fields cannot change while they are streamed:"
-            << " they were " << flatOutput(fields_) << ", now "
-            << flatOutput(fields)
-            << exit(FatalIOError);
+        raise
+        (
+            "fields and region cannot change while they are streamed: they were "
+          + listed(fields_) + " of " + region_ + ", now " + listed(fields)
+          + " of " + region
+        );
     }
 
-    const word control(dict.getOrDefault<word>("executeControl", "timeStep"));
-    const word writing(dict.getOrDefault<word>("writeControl", "timeStep"));
+    const word control
+    (
+        dict.lookupOrDefault<word>("executeControl", "timeStep")
+    );
+    const word writing(dict.lookupOrDefault<word>("writeControl", "timeStep"));
 
     // OpenFOAM also executes a function object whenever it writes, by default
     // at every time step; execute() therefore applies executeInterval itself
     every_ = 1;
     if (control == "timeStep")
     {
-        every_ = max(1, dict.getOrDefault<label>("executeInterval", 1));
+        every_ = max(label(1), dict.lookupOrDefault<label>("executeInterval", 1));
     }
     else if (writing != "none")
     {
-        FatalIOErrorInFunction(dict)
-            << "penstock: executeControl " << control
-            << " needs writeControl none; beside it, or OpenFOAM would send"
-            << " at each write too"
-            << exit(FatalIOError);
+        raise
+        (
+            "executeControl " + control + " needs writeControl none; beside it"
+          + entry + ", or OpenFOAM would send at each write too"
+        );
+    }
+
+    const word order
+    (
+        dict.lookupOrDefault<word>("cellOrder", "undecomposed")
+    );
+    if (order != "undecomposed" && order != "processors")
+    {
+        raise("cellOrder " + order + entry + ": undecomposed or processors");
     }
 
     fields_ = fields;
-    connect_ = dict.getOrDefault<fileName>("connect", fileName());
+    region_ = region;
+    processorOrder_ = order == "processors";
+    connect_ = dict.lookupOrDefault<fileName>("connect", fileName());
     connect_.expand();
-    sendInitial_ = dict.getOrDefault("sendInitial", false);
+    sendInitial_ = dict.lookupOrDefault<bool>("sendInitial", false);
+    sendLast_ = dict.lookupOrDefault<bool>("sendLast", false);
+
+    if (sendLast_ && (control != "timeStep" || dict.found("timeEnd")))
+    {
+        raise
+        (
+            "sendLast" + entry + " works neither with timeEnd nor with another"
+            " executeControl than timeStep: OpenFOAM would not announce the end"
+        );
+    }
 
     return true;
 }
@@ -223,15 +296,13 @@ bool Foam::functionObjects::penstockStream::execute()
     // Solvers may run the function objects several times in a time step
     if
     (
-        problem_.empty()
-     && sentIndex_ != time_.timeIndex()
-     && time_.timeIndex() % every_ == 0
+        sentIndex_ != runTime_.timeIndex()
+     && runTime_.timeIndex() % every_ == 0
     )
     {
-        problem_ = sendStep();
+        raise(sendStep());
     }
 
-    raise(problem_);
     return true;
 }
 
@@ -244,6 +315,16 @@ bool Foam::functionObjects::penstockStream::write()
 
 bool Foam::functionObjects::penstockStream::end()
 {
+    if
+    (
+        sendLast_ && !finished_
+     && sentIndex_ != runTime_.timeIndex()
+     && runTime_.timeIndex() != runTime_.startTimeIndex()
+    )
+    {
+        raise(sendStep());
+    }
+
     finish();
     return true;
 }

@@ -11,14 +11,13 @@ License
 template<class Type>
 Foam::direction Foam::functionObjects::penstockStream::components
 (
+    const fvMesh& mesh,
     const word& name
-) const
+)
 {
-    typedef GeometricField<Type, fvPatchField, volMesh> fieldType;
-
     return
     (
-        mesh_.foundObject<fieldType>(name)
+        mesh.foundObject<penstockCompat::CellField<Type>>(name)
       ? direction(pTraits<Type>::nComponents)
       : direction(0)
     );
@@ -27,32 +26,41 @@ Foam::direction Foam::functionObjects::penstockStream::components
 
 Foam::direction Foam::functionObjects::penstockStream::componentsOf
 (
+    const fvMesh& mesh,
     const word& name
-) const
+)
 {
     // A name belongs to one field, so that at most one term is not 0
     return
-        components<scalar>(name)
-      + components<vector>(name)
-      + components<sphericalTensor>(name)
-      + components<symmTensor>(name)
-      + components<tensor>(name);
+        components<scalar>(mesh, name)
+      + components<vector>(mesh, name)
+      + components<sphericalTensor>(mesh, name)
+      + components<symmTensor>(mesh, name)
+      + components<tensor>(mesh, name);
 }
 
 
-Foam::wordList Foam::functionObjects::penstockStream::available() const
+Foam::string Foam::functionObjects::penstockStream::available
+(
+    const fvMesh& mesh
+)
 {
-    DynamicList<word> names;
+    const wordList names(mesh.thisDb().sortedToc());
+    string text;
 
-    for (const word& name : mesh_.sortedNames())
+    forAll(names, i)
     {
-        if (componentsOf(name) && !name.endsWith("_0")) // not old time levels
+        const word& name = names[i];
+        const bool old = // an old time level
+            name.size() > 2 && name.compare(name.size() - 2, 2, "_0") == 0;
+
+        if (!old && componentsOf(mesh, name))
         {
-            names.append(name);
+            text += (text.empty() ? "" : " ") + name;
         }
     }
 
-    return wordList(std::move(names));
+    return "(" + text + ")";
 }
 
 
@@ -63,17 +71,19 @@ Foam::string Foam::functionObjects::penstockStream::sendField
     bool& found
 )
 {
-    typedef GeometricField<Type, fvPatchField, volMesh> fieldType;
+    typedef penstockCompat::CellField<Type> fieldType;
 
-    const fieldType* field = mesh_.findObject<fieldType>(fields_[fieldi]);
+    const Part& part = parts_[sources_[fieldi].first];
+    const word& name = sources_[fieldi].second;
 
-    if (!field)
+    if (!part.mesh->foundObject<fieldType>(name))
     {
         return string();
     }
     found = true;
 
-    const Field<Type>& values = field->primitiveField();
+    const fieldType& field = part.mesh->lookupObject<fieldType>(name);
+    const Field<Type>& values = field.primitiveField();
     const uint64_t n = pTraits<Type>::nComponents;
 
     static_assert
@@ -86,8 +96,8 @@ Foam::string Foam::functionObjects::penstockStream::sendField
     (
         penstock_send
         (
-            stream_, size_t(fieldi), step_, time_.value(), scalarDtype,
-            values.cdata(), n*uint64_t(firstCell_), n*uint64_t(values.size())
+            stream_, size_t(fieldi), step_, runTime_.value(), scalarDtype,
+            values.cdata(), n*uint64_t(part.firstCell), n*uint64_t(values.size())
         )
     );
 }
@@ -95,12 +105,18 @@ Foam::string Foam::functionObjects::penstockStream::sendField
 
 Foam::string Foam::functionObjects::penstockStream::sendFields()
 {
-    if (returnReduce(mesh_.nCells(), sumOp<label>()) != nCells_)
+    for (const Part& part : parts_)
     {
-        return
-            "the mesh has " + Foam::name(returnReduce(mesh_.nCells(), sumOp<label>()))
-          + " cells, it had " + Foam::name(nCells_) + " when the stream began: "
-            "a mesh that is refined or whose cells come and go cannot be streamed";
+        const label nCells = returnReduce(part.mesh->nCells(), sumOp<label>());
+
+        if (nCells != part.nCells)
+        {
+            return
+                "the mesh " + part.mesh->name() + " has " + Foam::name(nCells)
+              + " cells, it had " + Foam::name(part.nCells)
+              + " when the stream began: a mesh that is refined or whose cells"
+                " come and go cannot be streamed";
+        }
     }
 
     forAll(fields_, fieldi)

@@ -8,108 +8,230 @@ License
 #include "globalIndex.H"
 #include "labelIOList.H"
 
+#include <algorithm>
 #include <limits>
 #include <vector>
 
 // * * * * * * * * * * * * * Private Member Functions  * * * * * * * * * * * //
 
-Foam::string Foam::functionObjects::penstockStream::announce()
+const Foam::fvMesh* Foam::functionObjects::penstockStream::meshOf
+(
+    word& field
+) const
 {
-    const globalIndex cells(mesh_.nCells());
-    nCells_ = cells.size();
-    firstCell_ = cells.localStart();
+    const fvMesh* mesh =
+    (
+        runTime_.foundObject<fvMesh>(region_)
+      ? &runTime_.lookupObject<fvMesh>(region_)
+      : nullptr
+    );
 
-    const uint64_t shape = uint64_t(nCells_);
-    std::vector<penstock_field> announced;
-
-    for (const word& name : fields_)
+    // A colon also stands in names of fields, such as turbulenceProperties:R
+    const std::string::size_type colon = field.find(':');
+    if (colon != std::string::npos && !(mesh && componentsOf(*mesh, field)))
     {
-        const direction nComponents = componentsOf(name);
+        const word region(field.substr(0, colon));
 
-        if (!nComponents)
+        if (runTime_.foundObject<fvMesh>(region))
         {
-            OStringStream names;
-            names << flatOutput(available());
+            field = word(field.substr(colon + 1));
+            mesh = &runTime_.lookupObject<fvMesh>(region);
+        }
+    }
+
+    return mesh;
+}
+
+
+size_t Foam::functionObjects::penstockStream::partOf(const fvMesh& mesh)
+{
+    for (size_t i = 0; i < parts_.size(); ++i)
+    {
+        if (parts_[i].mesh == &mesh)
+        {
+            return i;
+        }
+    }
+
+    const globalIndex cells(mesh.nCells());
+    parts_.push_back({&mesh, cells.size(), cells.toGlobal(0)});
+
+    return parts_.size() - 1;
+}
+
+
+Foam::string Foam::functionObjects::penstockStream::findMeshes()
+{
+    forAll(fields_, fieldi)
+    {
+        word field(fields_[fieldi]);
+        const fvMesh* mesh = meshOf(field);
+
+        if (!mesh)
+        {
+            const wordList objects(runTime_.sortedToc());
+            string meshes;
+
+            forAll(objects, i)
+            {
+                if (runTime_.foundObject<fvMesh>(objects[i]))
+                {
+                    meshes += (meshes.empty() ? "" : " ") + objects[i];
+                }
+            }
 
             return
-                "field " + name + " does not exist, or is not a field of cell "
-                "values; this solver has " + names.str()
-              + ": correct 'fields' in the entry " + this->name()
-              + " of controlDict";
+                "this solver has no mesh " + region_ + ", it has (" + meshes
+              + "): set region in the entry " + name() + " of controlDict"
+                " ([solver] region of the study file), or write region:field";
         }
+        if (!componentsOf(*mesh, field))
+        {
+            return
+                "field " + fields_[fieldi] + " does not exist, or is not a field"
+                " of cell values; this solver has " + available(*mesh)
+              + " in the mesh " + mesh->name() + ": correct 'fields' in the"
+                " entry " + name() + " of controlDict ([fields] of the study"
+                " file)";
+        }
+
+        sources_.push_back({partOf(*mesh), field});
+    }
+
+    return string();
+}
+
+
+Foam::string Foam::functionObjects::penstockStream::announce()
+{
+    std::vector<uint64_t> shapes;
+    std::vector<penstock_field> announced;
+
+    for (const Part& part : parts_)
+    {
+        shapes.push_back(uint64_t(part.nCells));
+    }
+
+    forAll(fields_, fieldi)
+    {
+        const std::pair<size_t, word>& source = sources_[fieldi];
 
         announced.push_back
         ({
-            name.c_str(), scalarDtype, uint32_t(nComponents), 1, &shape, 0
+            fields_[fieldi].c_str(), scalarDtype,
+            uint32_t(componentsOf(*parts_[source.first].mesh, source.second)),
+            1, &shapes[source.first], 0
         });
     }
 
-    announced.push_back
-    ({
-        "cell_centres", PENSTOCK_FLOAT64, 3, 1, &shape, 1
-    });
-    announced.push_back
-    ({
-        "cell_volumes", PENSTOCK_FLOAT64, 1, 1, &shape, 1
-    });
+    // The server knows one mesh
+    if (parts_.size() == 1)
+    {
+        announced.push_back
+        ({
+            "cell_centres", PENSTOCK_FLOAT64, 3, 1, &shapes[0], 1
+        });
+        announced.push_back
+        ({
+            "cell_volumes", PENSTOCK_FLOAT64, 1, 1, &shapes[0], 1
+        });
+    }
 
     const string problem
     (
         errorOf(penstock_announce(stream_, announced.data(), announced.size()))
     );
 
-    return
-    (
-        problem.empty() && Pstream::parRun()
-      ? sendAddressing(label(announced.size()))
-      : problem
-    );
+    return problem.empty() && Pstream::parRun() ? sendAddressing() : problem;
+}
+
+
+Foam::string Foam::functionObjects::penstockStream::sendAddressing()
+{
+    string problem;
+
+    for (size_t parti = 0; parti < parts_.size() && problem.empty(); ++parti)
+    {
+        std::vector<size_t> announced;
+
+        for (size_t fieldi = 0; fieldi < sources_.size(); ++fieldi)
+        {
+            if (sources_[fieldi].first == parti)
+            {
+                announced.push_back(fieldi);
+            }
+        }
+        if (parts_.size() == 1) // cell centres and volumes
+        {
+            announced.push_back(sources_.size());
+            announced.push_back(sources_.size() + 1);
+        }
+
+        problem = sendAddressing(parts_[parti], announced);
+    }
+
+    return problem;
 }
 
 
 Foam::string Foam::functionObjects::penstockStream::sendAddressing
 (
-    const label nFields
+    Part& part,
+    const std::vector<size_t>& announced
 )
 {
+    const fvMesh& mesh = *part.mesh;
     const labelIOList addressing
     (
         IOobject
         (
             "cellProcAddressing",
-            mesh_.facesInstance(),
+            mesh.facesInstance(),
             polyMesh::meshSubDir,
-            mesh_,
+            mesh,
             IOobject::READ_IF_PRESENT,
             IOobject::NO_WRITE,
             false
         )
     );
 
-    // A mesh that was made in parallel has no order but that of the processors
-    const bool known = addressing.size() == mesh_.nCells();
+    const bool known = addressing.size() == mesh.nCells();
     if (!returnReduce(known, andOp<bool>()))
     {
-        Info<< type() << " " << name() << ": no cellProcAddressing of this mesh"
-            << " (decomposePar writes it); cells are sent processor by"
-            << " processor" << endl;
-        return string();
+        if (processorOrder_)
+        {
+            Info<< type() << " " << name() << ": no cellProcAddressing of the"
+                << " mesh " << mesh.name() << "; cells are sent processor by"
+                << " processor" << endl;
+            return string();
+        }
+
+        // Every rank would say the same
+        return
+            "no cellProcAddressing in " + string(mesh.facesInstance()) + "/"
+          + mesh.meshDir() + ", so that the order of the cells in the undecomposed"
+            " mesh is not known: run decomposePar, or accept the order of the"
+            " processors, which changes with the decomposition, by cellOrder"
+            " processors; in the entry " + name() + " of controlDict";
     }
 
-    const std::vector<int64_t> cells(addressing.cbegin(), addressing.cend());
+    const std::vector<int64_t> cells(addressing.begin(), addressing.end());
     string problem;
 
-    for (label fieldi = 0; fieldi < nFields && problem.empty(); ++fieldi)
+    for (const size_t fieldi : announced)
     {
-        problem = errorOf
-        (
-            penstock_indices
+        if (problem.empty())
+        {
+            problem = errorOf
             (
-                stream_, size_t(fieldi), cells.data(), uint64_t(cells.size())
-            )
-        );
+                penstock_indices
+                (
+                    stream_, fieldi, cells.data(), uint64_t(cells.size())
+                )
+            );
+        }
     }
-    firstCell_ = 0; // from here on, offsets count within this list
+    part.firstCell = 0; // from here on, offsets count within this list
 
     return problem;
 }
@@ -117,6 +239,12 @@ Foam::string Foam::functionObjects::penstockStream::sendAddressing
 
 Foam::string Foam::functionObjects::penstockStream::sendMesh()
 {
+    if (parts_.size() != 1)
+    {
+        return string();
+    }
+
+    const fvMesh& mesh = *parts_[0].mesh;
     const size_t centres = size_t(fields_.size());
     const size_t volumes = centres + 1;
     std::vector<double> values;
@@ -124,12 +252,14 @@ Foam::string Foam::functionObjects::penstockStream::sendMesh()
 
     if (penstock_wanted(stream_, centres))
     {
-        const vectorField& c = mesh_.cellCentres();
+        const vectorField& c = mesh.cellCentres();
 
         values.reserve(3*size_t(c.size()));
-        for (const vector& centre : c)
+        forAll(c, celli)
         {
-            values.insert(values.end(), centre.cbegin(), centre.cend());
+            values.push_back(c[celli].x());
+            values.push_back(c[celli].y());
+            values.push_back(c[celli].z());
         }
 
         problem = sendStatic(centres, values, 3);
@@ -137,9 +267,9 @@ Foam::string Foam::functionObjects::penstockStream::sendMesh()
 
     if (problem.empty() && penstock_wanted(stream_, volumes))
     {
-        const scalarField& v = mesh_.cellVolumes();
+        const scalarField& v = mesh.cellVolumes();
 
-        values.assign(v.cbegin(), v.cend());
+        values.assign(v.begin(), v.end());
 
         problem = sendStatic(volumes, values, 1);
     }
@@ -156,15 +286,28 @@ Foam::string Foam::functionObjects::penstockStream::sendStatic
 )
 {
     const double noTime = std::numeric_limits<double>::quiet_NaN();
+    const uint64_t first = nComponents*uint64_t(parts_[0].firstCell);
+    const uint64_t slice = nComponents*sliceCells;
+    uint64_t sent = 0;
+    string problem;
 
-    return errorOf
-    (
-        penstock_send
+    // A message must not exceed the server's max_message
+    do
+    {
+        const uint64_t n = std::min(slice, uint64_t(values.size()) - sent);
+
+        problem = errorOf
         (
-            stream_, fieldi, PENSTOCK_STATIC_STEP, noTime, PENSTOCK_FLOAT64,
-            values.data(), nComponents*uint64_t(firstCell_), values.size()
-        )
-    );
+            penstock_send
+            (
+                stream_, fieldi, PENSTOCK_STATIC_STEP, noTime, PENSTOCK_FLOAT64,
+                values.data() + sent, first + sent, n
+            )
+        );
+        sent += n;
+    } while (problem.empty() && sent < values.size());
+
+    return problem;
 }
 
 

@@ -41,6 +41,16 @@ def cavity_of(tutorial: Callable[..., Path], fields: str = "(U p)", *entries: st
     return case
 
 
+def decomposed(case: Path, ranks: int = 2) -> list[str]:
+    """Cut a case into parts that are not of consecutive cells; returns the command that solves it in parallel."""
+    header = "FoamFile { version 2.0; format ascii; class dictionary; object decomposeParDict; }\n"
+    (case / "system" / "decomposeParDict").write_text(
+        f"{header}numberOfSubdomains {ranks};\nmethod simple;\nsimpleCoeffs {{ n ({ranks} 1 1); delta 0.001; }}\n"
+    )
+    foam(case, "decomposePar")
+    return ["env", *(f"{k}={v}" for k, v in MPI.items()), "mpirun", "-np", str(ranks), "icoFoam", "-parallel"]
+
+
 def solve(server: LiveServer, simulation: Simulation, case: Path, *command: str) -> tuple[int, str]:
     """Run a solver that streams a simulation to the server; returns its exit code and output."""
     process = server.start(command, simulation, cwd=case)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,13 @@ def tutorial(tmp_path: Path, library: Path) -> Callable[..., Path]:
     """Copies a tutorial, meshes it and adds an entry for the function object; nothing else is changed but the end time."""
 
     def make(
-        name: str, fields: str, *entries: str, before: str = "", end_time: str | None = None, library: Path = library
+        name: str,
+        fields: str,
+        *entries: str,
+        before: str = "",
+        end_time: str | None = None,
+        library: Path = library,
+        mesh: Sequence[Sequence[str]] = (("blockMesh",),),
     ) -> Path:
         case = tmp_path / "case"
         shutil.copytree(TUTORIALS / name, case)
@@ -48,7 +54,10 @@ def tutorial(tmp_path: Path, library: Path) -> Callable[..., Path]:
         ]
         text += "\nfunctions\n{\n" + before + "penstock\n{\n    " + "\n    ".join(entry) + "\n}\n}\n"
         control.write_text(text)
-        foam(case, "blockMesh")
+        if (case / "0.orig").is_dir() and not (case / "0").is_dir():
+            shutil.copytree(case / "0.orig", case / "0")
+        for command in mesh:
+            foam(case, *command)
         return case
 
     return make

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from cavity import CAVITY, CELLS, MPI, STEPS, cavity_of, foam, internal_field, pictures, solve
+from cavity import CAVITY, CELLS, STEPS, cavity_of, decomposed, foam, internal_field, pictures, solve
 
 from live_server import live_server, worker
 
@@ -58,6 +58,8 @@ def test_the_mesh_is_sent_once(
         (["executeControl writeTime;", "executeInterval 6;", "writeControl none;"], [5, 11, 17]),
         (["sendInitial true;"], [-1, *range(STEPS)]),
         (["timeEnd 0.05;"], list(range(10))),
+        (["executeInterval 8;", "sendLast true;"], [7, 15, 19]),
+        (["executeInterval 1000;", "sendLast true;"], [19]),
     ],
 )
 def test_which_time_steps_are_sent(
@@ -113,16 +115,6 @@ def test_tensors_of_every_kind(
     )
 
 
-def decomposed(case: Path) -> list[str]:
-    """Cut a case into two parts, neither of consecutive cells; returns the command that solves it in parallel."""
-    header = "FoamFile { version 2.0; format ascii; class dictionary; object decomposeParDict; }\n"
-    (case / "system" / "decomposeParDict").write_text(
-        header + "numberOfSubdomains 2;\nmethod simple;\nsimpleCoeffs { n (2 1 1); delta 0.001; }\n"
-    )
-    foam(case, "decomposePar")
-    return ["env", *(f"{k}={v}" for k, v in MPI.items()), "mpirun", "-np", "2", "icoFoam", "-parallel"]
-
-
 def test_a_parallel_solver_streams_whole_fields_in_the_order_of_the_undecomposed_mesh(
     tutorial: Callable[..., Path], studied: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -150,13 +142,26 @@ def test_a_parallel_solver_streams_whole_fields_in_the_order_of_the_undecomposed
         np.testing.assert_allclose(mesh["cell_centres"][:, :2], 0.005 * np.stack([i % 20 + 0.5, i // 20 + 0.5], axis=1))
 
 
-def test_a_parallel_mesh_without_addressing_is_sent_processor_by_processor(
-    tutorial: Callable[..., Path], tmp_path: Path
-) -> None:
-    case = cavity_of(tutorial)
+def without_addressing(case: Path) -> list[str]:
+    """Cut a case into two parts and forget which cells they hold; returns the command that solves it."""
     command = decomposed(case)
     for path in case.glob("processor*/constant/polyMesh/cellProcAddressing"):
         path.unlink()
+    return command
+
+
+def test_a_parallel_mesh_without_addressing_is_refused(tutorial: Callable[..., Path], tmp_path: Path) -> None:
+    case = cavity_of(tutorial)
+    command = without_addressing(case)
+    with live_server(tmp_path / "run", CAVITY) as server, worker(server) as client:
+        code, output = solve(server, next(client.simulations()), case, *command)
+    assert code != 0
+    assert "penstock: no cellProcAddressing in constant/polyMesh" in output
+
+
+def test_the_order_of_the_processors_can_be_accepted(tutorial: Callable[..., Path], tmp_path: Path) -> None:
+    case = cavity_of(tutorial, "(U p)", "cellOrder processors;")
+    command = without_addressing(case)
     with live_server(tmp_path / "run", CAVITY) as server, worker(server) as client:
         simulation = next(client.simulations())
         code, output = solve(server, simulation, case, *command)
