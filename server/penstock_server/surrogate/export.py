@@ -60,6 +60,7 @@ class RawSurrogate(nn.Module):
     input_std: Tensor
     target_mean: Tensor
     target_std: Tensor
+    target_scale: Tensor
 
     def __init__(self, model: nn.Module, affine: Affine) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class RawSurrogate(nn.Module):
         Returns:
             Targets (batch, width), or with window > 1 (batch, state_width).
         """
-        affine = Affine(self.input_mean, self.input_std, self.target_mean, self.target_std)
+        affine = Affine(self.input_mean, self.input_std, self.target_mean, self.target_std, self.target_scale)
         arguments = [affine.inputs(inputs)]
         if state is not None:
             arguments.append(affine.targets(state))
