@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import json
-import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from penstock_client.atomic_file import replacing, write_atomic
 from penstock_client.errors import PenstockError
 from penstock_server.study import SampleSpec
 from penstock_server.surrogate.predict import CARD, FORMAT, PROGRAM
+from penstock_server.telemetry import strict_json
 from penstock_server.training import Affine, Trainer
 from penstock_server.validation import ValidationResult
 
@@ -120,7 +119,7 @@ def export_model(directory: Path, trainer: Trainer, spec: SampleSpec, card: Mode
             "keep its control flow free of tensor values and of the batch size"
         ) from error
     directory.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_card(trainer, spec, card), indent=2) + "\n"
+    text = strict_json(_card(trainer, spec, card), indent=2) + "\n"
     # torch's own file writer aborts the process when the disk is full.
     content = io.BytesIO()
     torch.export.save(program, content)
@@ -131,7 +130,8 @@ def export_model(directory: Path, trainer: Trainer, spec: SampleSpec, card: Mode
 
 
 def _card(trainer: Trainer, spec: SampleSpec, card: ModelCard) -> dict[str, Any]:
-    low, high = (_finite(row) for row in trainer.normaliser.input_range())
+    # Infinite where nothing was seen, which JSON has no number for: null.
+    low, high = (row.tolist() for row in trainer.normaliser.input_range())
     seen = dict(zip((*spec.parameters, "time"), zip(low, high, strict=True), strict=True))
     columns = spec.columns()
     return {
@@ -163,11 +163,6 @@ def _card(trainer: Trainer, spec: SampleSpec, card: ModelCard) -> dict[str, Any]
         },
         "validation": None if card.validation is None else card.validation.figures(),
     }
-
-
-def _finite(row: Any) -> list[float | None]:
-    """Replace infinities, which mean that nothing was seen, by None: JSON has no infinity."""
-    return [float(v) if math.isfinite(v) else None for v in row]
 
 
 def _version(distribution: str) -> str:

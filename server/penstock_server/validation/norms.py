@@ -97,14 +97,14 @@ class Norms:
         """
         difference = prediction - true
         columns = spec.columns().values()
-        both = [torch.stack([_norm(rows[:, c]) for c in columns], dim=1).cpu().numpy() for rows in (difference, true)]
+        norms = [torch.stack([_norm(rows[:, c]) for c in columns], dim=1).cpu().numpy() for rows in (difference, true)]
         spread, means = [], []
         for field, c in zip(spec.fields, columns, strict=True):
             values = true[:, c].reshape(-1, field.points, field.components).double()
             mean = values.mean(dim=1, keepdim=True)
             means.append(mean[:, 0])
             spread.append(_norm((values - mean).flatten(1)))
-        return cls(*both, torch.stack(spread, dim=1).cpu().numpy(), torch.cat(means, dim=1).cpu().numpy())
+        return cls(norms[0], norms[1], torch.stack(spread, dim=1).cpu().numpy(), torch.cat(means, dim=1).cpu().numpy())
 
     @classmethod
     def join(cls, parts: list[Norms]) -> Norms:
@@ -129,7 +129,8 @@ class Norms:
     def from_rows(cls, rows: NDArray[np.float64], spec: SampleSpec) -> Norms:
         """Restore the norms from what `rows` returned."""
         n = len(spec.fields)
-        return cls(*np.split(rows, [n, 2 * n, 3 * n], axis=1))
+        errors, true, spread, means = np.split(rows, [n, 2 * n, 3 * n], axis=1)
+        return cls(errors, true, spread, means)
 
     def deviations(self, spec: SampleSpec) -> NDArray[np.float64]:
         """Return the standard deviation of each field over all points and time steps, (fields,).
