@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +24,7 @@ def compare(
     """Train a study online and on a recorded dataset, all else equal, and write a table and a figure."""
     from penstock.compare import Plan, compare, draw, improvement, markdown
     from penstock.study import settings_of
+    from penstock_server.telemetry import strict_json
 
     plan = Plan(
         stored=stored,
@@ -40,7 +40,7 @@ def compare(
     if "reservoir" in plan.policies:
         found["improvement"] = improvement(rows, offline=f"offline x{plan.factors[0]}")
     table = markdown(rows)
-    (out / "comparison.json").write_text(json.dumps(found, indent=2) + "\n")
+    (out / "comparison.json").write_text(strict_json(found, indent=2) + "\n")
     (out / "comparison.md").write_text(table)
     draw(results, out / "comparison.png")
     print(table, end="")

@@ -84,6 +84,8 @@ def print_report(console: Console, report: Mapping[str, Any], directory: Path) -
     for name, text in _rows(report):
         table.add_row(name, Text(text))
     console.print(table)
+    for line in report.get("warnings", ()):
+        console.print(Text(f"warning: {line}", style="yellow"), soft_wrap=True)
     for line in failure_lines(report.get("failures", {}), directory / LOGS):
         console.print(Text(line), soft_wrap=True)
     console.print(Text(f"report: {directory / REPORT}"), soft_wrap=True)
@@ -162,9 +164,18 @@ def _validation_rows(validation: Mapping[str, Any] | None) -> Iterator[tuple[str
     )
     fields = validation.get("fields", {})
     mean = f", mean of {len(fields)} fields" if len(fields) > 1 else ""
-    yield "validation", f"{errors}, MSE {number(validation['mse'])}{mean}"
+    yield "validation", f"{errors}, {_to_std(validation)}MSE {number(validation['mse'])}{mean}"
     for name, field in fields.items() if len(fields) > 1 else ():
-        yield f"  {name}", f"relative L2 {number(field['relative_l2'])}, MSE {number(field['mse'])}"
+        yield (
+            f"  {name}",
+            f"relative L2 {number(field['relative_l2'])}, {_to_std(field)}MSE {number(field['mse'])}",
+        )
+
+
+def _to_std(errors: Mapping[str, Any]) -> str:
+    """The error relative to the variation of the truth; "" where there is none, or in an old report."""
+    ratio = errors.get("rmse_to_std")
+    return "" if ratio is None else f"RMSE / std {number(ratio)}, "
 
 
 def _plots(report: Mapping[str, Any], directory: Path) -> str:

@@ -17,7 +17,7 @@ from penstock_server.engines.journal import RunJournal
 from penstock_server.engines.results import CoordinatorResults, CoordinatorStatus, StudyResults, study_status
 from penstock_server.network import CONNECT_FILE, own_address
 from penstock_server.recording import FileSource, Recording, RecordingReader
-from penstock_server.study import Schema, Study
+from penstock_server.study import Schema, Study, sampled_steps
 from penstock_server.telemetry import read_lines
 from penstock_server.trainer_rank import (
     RankContext,
@@ -147,12 +147,16 @@ class OfflineEngine:
 
     def _take_in(self, parts: TrainingParts) -> None:
         """Read what a stream would bring: statistics of the training part, the held-out time steps, the mesh."""
-        reader = RecordingReader(self._recording, self._study.samples.time)
+        samples = self._study.samples
+        reader = RecordingReader(self._recording, samples.time)
         for simulation in self._training.tolist():
             if self._context.over:
                 return
             inputs, targets = reader.read(simulation, 0, int(self._recording.steps[simulation]))
-            parts.normaliser.update(inputs[:, None], targets[:, None])
+            used = sampled_steps(len(inputs), samples.window, samples.stride)
+            parts.normaliser.update(inputs[used][:, None], targets[used][:, None])
+            for step in range(len(inputs)):
+                parts.fingerprints.add(simulation, step, inputs[step], targets[step])
         for simulation in self._held_out.tolist():
             inputs, targets = reader.read(simulation, 0, int(self._recording.steps[simulation]))
             for step in range(len(inputs)):

@@ -140,12 +140,28 @@ class RecordEngine:
             return "failed", self._end.error
         if self._end.stopped:
             return "stopped", self._end.stopped
+        if gaps := self._gaps():
+            return "failed", gaps
         return "failed", f"none of the {self._coordinator.counts().requested} simulations has sent a time step"
+
+    def _gaps(self) -> str:
+        """Say which simulation has a time step missing; "" where none has, but for those that failed."""
+        writer = self._recorder.writer
+        failed = self._coordinator.failures()
+        gaps = {} if writer is None else {i: step for i, step in writer.gaps().items() if i not in failed}
+        if not gaps:
+            return ""
+        simulation, step = next(iter(gaps.items()))
+        return (
+            f"simulation {simulation} has sent later time steps and no time step {step} ({len(gaps)} simulations are "
+            "like this): a recording holds time steps numbered 0, 1, 2, ...; number them as they are sent, and give "
+            "their times as the time"
+        )
 
     def _conclude(self) -> None:
         """Complete the file, once no time step will arrive any more; on the data thread, which alone writes."""
         writer = self._recorder.writer
-        if writer is not None and writer.time_steps and not self._end.stopped:
+        if writer is not None and writer.time_steps and not self._end.stopped and not self._gaps():
             failed = self._coordinator.failures()
             writer.finish(np.array([i not in failed for i in range(self._coordinator.counts().requested)]))
             self._written = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,9 +10,11 @@ from typing import Any
 
 from penstock_client.atomic_file import write_atomic
 from penstock_client.errors import PenstockError
+from penstock_server.engines.guards import study_warnings
 from penstock_server.engines.outages import Outage
 from penstock_server.engines.results import StudyResults
 from penstock_server.study import Study
+from penstock_server.telemetry import strict_json
 
 
 class ReportError(PenstockError):
@@ -57,7 +58,11 @@ def build_report(
         "wall_seconds": round(wall_seconds, 3),
         "incarnations": incarnations,
         "simulations": {k: v for k, v in asdict(coordinator.simulations).items() if k != "running"},
-        "warnings": list(dict.fromkeys([*coordinator.warnings, *(w for r in ranks for w in r.warnings)])),
+        "warnings": list(
+            dict.fromkeys(
+                [*study_warnings(study, results), *coordinator.warnings, *(w for r in ranks for w in r.warnings)]
+            )
+        ),
         "failures": {str(i): text for i, text in sorted(coordinator.failures.items())},
         "samples": {
             "expected": coordinator.expected,
@@ -116,7 +121,7 @@ def write_report(directory: Path, report: dict[str, Any]) -> Path:
     """
     path = directory / "report.json"
     try:
-        write_atomic(path, json.dumps(report, indent=2) + "\n")
+        write_atomic(path, strict_json(report, indent=2) + "\n")
     except OSError as error:
         outcome = f"{report['status']} ({report['message']})"
         raise ReportError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,8 +148,8 @@ class Window:
 class WindowBuilder:
     """Turns one simulation's consecutive time steps into overlapping windows.
 
-    Window i holds the time steps i * stride to i * stride + window - 1. A gap or a step back (a new attempt) starts
-    a new row of windows.
+    Window i holds the time steps i * stride to i * stride + window - 1. A gap starts a new row of windows. Each attempt
+    has a builder of its own, so that a time step back is one that was sent twice; it is left out.
 
     Args:
         window: time steps in a window.
@@ -162,6 +162,10 @@ class WindowBuilder:
         self._steps: deque[tuple[Floats, Floats]] = deque(maxlen=window)
         self._next = 0
 
+    def passed(self, step: int) -> bool:
+        """Return whether this time step or a later one has been added."""
+        return step < self._next
+
     def add(self, step: int, inputs: Floats, targets: Floats) -> Iterator[Window]:
         """Add a whole time step.
 
@@ -173,10 +177,31 @@ class WindowBuilder:
         Yields:
             The window that it completes, if any.
         """
-        if step != self._next:
+        if self.passed(step):
+            return
+        if step > self._next:
             self._steps.clear()
         self._next = step + 1
         self._steps.append((inputs, targets))
         first = step - self._window + 1
         if len(self._steps) == self._window and first % self._stride == 0:
             yield Window(first // self._stride, [s[0] for s in self._steps], [s[1] for s in self._steps])
+
+
+def uncounted(sample: int, window: int, stride: int, arrived: Callable[[int], bool]) -> slice | list[int]:
+    """Return which time steps of a sample are in no sample that has arrived before.
+
+    Args:
+        sample: its number within the simulation.
+        window: time steps of a sample.
+        stride: time steps between the starts of two samples.
+        arrived: whether another sample of the simulation, by its number, has arrived.
+    """
+    if window <= stride:  # samples do not overlap
+        return slice(None)
+    reach = (window - 1) // stride
+    new = set(range(window))
+    for other in range(max(0, sample - reach), sample + reach + 1):
+        if other != sample and arrived(other):
+            new -= set(range((other - sample) * stride, (other - sample) * stride + window))
+    return sorted(new)

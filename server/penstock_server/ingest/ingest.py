@@ -13,7 +13,8 @@ from penstock_client.reasons import Reason
 from penstock_client.stream_payloads import Begin
 from penstock_client.wire import Header, Kind, unpack
 from penstock_server.buffer import Slot
-from penstock_server.ingest.assembly import PartialStep
+from penstock_server.ingest.assembly import PartialStep, uncounted
+from penstock_server.ingest.partition import Where
 from penstock_server.ingest.pieces import LARGEST, Pieces
 from penstock_server.ingest.sinks import SampleSinks, SimulationIds
 from penstock_server.ingest.static_fields import StaticFields
@@ -158,15 +159,14 @@ class Ingest:
             return self._static.take(static, size, values, where)
         held_out = header.simulation in self._held_out
         if self._samples.window == 1 or held_out:
-            if header.step < simulation.replayed:
+            stride = 1 if held_out else self._samples.stride
+            if header.step < simulation.replayed or header.step % stride:  # a time step between two samples
                 return True
             ledger = self._sinks.validated if held_out else self._sinks.trained
-            if ledger.has(header.simulation, header.step):
-                # Of a time step in several pieces, the one with the very first element counts the duplicate.
-                first = where.start if isinstance(where, slice) else where.min()
-                if header.field == self._pieces.first_field and first == 0:
-                    self._count_duplicate()
-                return False
+            if ledger.has(header.simulation, header.step // stride):
+                return self._drop_duplicate(header, where)
+        elif simulation.windows is not None and simulation.windows.passed(header.step):
+            return self._drop_duplicate(header, where)
         partial, slot = simulation.partial.get(header.step) or self._open_step(connection, simulation, header, held_out)
         columns = self._pieces.columns(header.field)
         if isinstance(where, slice):
@@ -177,6 +177,13 @@ class Ingest:
             del simulation.partial[header.step]
             self._take_step(simulation, header, partial, slot, held_out)
         return new
+
+    def _drop_duplicate(self, header: Header, where: Where) -> bool:
+        """Count a time step that has arrived before; of its pieces, the one with the very first element counts it."""
+        first = where.start if isinstance(where, slice) else where.min()
+        if header.field == self._pieces.first_field and first == 0:
+            self._count_duplicate()
+        return False
 
     def _open_step(
         self, connection: DataConnection, simulation: StreamedSimulation, header: Header, held_out: bool
@@ -214,11 +221,13 @@ class Ingest:
     ) -> None:
         """Pass on a whole time step: to validation, as a sample, or as a part of windows."""
         sinks = self._sinks
+        sinks.on_step(header.simulation, header.step, partial.inputs, partial.targets)
         if held_out:
-            sinks.validated.mark(header.simulation, header.step)
+            # Marked only now: a time step in the ledger must be in the store, also in a checkpoint made meanwhile.
             sinks.validation.add(header.simulation, header.step, partial.inputs, partial.targets)
+            sinks.validated.mark(header.simulation, header.step)
         elif slot is not None:
-            self._commit(slot, header, header.step)
+            self._commit(slot, header, header.step // self._samples.stride)
         elif simulation.windows is not None:
             for window in simulation.windows.add(header.step, partial.inputs, partial.targets):
                 if header.step < simulation.replayed:
@@ -238,7 +247,9 @@ class Ingest:
         sinks = self._sinks
         slot.simulation, slot.sample = header.simulation, sample
         if not self._streams.is_counted(header):
-            sinks.statistics(slot.inputs[None], slot.targets[None])
+            window, stride = self._samples.window, self._samples.stride
+            new = uncounted(sample, window, stride, lambda other: sinks.trained.has(header.simulation, other))
+            sinks.statistics(slot.inputs[None, new], slot.targets[None, new])
         if not sinks.put(slot):
             raise Refused(Reason.STUDY_OVER, "the study is stopping and wants no more data")
         # Marked only now: a sample in the ledger must be in the buffer, or have been there.

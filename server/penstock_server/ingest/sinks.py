@@ -69,6 +69,8 @@ class SampleSinks:
             each new training sample.
         trained: ledger of training samples.
         validated: ledger of held-out time steps.
+        on_step: called with the simulation, the number, the inputs, shape (n_inputs,), and the targets, shape (width,),
+            of each whole time step.
         on_static: called with the name and the values, shape (points, components), of each complete static field.
     """
 
@@ -79,3 +81,4 @@ class SampleSinks:
     trained: Ledger
     validated: Ledger
     on_static: Callable[[str, NDArray[np.float64]], None]
+    on_step: Callable[[int, int, Floats, Floats], None] = lambda *_: None

@@ -157,6 +157,7 @@ class Streams:
         if header.attempt > simulation.attempt:
             self._drop_incomplete(number)
             simulation = self._simulations[number] = self._fresh(header.attempt, begin.ranks)
+        self._leave(connection, number)
         simulation.senders.add(connection.peer)
         connection.stream, connection.parameters, connection.streamed = header, parameters, NOTHING_STREAMED
 
@@ -219,6 +220,15 @@ class Streams:
         """Give up all time steps of which pieces are missing."""
         for number in list(self._simulations):
             self._drop_incomplete(number)
+
+    def _leave(self, connection: DataConnection, number: int) -> None:
+        """Give up what is incomplete of the simulation that a client has left without END for another one."""
+        left = connection.stream
+        if left is None or left.simulation == number:
+            return
+        simulation = self._simulations.get(left.simulation)
+        if simulation is not None and simulation.attempt == left.attempt and left.rank not in simulation.ended:
+            self._drop_incomplete(left.simulation)
 
     def _parameters(self, number: int, parameters: tuple[float, ...]) -> tuple[float, ...]:
         """Return those of a simulation's parameters that the model sees."""

@@ -246,6 +246,10 @@ class RecordingWriter:
         """Number of time steps of all simulations, each counted up to its first gap."""
         return int(self._steps.sum())
 
+    def gaps(self) -> dict[int, int]:
+        """Return, for each simulation with time steps behind a gap, the number of the first one that is missing."""
+        return {i: int(self._steps[i]) for i, ahead in sorted(self._ahead.items()) if ahead}
+
     def add(self, simulation: int, step: int, inputs: Floats, targets: Floats) -> bool:
         """Add one time step.
 

@@ -11,7 +11,7 @@ from penstock_server.study.config import Study
 from penstock_server.study.data import FieldSection, SamplesSection
 from penstock_server.study.import_path import ImportPathError, load_import_path
 from penstock_server.study.parameters import ParameterSpace, ParametersSection
-from penstock_server.study.samples import MAX_STEPS, Batch, FieldSpec, SampleSpec, windows_in
+from penstock_server.study.samples import MAX_STEPS, Batch, FieldSpec, SampleSpec, sampled_steps, windows_in
 from penstock_server.study.schema import STATIC_FIELDS, Schema, agree
 from penstock_server.study.section import Bytes, Seconds, Section, parse_bytes
 from penstock_server.study.solver import SolverSection
@@ -46,6 +46,7 @@ __all__ = [
     "expect_same_study",
     "load_import_path",
     "parse_bytes",
+    "sampled_steps",
     "study_state",
     "windows_in",
 ]

@@ -23,6 +23,9 @@ from penstock_server.study.training import ModelSection, TrainingSection
 FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:+()-]{0,127}")
 """Names of fields: they become names of files and datasets."""
 
+RESERVED = ("self", "step", "time", "offset", "indices")
+"""Arguments of a Python client's send and announce."""
+
 
 class StudySection(Section):
     """[study]: name, seed and engine.
@@ -73,6 +76,10 @@ class Study(Section):
     @classmethod
     def _usable_names(cls, fields: dict[str, FieldSection]) -> dict[str, FieldSection]:
         for name in fields:
+            if name in RESERVED:
+                raise ValueError(
+                    f"{name!r} cannot be the name of a field, since send() has an argument of this name; rename it"
+                )
             if not FIELD_NAME.fullmatch(name):
                 raise ValueError(
                     f"{name!r} is not a usable field name: expected a letter or _, then letters, digits and "

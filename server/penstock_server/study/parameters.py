@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import field_validator, model_validator
 
+from penstock_client.codec import MAX_ITEMS
 from penstock_server.study.section import Section
 
 
@@ -45,28 +46,38 @@ class ParametersSection(Section):
     @model_validator(mode="before")
     @classmethod
     def _gather_bounds(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or "bounds" in data:
+        if not isinstance(data, dict) or _gathered(data):
             return data
         own = {k: v for k, v in data.items() if k in ("sampler", "file")}
         bounds: dict[str, Any] = {}
         for name, value in data.items():
             if name in own or value == "seed":
                 continue
+            _check_kind(name, value)
+            new = {name: value}
             if isinstance(value, dict):
                 size = value.get("size")
                 if value.keys() != {"bounds", "size"} or not isinstance(size, int) or size < 1:
                     raise ValueError(
                         f'{name} = {value}: expected {{ bounds = [low, high], size = n }}, [low, high] or "seed"'
                     )
-                bounds |= {f"{name}_{i}": value["bounds"] for i in range(size)}
-            else:
-                bounds[name] = value
+                if size > MAX_ITEMS:
+                    raise ValueError(f"{name} has size = {size}: at most {MAX_ITEMS} parameters are allowed")
+                new = {f"{name}_{i}": value["bounds"] for i in range(size)}
+            twice = next((k for k in new if k in bounds or (k != name and k in data)), None)
+            if twice is not None:
+                raise ValueError(f"{twice} is given twice, once as a number of a vector: rename one of the two")
+            bounds |= new
         return {**own, "bounds": bounds, "seeds": [k for k, v in data.items() if v == "seed"]}
 
     @field_validator("bounds")
     @classmethod
     def _ordered(cls, bounds: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
         for name, (low, high) in bounds.items():
+            if math.isnan(low) or math.isnan(high):
+                raise ValueError(f"{name} = [{low:g}, {high:g}]: expected two numbers with low < high; NaN is none")
+            if low == high:
+                raise ValueError(f"{name} = [{low:g}, {high:g}]: expected [low, high] with low < high; {_CONSTANT}")
             if not low < high:
                 raise ValueError(f"{name} = [{low:g}, {high:g}]: expected [low, high] with low < high; swap them")
         return bounds
@@ -75,12 +86,41 @@ class ParametersSection(Section):
     def _usable(self) -> ParametersSection:
         if not self.names:
             raise ValueError("no parameter is given: expected at least one, such as viscosity = [0.005, 0.02]")
+        if len(self.names) > MAX_ITEMS:
+            raise ValueError(f"{len(self.names)} parameters: at most {MAX_ITEMS} are allowed")
         for name in self.names:
             if not name.isidentifier():
                 raise ValueError(f"{name!r} is not a usable parameter name: letters, digits and _ only")
         if (self.sampler == "file") != (self.file is not None):
             raise ValueError('sampler = "file" and file = "points.csv" go together; give both or neither')
         return self
+
+
+_CONSTANT = "a value that is the same in all simulations is no parameter: write it into the case or [solver] options"
+
+
+def _gathered(data: dict[str, Any]) -> bool:
+    """Return whether the parameters are gathered in `bounds` already; the study file may have a parameter `bounds`."""
+    bounds = data.get("bounds")
+    return isinstance(bounds, dict) and not isinstance(bounds.get("size"), int)
+
+
+def _check_kind(name: str, value: Any) -> None:
+    """Refuse what is not available yet, with what there is instead."""
+    kind = ""
+    if isinstance(value, int | float):
+        raise ValueError(f"{name} = {value}: expected [low, high], two numbers with low < high; {_CONSTANT}")
+    if isinstance(value, list) and (len(value) > 2 or (value and all(isinstance(v, str) for v in value))):
+        kind = "choices"
+    if isinstance(value, dict):
+        words = " ".join([*value, *(str(v) for v in value.values() if isinstance(v, str))]).lower()
+        kinds = (("log", "log-uniform ranges"), ("int", "integers"), ("choice", "choices"), ("values", "choices"))
+        kind = next((what for word, what in kinds if word in words), "")
+    if kind:
+        raise ValueError(
+            f"{name} = {value}: {kind} are not available yet; write {name} = [low, high] for a number that is uniform "
+            'within bounds, or draw points yourself: sampler = "file" takes them from a CSV file'
+        )
 
 
 Points = NDArray[np.float64]
@@ -226,6 +266,9 @@ class ParameterSpace:
             raise ValueError(f"[parameters] file = {str(file)!r} cannot be read as text: {error}") from error
         rows = csv.reader(text.splitlines(), skipinitialspace=True)
         header = [name.strip() for name in next(rows, [])]
+        twice = [name for name in self.names if header.count(name) > 1]
+        if twice:
+            raise ValueError(f"{file}, line 1: column {', '.join(twice)} is there twice: leave one")
         missing = [name for name in self.names if name not in header]
         if missing:
             raise ValueError(

@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -22,6 +25,24 @@ def windows_in(steps: int, window: int, stride: int) -> int:
         stride: time steps between the starts of two samples.
     """
     return max(0, (steps - window) // stride + 1)
+
+
+def sampled_steps(steps: int, window: int, stride: int) -> NDArray[np.bool_]:
+    """Return which time steps of a simulation are in a sample.
+
+    Args:
+        steps: time steps of the simulation.
+        window: time steps of a sample.
+        stride: time steps between the starts of two samples.
+
+    Returns:
+        Shape (steps,).
+    """
+    number = np.arange(steps)
+    last = (windows_in(steps, window, stride) - 1) * stride  # where the last sample starts; negative without a sample
+    # A time step is in the sample that starts at or before it, or, where samples overlap, in an earlier one.
+    sampled: NDArray[np.bool_] = (number - np.minimum(number // stride * stride, last) < window) & (last >= 0)
+    return sampled
 
 
 @dataclass(frozen=True)

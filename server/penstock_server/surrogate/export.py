@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import json
-import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from penstock_client.atomic_file import replacing, write_atomic
 from penstock_client.errors import PenstockError
 from penstock_server.study import SampleSpec
 from penstock_server.surrogate.predict import CARD, FORMAT, PROGRAM
+from penstock_server.telemetry import strict_json
 from penstock_server.training import Affine, Trainer
 from penstock_server.validation import ValidationResult
 
@@ -60,6 +59,7 @@ class RawSurrogate(nn.Module):
     input_std: Tensor
     target_mean: Tensor
     target_std: Tensor
+    target_scale: Tensor
 
     def __init__(self, model: nn.Module, affine: Affine) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class RawSurrogate(nn.Module):
         Returns:
             Targets (batch, width), or with window > 1 (batch, state_width).
         """
-        affine = Affine(self.input_mean, self.input_std, self.target_mean, self.target_std)
+        affine = Affine(self.input_mean, self.input_std, self.target_mean, self.target_std, self.target_scale)
         arguments = [affine.inputs(inputs)]
         if state is not None:
             arguments.append(affine.targets(state))
@@ -119,7 +119,7 @@ def export_model(directory: Path, trainer: Trainer, spec: SampleSpec, card: Mode
             "keep its control flow free of tensor values and of the batch size"
         ) from error
     directory.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_card(trainer, spec, card), indent=2) + "\n"
+    text = strict_json(_card(trainer, spec, card), indent=2) + "\n"
     # torch's own file writer aborts the process when the disk is full.
     content = io.BytesIO()
     torch.export.save(program, content)
@@ -142,7 +142,8 @@ def _copied_to_cpu(model: nn.Module) -> nn.Module:
 
 
 def _card(trainer: Trainer, spec: SampleSpec, card: ModelCard) -> dict[str, Any]:
-    low, high = (_finite(row) for row in trainer.normaliser.input_range())
+    # Infinite where nothing was seen, which JSON has no number for: null.
+    low, high = (row.tolist() for row in trainer.normaliser.input_range())
     seen = dict(zip((*spec.parameters, "time"), zip(low, high, strict=True), strict=True))
     columns = spec.columns()
     return {
@@ -174,11 +175,6 @@ def _card(trainer: Trainer, spec: SampleSpec, card: ModelCard) -> dict[str, Any]
         },
         "validation": None if card.validation is None else card.validation.figures(),
     }
-
-
-def _finite(row: Any) -> list[float | None]:
-    """Replace infinities, which mean that nothing was seen, by None: JSON has no infinity."""
-    return [float(v) if math.isfinite(v) else None for v in row]
 
 
 def _version(distribution: str) -> str:

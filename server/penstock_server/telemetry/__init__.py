@@ -5,6 +5,7 @@ from penstock_server.telemetry.jsonl import LineFile, read_lines
 from penstock_server.telemetry.log import LOGS, ProcessLog, log_this_process
 from penstock_server.telemetry.metrics import Metrics, write_targets
 from penstock_server.telemetry.run import ServerRun
+from penstock_server.telemetry.strict_json import strict_json
 
 __all__ = [
     "LOGS",
@@ -15,5 +16,6 @@ __all__ = [
     "ServerRun",
     "log_this_process",
     "read_lines",
+    "strict_json",
     "write_targets",
 ]

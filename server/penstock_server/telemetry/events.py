@@ -28,12 +28,12 @@ line has the key `simulation`, and the whole study where it has not.
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from penstock_server.telemetry.jsonl import LineFile
+from penstock_server.telemetry.strict_json import strict_json
 
 MAX_TEXT = 4000
 """Characters of a text in an event; longer texts are cut."""
@@ -60,7 +60,7 @@ class EventLog:
         """
         cut = {name: value[:MAX_TEXT] if isinstance(value, str) else value for name, value in values.items()}
         timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        self._file.append(json.dumps({**cut, "event": event, "timestamp": timestamp}, default=repr))
+        self._file.append(strict_json({**cut, "event": event, "timestamp": timestamp}, default=repr))
 
     def warnings(self) -> tuple[str, ...]:
         """Return what could not be written, for the report."""

@@ -70,6 +70,9 @@ class Metrics:
         self.samples_per_second = self._gauge("samples_per_second", "Training throughput since the last log line")
         self.loss = self._gauge("loss", "Training loss of the last batch")
         self.validation_mse = self._gauge("validation_mse", "Held-out mean squared error")
+        self.validation_rmse_to_std = self._gauge(
+            "validation_rmse_to_std", "Held-out root mean square error / standard deviation, mean over fields"
+        )
         self.validation_relative_l2 = self._gauge(
             "validation_relative_l2", "Held-out relative L2 error, mean over samples"
         )

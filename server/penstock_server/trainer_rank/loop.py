@@ -182,6 +182,8 @@ class TrainingLoop:
             self._last_validation = (self.batches, result)
             self._metrics.validation_mse.set(result.mse)
             self._metrics.validation_relative_l2.set(result.relative_l2)
+            if result.errors.rmse_to_std is not None:
+                self._metrics.validation_rmse_to_std.set(result.errors.rmse_to_std)
             if self._log is not None:
                 self._log.validation(parts.clock.wall_seconds(), self.batches, result)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from penstock_server.telemetry import LineFile
+from penstock_server.telemetry import LineFile, strict_json
 from penstock_server.trainer_rank.clock import TrainingClock
 from penstock_server.trainer_rank.status import SourceTotals
 from penstock_server.validation import ValidationResult
@@ -108,12 +108,12 @@ class MetricsLog:
 
     def _write(self, kind: str, time: float, batches: int, values: dict[str, Any], **more: Any) -> None:
         line = {"kind": kind, "time": round(time, 3), "batches": batches, **values, **more}
-        self._file.append(json.dumps(line))
+        self._file.append(strict_json(line))
         if (board := self._board) is not None:
 
             def add() -> None:
                 for name, value in values.items():
-                    if value is not None:
+                    if value is not None and math.isfinite(value):
                         board.add_scalar(f"{kind}/{name}", value, batches)
 
             self._on_board(f"batch {batches}", add)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from penstock_server.checkpoint import check_part
+from penstock_server.ingest import Fingerprints
 from penstock_server.study import Schema, TrainingSection
 from penstock_server.trainer_rank.clock import TrainingClock
 from penstock_server.trainer_rank.context import RankContext
@@ -26,6 +27,7 @@ class TrainingParts:
         trainer: model, optimizer, scheduler and loss.
         validation: the held-out time steps of this rank.
         clock: measures training time.
+        fingerprints: of the time steps of the first simulations.
     """
 
     schema: Schema
@@ -33,6 +35,7 @@ class TrainingParts:
     trainer: Trainer
     validation: ValidationStore
     clock: TrainingClock
+    fingerprints: Fingerprints = field(default_factory=Fingerprints)
 
     def state(self, rank: int, stall_seconds: float) -> dict[str, Any]:
         """Return the parts of a checkpoint that stand for these objects.

@@ -270,6 +270,7 @@ class TrainerRank:
                 trained=self.ledgers.trained,
                 validated=self.ledgers.validated,
                 on_static=self._save_static,
+                on_step=parts.fingerprints.add,
             ),
             incarnation=self._incarnation,
             credit=study.buffer.credit,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from penstock_server.ingest import Fingerprint
 from penstock_server.telemetry import Metrics
 from penstock_server.trainer_rank.context import RankContext
+from penstock_server.trainer_rank.data_warnings import data_warnings
 from penstock_server.trainer_rank.parts import TrainingParts
 from penstock_server.trainer_rank.sample_source import SourceStats
 from penstock_server.training import RankGroup
@@ -56,6 +58,7 @@ class RankStatus:
         last_step: time.monotonic() of this process's last training step; None before the first.
         checkpoints: of this process.
         warnings: for the report.
+        fingerprints: of the first simulations, once training has ended.
     """
 
     over: str = ""
@@ -79,6 +82,7 @@ class RankStatus:
     last_step: float | None = None
     checkpoints: CheckpointFigures = field(default_factory=CheckpointFigures)
     warnings: tuple[str, ...] = ()
+    fingerprints: Mapping[int, Fingerprint] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,8 @@ def status_of_training(
         first_step=clock.first_step,
         last_step=clock.last_step,
         checkpoints=checkpoints,
-        warnings=(*context.warnings, *warnings, *context.events.warnings()),
+        warnings=(*context.warnings, *warnings, *context.events.warnings(), *data_warnings(context, parts.normaliser)),
+        fingerprints=parts.fingerprints.simulations if context.over else {},
     )
 
 

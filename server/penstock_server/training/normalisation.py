@@ -13,98 +13,34 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_server.study import SampleSpec
-
-Array = NDArray[np.float64]
+from penstock_server.training.welford import Array, Welford
 
 RELATIVE_FLOOR = 1e-6
 """A column that varies by less than this, relative to its mean or to other components, counts as constant."""
+JUMP = 1e3
+"""A sample that multiplies the standard deviation of a field by more than this is reported."""
+JUMP_AFTER = 100  # time steps before which the standard deviation is not known well enough
 _REFRESH = 1.01  # growth of the number of rows after which the affine map follows
-_BLOCK = 1 << 15  # elements at a time: the float64 copy of a block stays in the cache
-
-
-@dataclass
-class Welford:
-    """Running statistics of several columns, in float64.
-
-    Blocks of rows are merged by the pairwise update of Chan, Golub and LeVeque 1983, Algorithms for Computing the
-    Sample Variance: Analysis and Recommendations.
-
-    Attributes:
-        count: number of rows.
-        mean: of each column, shape (columns,).
-        m2: sum of squared deviations from the mean, shape (columns,).
-        low: minimum of each column, shape (columns,); +inf before the first row.
-        high: maximum of each column, shape (columns,); -inf before the first row.
-    """
-
-    count: float
-    mean: Array
-    m2: Array
-    low: Array
-    high: Array
-
-    @classmethod
-    def empty(cls, columns: int) -> Welford:
-        """Return statistics of no rows of so many columns."""
-        infinite = np.full(columns, np.inf)
-        return cls(0.0, np.zeros(columns), np.zeros(columns), infinite, -infinite)
-
-    def update(self, rows: NDArray[np.floating[Any]]) -> None:
-        """Take in rows.
-
-        Args:
-            rows: shape (n, columns), any float dtype; n may be 0.
-        """
-        step = max(1, _BLOCK // max(1, rows.shape[1]))
-        for start in range(0, len(rows), step):
-            # Transposed: numpy reduces along contiguous memory, ten times faster for the three components of a vector.
-            block = np.array(rows[start : start + step].T, dtype=np.float64, order="C")
-            low, high, mean = block.min(axis=1), block.max(axis=1), block.mean(axis=1)
-            block -= mean[:, None]
-            self.merge(Welford(float(block.shape[1]), mean, np.einsum("cn,cn->c", block, block), low, high))
-
-    def merge(self, other: Welford) -> None:
-        """Take in all rows that `other` has seen."""
-        if other.count == 0:
-            return
-        total = self.count + other.count
-        delta = other.mean - self.mean
-        self.mean = self.mean + delta * (other.count / total)
-        self.m2 = self.m2 + other.m2 + delta**2 * (self.count * other.count / total)
-        self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-        self.count = total
-
-    @property
-    def std(self) -> Array:
-        """Population standard deviation of each column (0 before the first row)."""
-        return np.sqrt(self.m2 / max(self.count, 1.0))
-
-    def to_array(self) -> Array:
-        """Return the statistics as one row of 1 + 4 columns numbers; `from_array` is the inverse."""
-        return np.concatenate([[self.count], self.mean, self.m2, self.low, self.high])
-
-    @classmethod
-    def from_array(cls, row: Array) -> Welford:
-        """Return the statistics that `to_array` put in a row."""
-        mean, m2, low, high = np.array(row[1:], dtype=np.float64).reshape(4, -1)
-        return cls(float(row[0]), mean, m2, low, high)
 
 
 @dataclass(frozen=True)
 class Affine:
-    """The map normalised = (raw - mean) / std, element by element, in float32.
+    """The map normalised = (raw - mean) / std, element by element, in float32, and its inverse.
 
     Attributes:
         input_mean: shape (n_inputs,).
-        input_std: shape (n_inputs,).
+        input_std: shape (n_inputs,); 1 where an input is constant.
         target_mean: shape (width,).
-        target_std: shape (width,).
+        target_std: shape (width,); 1 where a component is constant.
+        target_scale: factor of the inverse, shape (width,): `target_std`, but 0 where a component is constant, so that
+            the constant is predicted whatever the model gives.
     """
 
     input_mean: Tensor
     input_std: Tensor
     target_mean: Tensor
     target_std: Tensor
+    target_scale: Tensor
 
     def to(self, device: torch.device) -> Affine:
         """Return a copy on another device."""
@@ -119,8 +55,8 @@ class Affine:
         return ((self._rows(raw) - self.target_mean) / self.target_std).flatten(-2)
 
     def raw_targets(self, normalised: Tensor) -> Tensor:
-        """Return raw targets; the inverse of `targets`."""
-        return torch.addcmul(self.target_mean, self._rows(normalised), self.target_std).flatten(-2)
+        """Return raw targets; the inverse of `targets`, which knows no variation of a constant component."""
+        return torch.addcmul(self.target_mean, self._rows(normalised), self.target_scale).flatten(-2)
 
     def _rows(self, values: Tensor) -> Tensor:
         width = self.target_mean.shape[0]
@@ -131,9 +67,9 @@ class Normaliser:
     """Statistics of the training stream, and the affine map made from them.
 
     Inputs have a mean and a standard deviation per column, targets per component of each field, over points, time steps
-    and simulations. A column counts as constant, and gets standard deviation 1, when it varies by less than
-    RELATIVE_FLOOR of its mean's size or, in a vector or tensor field, of the component that varies most (the empty
-    direction of a two-dimensional OpenFOAM case holds rounding noise of 1e-20).
+    and simulations. A column counts as constant when it varies by less than RELATIVE_FLOOR of its mean's size or, in a
+    vector or tensor field, of the component that varies most (the empty direction of a two-dimensional OpenFOAM case
+    holds rounding noise of 1e-20). It is divided by 1, and its mean is what is predicted.
 
     The map follows the statistics when the number of rows has grown by a hundredth, so always at first and seldom
     later: a change of the map changes the function that the weights represent. The map is part of the state.
@@ -155,6 +91,7 @@ class Normaliser:
         self._applied = [Welford.empty(n) for n in self._columns]
         self._follows_own = True
         self._affine: Affine | None = None
+        self._jumps: dict[str, str] = {}  # by field
 
     def update(self, inputs: NDArray[np.floating[Any]], targets: NDArray[np.floating[Any]]) -> None:
         """Take in new training samples, each once.
@@ -163,16 +100,20 @@ class Normaliser:
             inputs: shape (n, window, n_inputs).
             targets: shape (n, window, width).
         """
-        flat = targets.reshape(-1, self.spec.width)
+        flat, columns = targets.reshape(-1, self.spec.width), self.spec.columns()
+        # Computed before the lock is taken, which training waits for. The inputs and the fields always: the model card
+        # tells the range of the inputs, and the report which components never vary.
+        new = [list(Welford.blocks(inputs.reshape(-1, self.spec.n_inputs)))]
+        for field in self.spec.fields:
+            # One time step's field is contiguous, so that the reshape copies nothing.
+            rows = (row.reshape(field.points, field.components) for row in flat[:, columns[field.name]])
+            new.append([block for values in rows for block in Welford.blocks(values)])
         with self._lock:
-            # Always: the model card tells the range of the inputs.
-            self._own[0].update(inputs.reshape(-1, self.spec.n_inputs))
-            if self.on_targets:
-                columns = self.spec.columns()
-                for welford, field in zip(self._own[1:], self.spec.fields, strict=True):
-                    # One time step's field is contiguous, so that the reshape copies nothing.
-                    for row in flat[:, columns[field.name]]:
-                        welford.update(row.reshape(field.points, field.components))
+            before = [(w.count, w.std) for w in self._own[1:]]
+            for welford, blocks in zip(self._own, new, strict=True):
+                for block in blocks:
+                    welford.merge(block)
+            self._note_jumps(before, inputs)
 
     def affine(self) -> Affine:
         """Return the present map, on the CPU; the same object until it changes.
@@ -190,6 +131,17 @@ class Normaliser:
         """Return the smallest and the largest value of each input column (parameters..., time) so far."""
         with self._lock:
             return self._own[0].low.copy(), self._own[0].high.copy()
+
+    def field_statistics(self) -> dict[str, Welford]:
+        """Return the statistics of each field by component, of the samples of all ranks as far as they are shared."""
+        with self._lock:
+            known = self._own if self._follows_own else self._applied
+            return {f.name: Welford.from_array(w.to_array()) for f, w in zip(self.spec.fields, known[1:], strict=True)}
+
+    def jumps(self) -> tuple[str, ...]:
+        """Return the fields, and the samples that multiplied their standard deviation by more than JUMP."""
+        with self._lock:
+            return tuple(self._jumps.values())
 
     @property
     def rows_seen(self) -> float:
@@ -248,6 +200,21 @@ class Normaliser:
             self._own, self._applied, self._affine = own, applied, None
             self._follows_own = bool(state["follows_own"])
 
+    def _note_jumps(self, before: list[tuple[float, Array]], inputs: NDArray[np.floating[Any]]) -> None:
+        """Note a field whose standard deviation these samples have multiplied; the first time only."""
+        for field, welford, (count, std) in zip(self.spec.fields, self._own[1:], before, strict=True):
+            if field.name in self._jumps or count < JUMP_AFTER * field.points:
+                continue
+            after = welford.std
+            leaps = np.flatnonzero((std > 0) & (after > JUMP * std))
+            if leaps.size:
+                names = (*self.spec.parameters, "time")
+                at = ", ".join(f"{n} = {v:g}" for n, v in zip(names, inputs.reshape(-1, len(names))[-1], strict=True))
+                self._jumps[field.name] = (
+                    f"field {field.name}: the time step at {at} raised the standard deviation from "
+                    f"{std[leaps[0]]:.3g} to {after[leaps[0]]:.3g}"
+                )
+
     def _outdated(self, seen: float) -> bool:
         return seen > 0 and seen >= _REFRESH * self._applied[0].count
 
@@ -260,15 +227,14 @@ class Normaliser:
 
     def _make_affine(self) -> Affine:
         inputs, *fields = self._applied
-        input_mean, input_std = _mean_and_std(inputs, sisters=False) if self.on_inputs else _identity(inputs)
+        input_mean, input_std, _ = _mean_and_std(inputs, sisters=False) if self.on_inputs else _identity(inputs)
         per_field = [_mean_and_std(w, sisters=True) if self.on_targets else _identity(w) for w in fields]
         points = [f.points for f in self.spec.fields]
-        return Affine(
-            input_mean,
-            input_std,
-            torch.cat([mean.repeat(n) for (mean, _), n in zip(per_field, points, strict=True)]),
-            torch.cat([std.repeat(n) for (_, std), n in zip(per_field, points, strict=True)]),
-        )
+        rows = [
+            torch.cat([row.repeat(n) for row, n in zip(kind, points, strict=True)])
+            for kind in zip(*per_field, strict=True)
+        ]
+        return Affine(input_mean, input_std, *rows)
 
 
 def merged_statistics(spec: SampleSpec, rows: Sequence[Array]) -> Array:
@@ -302,15 +268,31 @@ def _unpack(columns: list[int], row: Array) -> list[Welford]:
     return [Welford.from_array(part) for part in np.split(np.asarray(row), np.cumsum(lengths)[:-1])]
 
 
-def _identity(statistics: Welford) -> tuple[Tensor, Tensor]:
-    columns = len(statistics.mean)
-    return torch.zeros(columns), torch.ones(columns)
+def constant_columns(statistics: Welford, *, sisters: bool) -> NDArray[np.bool_]:
+    """Return which columns count as constant; see `Normaliser`.
 
+    Args:
+        statistics: of the columns.
+        sisters: whether the columns are components of one field.
 
-def _mean_and_std(statistics: Welford, *, sisters: bool) -> tuple[Tensor, Tensor]:
-    std = statistics.std
+    Returns:
+        Shape (columns,).
+    """
     floor = RELATIVE_FLOOR * np.abs(statistics.mean)
     if sisters:
-        floor = np.maximum(floor, RELATIVE_FLOOR * std.max())
-    std = np.where(std > floor, std, 1.0)
-    return torch.from_numpy(statistics.mean).float(), torch.from_numpy(std).float()
+        floor = np.maximum(floor, RELATIVE_FLOOR * statistics.std.max())
+    constant: NDArray[np.bool_] = statistics.std <= floor
+    return constant
+
+
+def _identity(statistics: Welford) -> tuple[Tensor, Tensor, Tensor]:
+    columns = len(statistics.mean)
+    return torch.zeros(columns), torch.ones(columns), torch.ones(columns)
+
+
+def _mean_and_std(statistics: Welford, *, sisters: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean, the standard deviation (1 for a constant), and the factor of the inverse (0 for a constant)."""
+    constant, seen = constant_columns(statistics, sisters=sisters), statistics.count > 0
+    std = np.where(constant, 1.0, statistics.std)
+    scale = np.where(constant & seen, 0.0, std)
+    return (torch.from_numpy(statistics.mean).float(), torch.from_numpy(std).float(), torch.from_numpy(scale).float())

@@ -60,8 +60,8 @@ def evaluate(store: ValidationStore, trainer: Trainer, group: RankGroup = ALONE)
     """
     start = time.perf_counter()
     own = [Norms.of(store.spec, *rows) for rows in store.predict(trainer, store.predictable())]
-    held = Norms.join([Norms.none(len(store.spec.fields)), *own])
-    everything = Norms.join([Norms.from_rows(rows) for rows in group.gather(held.rows())])
+    held = Norms.join([Norms.none(store.spec), *own])
+    everything = Norms.join([Norms.from_rows(rows, store.spec) for rows in group.gather(held.rows())])
     if not len(everything.errors):
         need = "a time step" if store.spec.window == 1 else f"{2 * store.spec.bundle} consecutive time steps"
         raise ValueError(f"no validation without {need} of a held-out simulation: {len(store)} held")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from typing import Any, TypedDict
 
 import numpy as np
@@ -27,12 +28,16 @@ class FieldErrors(TypedDict):
         relative_l2: as in `Errors`.
         relative_l2_p99: as in `Errors`.
         relative_l2_max: as in `Errors`.
+        rmse_to_std: root mean square error / standard deviation of the truth over all points, time steps and
+            simulations that are held out, about the mean of each component. 1 is the error of a model that always
+            predicts that mean. None where the truth does not vary.
     """
 
     mse: float
     relative_l2: float
     relative_l2_p99: float
     relative_l2_max: float
+    rmse_to_std: float | None
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Errors:
             fluid at rest). They are relative to this floor instead, so that an almost empty field does not dominate the
             mean.
         runaway: number of ratios that were above RUNAWAY or not finite, and count as RUNAWAY.
+        rmse_to_std: mean of the fields' figures of this name; None where no field varies.
     """
 
     mse: float
@@ -61,6 +67,7 @@ class Errors:
     samples: int
     floored: int
     runaway: int
+    rmse_to_std: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,10 +77,14 @@ class Norms:
     Attributes:
         errors: norm of the error of each field, (n, fields) float64.
         true: norm of the true field, (n, fields) float64.
+        spread: norm of the true field less the mean of each component over its points, (n, fields) float64.
+        means: these means, (n, components of all fields) float64.
     """
 
     errors: NDArray[np.float64]
     true: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    means: NDArray[np.float64]
 
     @classmethod
     def of(cls, spec: SampleSpec, prediction: Tensor, true: Tensor) -> Norms:
@@ -86,27 +97,55 @@ class Norms:
         """
         difference = prediction - true
         columns = spec.columns().values()
-        both = [torch.stack([_norm(rows[:, c]) for c in columns], dim=1).cpu().numpy() for rows in (difference, true)]
-        return cls(*both)
+        norms = [torch.stack([_norm(rows[:, c]) for c in columns], dim=1).cpu().numpy() for rows in (difference, true)]
+        spread, means = [], []
+        for field, c in zip(spec.fields, columns, strict=True):
+            values = true[:, c].reshape(-1, field.points, field.components).double()
+            mean = values.mean(dim=1, keepdim=True)
+            means.append(mean[:, 0])
+            spread.append(_norm((values - mean).flatten(1)))
+        return cls(norms[0], norms[1], torch.stack(spread, dim=1).cpu().numpy(), torch.cat(means, dim=1).cpu().numpy())
 
     @classmethod
     def join(cls, parts: list[Norms]) -> Norms:
         """Concatenate norms of several sets of time steps."""
-        return cls(np.concatenate([p.errors for p in parts]), np.concatenate([p.true for p in parts]))
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclass_fields(cls)))
 
     @classmethod
-    def none(cls, fields: int) -> Norms:
+    def none(cls, spec: SampleSpec) -> Norms:
         """Return the norms of no time step."""
-        return cls(np.empty((0, fields)), np.empty((0, fields)))
+        return cls.from_rows(np.empty((0, cls.columns(spec))), spec)
+
+    @staticmethod
+    def columns(spec: SampleSpec) -> int:
+        """Return the length of a row of `rows`."""
+        return 3 * len(spec.fields) + sum(f.components for f in spec.fields)
 
     def rows(self) -> NDArray[np.float64]:
-        """Return all norms as one array (n, 2 x fields), to be sent to other ranks."""
-        return np.concatenate([self.errors, self.true], axis=1)
+        """Return all norms as one array (n, columns), to be sent to other ranks."""
+        return np.concatenate([self.errors, self.true, self.spread, self.means], axis=1)
 
     @classmethod
-    def from_rows(cls, rows: NDArray[np.float64]) -> Norms:
+    def from_rows(cls, rows: NDArray[np.float64], spec: SampleSpec) -> Norms:
         """Restore the norms from what `rows` returned."""
-        return cls(*np.split(rows, 2, axis=1))
+        n = len(spec.fields)
+        errors, true, spread, means = np.split(rows, [n, 2 * n, 3 * n], axis=1)
+        return cls(errors, true, spread, means)
+
+    def deviations(self, spec: SampleSpec) -> NDArray[np.float64]:
+        """Return the standard deviation of each field over all points and time steps, (fields,).
+
+        Rounding of a constant to float32 counts as no variation: the result is 0 for it.
+        """
+        out, at = np.zeros(len(spec.fields)), 0
+        for i, field in enumerate(spec.fields):
+            means = self.means[:, at : at + field.components]
+            at += field.components
+            between = field.points * np.square(means - means.mean(axis=0)).sum(axis=1)
+            variance = float((self.spread[:, i] ** 2 + between).mean()) / field.size
+            rounding = float(np.finfo(np.float32).eps) * np.sqrt(np.mean(self.true[:, i] ** 2) / field.size)
+            out[i] = np.sqrt(variance) if np.sqrt(variance) > rounding else 0.0
+        return out
 
     def scale(self) -> NDArray[np.float64]:
         """Return the norms that errors are divided by, (n, fields)."""
@@ -131,6 +170,7 @@ class Norms:
         errors = np.where(np.isfinite(self.errors), np.minimum(self.errors, limit), limit)
         ratios = errors / scale
         squares = np.sum(errors**2, axis=0)
+        deviations = self.deviations(spec)
         fields: dict[str, FieldErrors] = {}
         for i, field in enumerate(spec.fields):
             mean, p99, largest = _spread(ratios[:, i])
@@ -139,7 +179,9 @@ class Norms:
                 "relative_l2": mean,
                 "relative_l2_p99": p99,
                 "relative_l2_max": largest,
+                "rmse_to_std": _ratio(float(squares[i]) / (len(errors) * field.size), float(deviations[i])),
             }
+        known = [f["rmse_to_std"] for f in fields.values() if f["rmse_to_std"] is not None]
         return Errors(
             float(squares.sum()) / (len(errors) * spec.width),
             *_spread(ratios),
@@ -147,12 +189,17 @@ class Norms:
             samples=len(errors),
             floored=int(np.count_nonzero(self.true < scale)),
             runaway=int(np.count_nonzero(errors == limit)),
+            rmse_to_std=sum(known) / len(known) if known else None,
         )
 
 
 def _norm(rows: Tensor) -> Tensor:
     norms: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
     return norms
+
+
+def _ratio(mse: float, deviation: float) -> float | None:
+    return float(np.sqrt(mse)) / deviation if deviation > 0 else None
 
 
 def _spread(ratios: NDArray[Any]) -> tuple[float, float, float]:

@@ -36,7 +36,7 @@ class RolloutResult:
     def figures(self) -> dict[str, Any]:
         """Return the result as plain data for report.json and metrics.jsonl."""
         errors = asdict(self.errors)
-        kept = ("mse", "relative_l2", "relative_l2_p99", "relative_l2_max", "runaway")
+        kept = ("mse", "relative_l2", "relative_l2_p99", "relative_l2_max", "runaway", "rmse_to_std")
         return {
             **{key: errors[key] for key in kept},
             "simulations": self.simulations,
@@ -62,7 +62,7 @@ def roll_out(store: ValidationStore, trainer: Trainer, group: RankGroup = ALONE)
     bundle = store.spec.bundle
     lengths = {s: length // bundle * bundle for s, length in store.unbroken().items() if length >= 2 * bundle}
     simulations = sorted(lengths)
-    own = [np.empty((0, 1 + 2 * len(store.spec.fields)))]  # a row for each prediction: time step and norms
+    own = [np.empty((0, 1 + Norms.columns(store.spec)))]  # a row for each prediction: time step and norms
     for start in range(0, len(simulations), trainer.chunk_rows):
         chunk = simulations[start : start + trainer.chunk_rows]
         for step, norms in _follow(store, trainer, {s: lengths[s] for s in chunk}):
@@ -71,7 +71,7 @@ def roll_out(store: ValidationStore, trainer: Trainer, group: RankGroup = ALONE)
     followed = int(group.sum([len(simulations)])[0])
     if not followed:
         return None
-    by_step = {int(step): Norms.from_rows(rows[rows[:, 0] == step, 1:]) for step in np.unique(rows[:, 0])}
+    by_step = {int(step): Norms.from_rows(rows[rows[:, 0] == step, 1:], store.spec) for step in np.unique(rows[:, 0])}
     summaries = [norms.summary(store.spec) for norms in by_step.values()]
     everything = Norms.join(list(by_step.values()))
     return RolloutResult(

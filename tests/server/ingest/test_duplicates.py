@@ -117,7 +117,7 @@ def test_what_a_checkpoint_has_comes_again_without_being_counted_again(window: i
         assert batch is not None
         assert batch.targets.equal(whole.buffer.try_get(1).targets)
     assert resumed.metrics.total("received_bytes") == whole.metrics.total("received_bytes") / 6
-    assert resumed.normaliser.state_dict()["own"][0] == window  # of the sixth alone
+    assert resumed.normaliser.state_dict()["own"][0] == 1  # the sixth alone
     assert resumed.metrics.total("duplicates_dropped") == 0
 
 
@@ -129,3 +129,25 @@ def test_only_pieces_count_as_pieces_in_what_end_is_answered() -> None:
     rig.refusal(*rig.piece("p", np.full(POINTS, np.nan, "<f4"), 1))
     rig.refusal(Header(Kind.END, 7, 2, 1).pack())
     assert rig.end() == rig.end() == Streamed(2, 2, 1)
+
+
+def test_a_time_step_sent_twice_breaks_no_window() -> None:
+    rig = Rig(window=3)
+    rig.begin()
+    for step in range(8):
+        rig.say(*rig.step(step))
+        rig.say(*rig.step(step))
+    assert rig.trained.total() == 6
+    assert rig.metrics.total("duplicates_dropped") == 8
+    assert rig.end() == Streamed(16, 16, 0)
+
+
+def test_a_held_out_time_step_is_marked_once_it_is_stored() -> None:
+    rig, marked = Rig(), []
+    add = rig.validation.add
+    rig.validation.add = lambda *row: marked.append(rig.validated.has(3, 0)) or add(*row)  # type: ignore[method-assign]
+    rig.begin(3)
+    rig.say(*rig.step(0, simulation=3))
+    assert marked == [False]
+    assert rig.validated.has(3, 0)
+    assert len(rig.validation) == 1

@@ -40,6 +40,8 @@ def test_time_steps_in_any_order_and_twice_are_there_once(
                 new = out.add(simulation, step, inputs(simulation, step), value(simulation, step, shape[0]))
                 assert new == ((simulation, step) not in arrived)
                 arrived.add((simulation, step))
+            behind = {i: next(k for k in range(13) if (i, k) not in arrived) for i in range(4)}
+            assert out.gaps() == {i: k for i, k in behind.items() if any(a == i and b > k for a, b in arrived)}
             out.finish(np.ones(4, bool))
             there = Recording.open(path)
             reader = RecordingReader(there, "physical")

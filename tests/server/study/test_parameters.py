@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy.stats import kstest, qmc
 
 from penstock_server.study import ParameterSpace, ParametersSection
@@ -216,3 +217,40 @@ def test_a_large_parameter_is_as_many_numbers() -> None:
     assert points.shape == (64, 31)
     assert points[:, :30].min() < -0.9
     assert points[:, :30].max() > 1.9
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"b": {"bounds": [5, 6], "size": 2}, "b_0": [0, 1]}, "b_0 is given twice"),
+        ({"b_0": [0, 1], "b": {"bounds": [5, 6], "size": 2}}, "b_0 is given twice"),
+        ({"a_1": "seed", "a": {"bounds": [5, 6], "size": 2}}, "a_1 is given twice"),
+        ({"a": [1.0, 1.0]}, "no parameter: write it into the case"),
+        ({"a": 3.0}, "no parameter: write it into the case"),
+        ({"a": [1.0, float("nan")]}, "NaN is none"),
+        ({"a": {"bounds": [1, 100], "log": True}}, "log-uniform ranges are not available yet"),
+        ({"a": {"bounds": [1, 100], "scale": "log"}}, "log-uniform ranges are not available yet"),
+        ({"a": {"bounds": [1, 9], "type": "int"}}, "integers are not available yet"),
+        ({"a": [1, 2, 5]}, "choices are not available yet"),
+        ({"a": ["laminar", "kOmega"]}, "choices are not available yet"),
+        ({"a": {"bounds": [0, 1], "size": 70_000}}, "at most 65536 parameters are allowed"),
+    ],
+)
+def test_parameters_that_cannot_be_are_refused_with_the_reason(section: dict, expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        ParametersSection.model_validate(section)
+
+
+def test_a_parameter_may_be_called_bounds() -> None:
+    section = ParametersSection.model_validate({"bounds": [0, 1], "size": [2, 3]})
+    assert section.bounds == {"bounds": (0, 1), "size": (2, 3)}
+    assert ParametersSection.model_validate(section.model_dump()) == section
+    vector = ParametersSection.model_validate({"bounds": {"bounds": [0, 1], "size": 2}})
+    assert vector.names == ("bounds_0", "bounds_1")
+
+
+def test_a_column_given_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "points.csv").write_text("a, b, a\n1, 2, 3\n")
+    section = ParametersSection(sampler="file", file="points.csv", bounds={"a": (0, 9), "b": (0, 9)})
+    with pytest.raises(ValueError, match="column a is there twice"):
+        ParameterSpace(section, tmp_path).draw(1, 0)

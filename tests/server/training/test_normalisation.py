@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from penstock_server.study import FieldSpec, SampleSpec
 from penstock_server.training import Normaliser
-from penstock_server.training.normalisation import Welford
+from penstock_server.training.welford import Welford
 
 SPEC = SampleSpec(("a", "b"), (FieldSpec("U", 3, (5,)), FieldSpec("T", 1, (2, 3))))
 
@@ -59,7 +59,7 @@ def test_targets_have_statistics_per_component_over_points_and_samples() -> None
     assert affine.target_std.dtype == torch.float32
 
 
-def test_constant_components_and_inputs_get_standard_deviation_one() -> None:
+def test_constant_components_are_predicted_whatever_the_model_gives() -> None:
     normaliser = Normaliser(SPEC)
     inputs, targets = rows(20)
     inputs[..., 1] = 4.0
@@ -75,6 +75,24 @@ def test_constant_components_and_inputs_get_standard_deviation_one() -> None:
     assert (affine.target_std[0:15:3] < 2).all()
     assert (affine.target_std[0:15:3] != 1).all()
     torch.testing.assert_close(affine.target_std[15:], torch.ones(6), rtol=0, atol=0)
+    predicted = affine.raw_targets(torch.full((1, SPEC.width), 0.3))[0]
+    torch.testing.assert_close(predicted[2:15:3], affine.target_mean[2:15:3], rtol=0, atol=0)
+    torch.testing.assert_close(predicted[15:], affine.target_mean[15:], rtol=0, atol=0)
+    assert (predicted[0:15:3] != affine.target_mean[0:15:3]).all()
+
+
+def test_a_sample_that_multiplies_the_standard_deviation_is_named() -> None:
+    normaliser = Normaliser(SPEC)
+    for i in range(150):
+        normaliser.update(*rows(1, seed=i))
+    assert normaliser.jumps() == ()
+    inputs, targets = rows(1, seed=999)
+    inputs[..., 0] = 0.25
+    targets[..., 15:] = 3e20
+    normaliser.update(inputs, targets)
+    normaliser.update(inputs, targets)
+    (jump,) = normaliser.jumps()
+    assert jump.startswith("field T: the time step at a = 0.25, b = ")
 
 
 @pytest.mark.parametrize(("inputs_on", "targets_on"), [(False, False), (True, False), (False, True)])

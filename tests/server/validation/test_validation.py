@@ -62,6 +62,32 @@ def test_errors_are_those_of_their_definitions() -> None:
     assert result.seconds > 0
 
 
+def test_the_error_is_also_told_relative_to_the_variation_of_the_truth() -> None:
+    table = rows(9)
+    table[:, 12:] += 1000.0  # p: a large mean, of which the model predicts a tenth too much
+    table[:, 2:12:3] = 7.0  # U's third component is constant
+    result = evaluate(filled(SPEC, table), stretched(SPEC, table))
+    true = table.double().numpy()
+    for name, columns, components in (("U", slice(0, 12), 3), ("p", slice(12, 18), 1)):
+        values = true[:, columns].reshape(-1, components)
+        std = np.sqrt(np.square(values - values.mean(axis=0)).mean())
+        rmse = np.sqrt(np.square(0.1 * values).mean())
+        assert result.errors.fields[name]["rmse_to_std"] == pytest.approx(rmse / std, rel=1e-5)
+    assert result.errors.fields["p"]["relative_l2"] == pytest.approx(0.1, rel=1e-4)
+    assert result.errors.fields["p"]["rmse_to_std"] > 50
+    assert result.errors.rmse_to_std == pytest.approx(
+        sum(f["rmse_to_std"] for f in result.errors.fields.values()) / 2, rel=1e-6
+    )
+
+
+def test_a_constant_field_has_no_error_relative_to_its_variation() -> None:
+    table = rows(9)
+    table[:, 12:] = 0.1
+    result = evaluate(filled(SPEC, table), stretched(SPEC, table))
+    assert result.errors.fields["p"]["rmse_to_std"] is None
+    assert result.errors.rmse_to_std == result.errors.fields["U"]["rmse_to_std"]
+
+
 def test_mean_tail_and_maximum_differ_where_one_sample_is_bad() -> None:
     table = rows(200)
     store = filled(SPEC, table)
