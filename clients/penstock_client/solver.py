@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from numpy.typing import ArrayLike
 
-from penstock_client.errors import Abandoned, PenstockError, Refused, ServerLost
-from penstock_client.piece import Field
+from penstock_client.errors import Abandoned, FieldError, PenstockError, Refused, ServerLost
+from penstock_client.piece import Field, check_fields
 from penstock_client.reasons import Reason
 from penstock_client.simulation import Simulation
 
@@ -57,9 +57,11 @@ def stream_solver(solver: Solver, simulation: Simulation, fields: tuple[str, ...
         ServerLost: the server stopped answering.
     """
     try:
+        check_fields(solver.fields)
         simulation.announce(None, **{name: field for name, field in solver.fields.items() if name in fields})
         sent = 0
-        for number, (time, values) in enumerate(solver.run(simulation.parameters)):
+        for number, yielded in enumerate(solver.run(simulation.parameters)):
+            time, values = _time_and_fields(yielded)
             if number % every == 0:
                 simulation.send(sent, time, None, **{name: values[name] for name in fields if name in values})
                 yield sent
@@ -79,3 +81,12 @@ def stream_solver(solver: Solver, simulation: Simulation, fields: tuple[str, ...
         trace = None if isinstance(error, PenstockError) else error
         _log.error("simulation %d failed: %s", simulation.id, error, exc_info=trace)
         simulation.fail(f"{type(error).__name__}: {error}")
+
+
+def _time_and_fields(yielded: Any) -> tuple[float, Mapping[str, ArrayLike]]:
+    if not isinstance(yielded, tuple) or len(yielded) != 2 or not isinstance(yielded[1], Mapping):
+        what = f"{len(yielded)} values" if isinstance(yielded, tuple) else f"a {type(yielded).__name__}"
+        raise FieldError(
+            f'the solver\'s `run` yielded {what}: expected the physical time and the fields, such as time, {{"u": u}}'
+        )
+    return yielded
