@@ -170,7 +170,9 @@ penstock_status penstock_step_sent(penstock *p)
         return p->broken;
     if (!p->announced || p->last_step < 0)
         return pnsk_bad(p, "penstock_step_sent: no time step has been sent");
-    const penstock_status status = pnsk_stream_step_sent(stream_of(p, p->last_step), &p->error);
+    penstock_status status = pnsk_stream_step_sent(stream_of(p, p->last_step), &p->error);
+    for (uint32_t i = 0; i < p->n_streams && status == PENSTOCK_OK; i++) /* the other trainer ranks wait, too */
+        status = pnsk_stream_flush_old(&p->streams[i], &p->error);
     return pnsk_settle(p, status != PENSTOCK_OK ? status : pnsk_heartbeat_check(p->beat, &p->error));
 }
 
@@ -245,7 +247,8 @@ void penstock_close(penstock *p)
     free(p->streams);
     pnsk_link_close(&p->control, linger);
     if (p->context != NULL)
-        zmq_ctx_term(p->context);
+        while (zmq_ctx_term(p->context) != 0 && zmq_errno() == EINTR)
+            ;
     pnsk_forget_fields(p);
     free(p->hello.data);
     pnsk_assign_free(&p->assign);

@@ -1,5 +1,6 @@
 /* penstock_announce and penstock_indices. */
 #include "penstock_handle.h"
+#include "penstock_text.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -21,7 +22,8 @@ void pnsk_forget_fields(penstock *p)
 static bool elements(const penstock_field *field, uint64_t *out)
 {
     if (field->name == NULL || *field->name == '\0' || strlen(field->name) > 255 || field->components == 0 ||
-        field->n_dimensions == 0 || field->n_dimensions > MAX_DIMENSIONS || pnsk_dtype_bytes((uint8_t)field->dtype) == 0)
+        field->n_dimensions == 0 || field->n_dimensions > MAX_DIMENSIONS || pnsk_dtype_bytes((uint8_t)field->dtype) == 0 ||
+        !pnsk_is_utf8((const uint8_t *)field->name, strlen(field->name)))
         return false;
     uint64_t size = field->components;
     for (uint32_t d = 0; d < field->n_dimensions; d++) {
@@ -58,7 +60,7 @@ static penstock_status begin_streams(penstock *p)
     const pnsk_header header = pnsk_header_of(p, PNSK_BEGIN);
     penstock_status status = payload.failed ? pnsk_no_memory(p) : PENSTOCK_OK;
     for (uint32_t i = 0; i < p->n_streams && status == PENSTOCK_OK; i++)
-        status = pnsk_stream_begin(&p->streams[i], &header, &payload, &p->error);
+        status = pnsk_stream_begin(&p->streams[i], &header, &payload, p->ranks, &p->error);
     free(payload.data);
     return status;
 }
@@ -74,7 +76,7 @@ penstock_status penstock_announce(penstock *p, const penstock_field *fields, siz
     uint64_t size = 0;
     for (size_t i = 0; i < count; i++)
         if (!elements(&fields[i], &size))
-            return pnsk_bad(p, "field %zu (\"%.100s\"): expected a name of at most 255 bytes, a known dtype, at least 1 component "
+            return pnsk_bad(p, "field %zu (\"%.100s\"): expected a name of at most 255 bytes of UTF-8, a known dtype, at least 1 component "
                        "and a shape of 1 to %d dimensions, none of them 0",
                        i, fields[i].name != NULL ? fields[i].name : "", MAX_DIMENSIONS);
     pnsk_buffer payload = {0};

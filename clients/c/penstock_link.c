@@ -13,6 +13,60 @@ int64_t pnsk_now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Whether a call that returned `result` was interrupted by a signal and must be repeated. */
+static bool interrupted(int result)
+{
+    return result < 0 && zmq_errno() == EINTR;
+}
+
+int pnsk_send(void *socket, const void *data, size_t size, int flags)
+{
+    int result;
+    do
+        result = zmq_send(socket, data, size, flags);
+    while (interrupted(result));
+    return result;
+}
+
+int pnsk_msg_send(zmq_msg_t *message, void *socket, int flags)
+{
+    int result;
+    do
+        result = zmq_msg_send(message, socket, flags);
+    while (interrupted(result));
+    return result;
+}
+
+int pnsk_msg_receive(zmq_msg_t *message, void *socket, int flags)
+{
+    int result;
+    do
+        result = zmq_msg_recv(message, socket, flags);
+    while (interrupted(result));
+    return result;
+}
+
+int pnsk_socket_connect(void *socket, const char *endpoint)
+{
+    int result;
+    do
+        result = zmq_connect(socket, endpoint);
+    while (interrupted(result));
+    return result;
+}
+
+/* Have libzmq report the events of a connection at the address `events`. */
+static int watch(void *socket, const char *events)
+{
+    const int watched = ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
+                        ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
+    int result;
+    do
+        result = zmq_socket_monitor(socket, events, watched);
+    while (interrupted(result));
+    return result;
+}
+
 static penstock_status unusable(const pnsk_link *link, pnsk_error *error)
 {
     const int code = zmq_errno();
@@ -26,12 +80,15 @@ static bool set(void *socket, int option, int value)
     return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
 }
 
-/* Detect lost connections by TCP keepalive and, on control connections, by libzmq's heartbeats. Data connections have no
+/* How long bytes may stay unacknowledged. TCP sends no keepalive then, and by itself gives up after 15 minutes. */
+#define UNACKNOWLEDGED_MS 60000
+
+/* Detect lost connections by TCP's time-outs and, on control connections, by libzmq's heartbeats. Data connections have no
  * heartbeats: they would fail while a trainer rank leaves messages unread. Interruptions shorter than the time-outs do no
  * harm. */
 static bool set_keepalive(void *socket, bool control)
 {
-    const bool kept_alive = set(socket, ZMQ_TCP_KEEPALIVE, 1) && set(socket, ZMQ_TCP_KEEPALIVE_IDLE, 30) &&
+    const bool kept_alive = set(socket, ZMQ_TCP_MAXRT, UNACKNOWLEDGED_MS) && set(socket, ZMQ_TCP_KEEPALIVE, 1) && set(socket, ZMQ_TCP_KEEPALIVE_IDLE, 30) &&
                             set(socket, ZMQ_TCP_KEEPALIVE_INTVL, 10) && set(socket, ZMQ_TCP_KEEPALIVE_CNT, 3);
     return kept_alive && (!control || (set(socket, ZMQ_HEARTBEAT_IVL, 10000) && set(socket, ZMQ_HEARTBEAT_TIMEOUT, 60000) &&
                                        set(socket, ZMQ_HEARTBEAT_TTL, 60000)));
@@ -51,8 +108,6 @@ penstock_status pnsk_link_open(pnsk_link *link, void *context, const pnsk_connec
     const int reconnect_max_ms = 2000;
     char events[64];
     snprintf(events, sizeof events, "inproc://penstock-%p", link->socket);
-    const int watched = ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
-                        ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
     if (zmq_setsockopt(link->socket, ZMQ_SNDHWM, &unlimited, sizeof unlimited) != 0 ||
         zmq_setsockopt(link->socket, ZMQ_RCVHWM, &unlimited, sizeof unlimited) != 0 ||
         !set_keepalive(link->socket, control) ||
@@ -60,8 +115,8 @@ penstock_status pnsk_link_open(pnsk_link *link, void *context, const pnsk_connec
         zmq_setsockopt(link->socket, ZMQ_CURVE_SERVERKEY, server->server_public_key, PNSK_Z85_KEY) != 0 ||
         zmq_setsockopt(link->socket, ZMQ_CURVE_PUBLICKEY, server->client_public_key, PNSK_Z85_KEY) != 0 ||
         zmq_setsockopt(link->socket, ZMQ_CURVE_SECRETKEY, server->client_secret_key, PNSK_Z85_KEY) != 0 ||
-        zmq_socket_monitor(link->socket, events, watched) != 0 || zmq_connect(link->monitor, events) != 0 ||
-        zmq_connect(link->socket, endpoint) != 0)
+        watch(link->socket, events) != 0 || pnsk_socket_connect(link->monitor, events) != 0 ||
+        pnsk_socket_connect(link->socket, endpoint) != 0)
         return unusable(link, error);
     return PENSTOCK_OK;
 }
@@ -80,7 +135,7 @@ penstock_status pnsk_link_send_parts(pnsk_link *link, zmq_msg_t *parts, size_t c
     penstock_status status = PENSTOCK_OK;
     for (size_t i = 0; i < count; i++) {
         const int flags = ZMQ_DONTWAIT | (i + 1 < count ? ZMQ_SNDMORE : 0);
-        if (status != PENSTOCK_OK || zmq_msg_send(&parts[i], link->socket, flags) < 0) {
+        if (status != PENSTOCK_OK || pnsk_msg_send(&parts[i], link->socket, flags) < 0) {
             if (status == PENSTOCK_OK)
                 status = unsendable(link, error);
             zmq_msg_close(&parts[i]);
@@ -94,9 +149,9 @@ penstock_status pnsk_link_send(pnsk_link *link, const pnsk_header *header, const
 {
     uint8_t raw[PNSK_HEADER_BYTES];
     pnsk_header_pack(header, raw);
-    if (zmq_send(link->socket, raw, sizeof raw, ZMQ_DONTWAIT | (payload != NULL ? ZMQ_SNDMORE : 0)) < 0)
+    if (pnsk_send(link->socket, raw, sizeof raw, ZMQ_DONTWAIT | (payload != NULL ? ZMQ_SNDMORE : 0)) < 0)
         return unsendable(link, error);
-    if (payload != NULL && zmq_send(link->socket, payload->data, payload->size, ZMQ_DONTWAIT) < 0)
+    if (payload != NULL && pnsk_send(link->socket, payload->data, payload->size, ZMQ_DONTWAIT) < 0)
         return unsendable(link, error);
     return PENSTOCK_OK;
 }
@@ -106,12 +161,12 @@ static void read_events(pnsk_link *link)
 {
     zmq_msg_t frame;
     zmq_msg_init(&frame);
-    while (zmq_msg_recv(&frame, link->monitor, ZMQ_DONTWAIT) >= 0) {
+    while (pnsk_msg_receive(&frame, link->monitor, ZMQ_DONTWAIT) >= 0) {
         uint16_t event = 0;
         if (zmq_msg_size(&frame) >= sizeof event)
             memcpy(&event, zmq_msg_data(&frame), sizeof event);
         while (zmq_msg_more(&frame)) /* the address, which is not needed */
-            if (zmq_msg_recv(&frame, link->monitor, 0) < 0)
+            if (pnsk_msg_receive(&frame, link->monitor, 0) < 0)
                 break;
         if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED)
             link->secured = true;
@@ -145,7 +200,7 @@ static penstock_status read_message(pnsk_link *link, zmq_msg_t *first, pnsk_mess
     const bool good = pnsk_header_unpack(zmq_msg_data(first), zmq_msg_size(first), &message->header, &detail);
     int frames = 1;
     for (bool more = zmq_msg_more(first); more; frames++) {
-        if (zmq_msg_recv(&message->payload, link->socket, 0) < 0)
+        if (pnsk_msg_receive(&message->payload, link->socket, 0) < 0)
             return malformed(link, "it ends in the middle", error);
         more = zmq_msg_more(&message->payload);
     }
@@ -166,7 +221,7 @@ penstock_status pnsk_link_receive(pnsk_link *link, int timeout_ms, bool *got, pn
     zmq_msg_init(&first);
     zmq_msg_init(&message->payload);
     penstock_status status = PENSTOCK_OK;
-    if (zmq_msg_recv(&first, link->socket, ZMQ_DONTWAIT) >= 0) {
+    if (pnsk_msg_receive(&first, link->socket, ZMQ_DONTWAIT) >= 0) {
         status = read_message(link, &first, message, error);
         *got = status == PENSTOCK_OK;
     }

@@ -23,6 +23,12 @@ typedef struct {
     zmq_msg_t payload; /* empty if the message had none */
 } pnsk_message;
 
+/* Calls of libzmq, repeated while a signal interrupts them: a profiler or a timer of the solver may send many. */
+int pnsk_send(void *socket, const void *data, size_t size, int flags);
+int pnsk_msg_send(zmq_msg_t *message, void *socket, int flags);
+int pnsk_msg_receive(zmq_msg_t *message, void *socket, int flags);
+int pnsk_socket_connect(void *socket, const char *endpoint);
+
 /* Milliseconds on a monotonic clock. */
 int64_t pnsk_now_ms(void);
 

@@ -15,6 +15,49 @@ penstock_status pnsk_stream_open(pnsk_stream *stream, void *context, const pnsk_
                           error);
 }
 
+static bool ours(const pnsk_stream *stream, const pnsk_header *header)
+{
+    return header->simulation == stream->opened.simulation && header->attempt == stream->opened.attempt;
+}
+
+/* The rank counts bytes from the start of the connection, and libzmq may have reconnected since the last simulation. Its
+ * answer to BEGIN gives its count: it has processed everything that came before BEGIN. */
+static void take_credit(pnsk_stream *stream, uint64_t count)
+{
+    if (!stream->has_credit) {
+        stream->has_credit = true;
+        stream->sent = count - stream->welcome->credit_bytes + stream->bytes;
+        stream->limit = count;
+    } else if (count > stream->limit)
+        stream->limit = count;
+}
+
+/* Process one message and free it. Messages of an earlier simulation are ignored. */
+static penstock_status process(pnsk_stream *stream, pnsk_message *message, pnsk_error *error)
+{
+    const pnsk_header *header = &message->header;
+    penstock_status status = PENSTOCK_OK;
+    if (header->kind == PNSK_REFUSE) {
+        if (ours(stream, header) || header->attempt == 0) /* attempt 0: the rank could not read a message */
+            return pnsk_refused(message, NULL, error);
+    } else if (header->kind == PNSK_CREDIT) {
+        if (ours(stream, header))
+            take_credit(stream, header->count);
+    } else if (header->kind == PNSK_STREAMED) {
+        if (ours(stream, header)) {
+            if (!pnsk_streamed_unpack(zmq_msg_data(&message->payload), zmq_msg_size(&message->payload), &stream->streamed,
+                                      error))
+                status = PENSTOCK_BAD_MESSAGE;
+            stream->ended = true;
+        }
+    } else {
+        snprintf(error->text, sizeof error->text, "%s on a data connection", pnsk_kind_name(header->kind));
+        status = PENSTOCK_BAD_MESSAGE;
+    }
+    zmq_msg_close(&message->payload);
+    return status;
+}
+
 /* Process all messages that have arrived, waiting up to timeout_ms for the first one. */
 static penstock_status listen_for(pnsk_stream *stream, int timeout_ms, pnsk_error *error)
 {
@@ -26,21 +69,7 @@ static penstock_status listen_for(pnsk_stream *stream, int timeout_ms, pnsk_erro
             return status;
         if (!got)
             break;
-        if (message.header.kind == PNSK_REFUSE)
-            return pnsk_refused(&message, NULL, error);
-        if (message.header.kind == PNSK_CREDIT) {
-            if (message.header.count > stream->limit)
-                stream->limit = message.header.count;
-        } else if (message.header.kind == PNSK_STREAMED) {
-            if (!pnsk_streamed_unpack(zmq_msg_data(&message.payload), zmq_msg_size(&message.payload), &stream->streamed,
-                                      error))
-                status = PENSTOCK_BAD_MESSAGE;
-            stream->ended = true;
-        } else {
-            snprintf(error->text, sizeof error->text, "%s on a data connection", pnsk_kind_name(message.header.kind));
-            status = PENSTOCK_BAD_MESSAGE;
-        }
-        zmq_msg_close(&message.payload);
+        status = process(stream, &message, error);
         if (status != PENSTOCK_OK)
             return status;
     }
@@ -89,11 +118,16 @@ static penstock_status wait_for_rank(pnsk_stream *stream, uint8_t question, wait
 }
 
 penstock_status pnsk_stream_begin(pnsk_stream *stream, const pnsk_header *header, const pnsk_buffer *begin,
-                                  pnsk_error *error)
+                                  uint32_t ranks, pnsk_error *error)
 {
+    const penstock_status status = pnsk_stream_flush(stream, error); /* what a failed simulation has left pending */
+    if (status != PENSTOCK_OK)
+        return status;
     stream->ended = false;
     stream->opened = *header;
-    stream->pieces = 0;
+    stream->shared = ranks > 1;
+    stream->pieces = stream->bytes = 0;
+    stream->has_credit = false;
     /* Nothing of this simulation has been sent yet, so nothing is lost; but credit counts from 0 on a new connection. */
     if (pnsk_link_was_cut(&stream->link))
         stream->sent = stream->limit = 0;
@@ -126,6 +160,7 @@ penstock_status pnsk_stream_flush(pnsk_stream *stream, pnsk_error *error)
     const size_t count = stream->n_pending;
     stream->n_pending = 0;
     stream->pending_bytes = 0;
+    stream->pending_steps = 0;
     return pnsk_link_send_parts(&stream->link, stream->pending, count, error);
 }
 
@@ -170,6 +205,8 @@ penstock_status pnsk_stream_send(pnsk_stream *stream, const pnsk_header *header,
         stream->pending = grown;
         stream->room = room;
     }
+    if (stream->n_pending == 0)
+        stream->pending_since_ms = pnsk_now_ms();
     uint8_t raw[PNSK_HEADER_BYTES];
     pnsk_header_pack(header, raw);
     if (!append(stream, raw, sizeof raw))
@@ -180,6 +217,7 @@ penstock_status pnsk_stream_send(pnsk_stream *stream, const pnsk_header *header,
     }
     stream->pieces++;
     stream->sent += size;
+    stream->bytes += size;
     stream->pending_bytes += size;
     return stream->pending_bytes >= stream->welcome->coalesce_bytes ? pnsk_stream_flush(stream, error) : status;
 }
@@ -189,12 +227,18 @@ penstock_status pnsk_stream_step_sent(pnsk_stream *stream, pnsk_error *error)
     const int64_t now = pnsk_now_ms();
     const bool slow = now - stream->last_step_ms > stream->welcome->coalesce_ms;
     stream->last_step_ms = now;
-    if (slow && stream->n_pending != 0) {
-        const penstock_status status = pnsk_stream_flush(stream, error);
-        if (status != PENSTOCK_OK)
-            return status;
-    }
-    return listen_for(stream, 0, error);
+    stream->pending_steps++;
+    /* The server bounds the unfinished time steps of a simulation, so a rank must not hold back its part of many. */
+    const bool many = stream->shared && stream->pending_steps >= PNSK_HELD_STEPS;
+    const penstock_status status =
+        slow || many ? pnsk_stream_flush(stream, error) : pnsk_stream_flush_old(stream, error);
+    return status == PENSTOCK_OK ? listen_for(stream, 0, error) : status;
+}
+
+penstock_status pnsk_stream_flush_old(pnsk_stream *stream, pnsk_error *error)
+{
+    const bool old = stream->n_pending != 0 && pnsk_now_ms() - stream->pending_since_ms >= stream->welcome->coalesce_ms;
+    return old ? pnsk_stream_flush(stream, error) : PENSTOCK_OK;
 }
 
 penstock_status pnsk_stream_request_end(pnsk_stream *stream, pnsk_error *error)

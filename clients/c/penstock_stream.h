@@ -4,6 +4,7 @@
 
 #include "penstock_heartbeat.h"
 
+#define PNSK_HELD_STEPS 8      /* time steps of which pieces are held back at most where solver ranks share time steps */
 #define PNSK_WAIT_MS 200       /* between two checks of the heartbeat while waiting for the server */
 #define PNSK_ASK_MS 4000       /* without an answer, after which a question is repeated */
 #define PNSK_ASK_MOST_MS 60000 /* longest such wait for a trainer rank, which doubles with each repetition */
@@ -13,12 +14,17 @@ typedef struct {
     const pnsk_welcome *welcome;
     pnsk_heartbeat *beat;
     pnsk_header opened; /* BEGIN header of the current simulation */
+    bool shared;        /* several solver ranks send parts of the same time steps */
     uint64_t pieces;    /* of the current simulation, sent or pending */
+    uint64_t bytes;     /* payload bytes of these pieces */
+    bool has_credit;    /* CREDIT for the current simulation has arrived */
     uint64_t sent;      /* payload bytes since the connection was established, pending ones included */
     uint64_t limit;     /* cumulative payload bytes that may be sent; granted by CREDIT */
     zmq_msg_t *pending;
     size_t n_pending, room;
     uint64_t pending_bytes;
+    int64_t pending_since_ms; /* when the oldest pending piece was put there */
+    uint32_t pending_steps;   /* time steps completed since then */
     int64_t last_step_ms;
     int64_t blocked_ms; /* time spent waiting for credit */
     bool ended;         /* STREAMED has arrived */
@@ -29,9 +35,9 @@ penstock_status pnsk_stream_open(pnsk_stream *stream, void *context, const pnsk_
                                  const pnsk_welcome *welcome, uint32_t trainer_rank, pnsk_heartbeat *beat,
                                  pnsk_error *error);
 
-/* Open a simulation's stream. */
+/* Open a simulation's stream. ranks: number of solver ranks that send to it. */
 penstock_status pnsk_stream_begin(pnsk_stream *stream, const pnsk_header *header, const pnsk_buffer *begin,
-                                  pnsk_error *error);
+                                  uint32_t ranks, pnsk_error *error);
 
 /* Whether the credit suffices for a piece of `size` bytes. */
 bool pnsk_stream_may_send(const pnsk_stream *stream, uint64_t size);
@@ -42,8 +48,12 @@ penstock_status pnsk_stream_send(pnsk_stream *stream, const pnsk_header *header,
 
 penstock_status pnsk_stream_flush(pnsk_stream *stream, pnsk_error *error);
 
-/* Mark a time step as complete. Flushes unless the last one was less than the coalescing time ago; reports refusals. */
+/* Mark a time step as complete. Flushes unless time steps follow each other within the coalescing time; reports
+ * refusals. */
 penstock_status pnsk_stream_step_sent(pnsk_stream *stream, pnsk_error *error);
+
+/* Flush if the oldest pending piece has waited for the coalescing time. */
+penstock_status pnsk_stream_flush_old(pnsk_stream *stream, pnsk_error *error);
 
 /* Send END, then wait for STREAMED, which says that the rank has processed every piece. Two calls, so that all trainer
  * ranks can work at the same time. */

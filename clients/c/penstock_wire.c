@@ -1,4 +1,5 @@
 #include "penstock_wire.h"
+#include "penstock_text.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -148,6 +149,25 @@ static void put_string(pnsk_buffer *out, const char *text)
     put_bytes(out, text, size);
 }
 
+/* Write a text that comes from elsewhere (a message of the solver, a host name). The server refuses text that is not UTF-8,
+ * so bytes that are not are replaced by U+FFFD. NULL: the empty text. */
+static void put_foreign_text(pnsk_buffer *out, const char *text)
+{
+    const size_t size = text != NULL ? strnlen(text, PNSK_MAX_FOREIGN_TEXT) : 0;
+    const size_t at = out->size;
+    put_number(out, 0, 4);
+    for (size_t i = 0; i < size && !out->failed;) {
+        const size_t n = pnsk_utf8_character((const uint8_t *)text + i, size - i);
+        if (n != 0)
+            put_bytes(out, text + i, n);
+        else if (size < PNSK_MAX_FOREIGN_TEXT || size - i > 3) /* else a character that the bound has cut */
+            put_bytes(out, "\xEF\xBF\xBD", 3);
+        i += n != 0 ? n : 1;
+    }
+    if (!out->failed)
+        put_le(out->data + at, out->size - at - 4, 4);
+}
+
 static void put_doubles(pnsk_buffer *out, const double *values, uint32_t count)
 {
     put_number(out, count, 4);
@@ -159,7 +179,7 @@ void pnsk_hello_pack(pnsk_buffer *out, const uint8_t client[PNSK_CLIENT_BYTES], 
 {
     put_bytes(out, client, PNSK_CLIENT_BYTES);
     put_number(out, pid, 4);
-    put_string(out, host);
+    put_foreign_text(out, host);
 }
 
 void pnsk_announce_pack(pnsk_buffer *out, const penstock_field *fields, uint32_t count)
@@ -197,7 +217,7 @@ void pnsk_finish_pack(pnsk_buffer *out, uint8_t outcome, uint32_t ranks, uint64_
     put_number(out, ranks, 4);
     put_number(out, steps, 8);
     put_number(out, bits_of(blocked_seconds), 8);
-    put_string(out, message);
+    put_foreign_text(out, message);
 }
 
 /* --- reading payloads ----------------------------------------------------------------------------------------- */
@@ -253,37 +273,13 @@ static uint32_t take_count(reader *r, size_t item)
     return count;
 }
 
-static bool is_utf8(const uint8_t *s, size_t size)
-{
-    size_t i = 0;
-    while (i < size) {
-        const uint8_t c = s[i];
-        const size_t more = c < 0x80                ? 0
-                            : c >= 0xC2 && c <= 0xDF ? 1
-                            : c >= 0xE0 && c <= 0xEF ? 2
-                            : c >= 0xF0 && c <= 0xF4 ? 3
-                                                     : 9;
-        if (more == 9 || more > size - i - 1)
-            return false;
-        for (size_t k = 1; k <= more; k++)
-            if ((s[i + k] & 0xC0) != 0x80)
-                return false;
-        /* refuse overlong forms, surrogates and code points beyond U+10FFFF */
-        if ((c == 0xE0 && s[i + 1] < 0xA0) || (c == 0xED && s[i + 1] > 0x9F) || (c == 0xF0 && s[i + 1] < 0x90) ||
-            (c == 0xF4 && s[i + 1] > 0x8F))
-            return false;
-        i += more + 1;
-    }
-    return true;
-}
-
 static char *take_string(reader *r)
 {
     const uint32_t size = (uint32_t)take_number(r, 4);
     if (r->ok && size > PNSK_MAX_STRING)
         r->ok = fail(r->error, "string of %u bytes, at most %u are allowed", size, PNSK_MAX_STRING);
     const uint8_t *raw = take(r, size);
-    if (r->ok && (!is_utf8(raw, size) || memchr(raw, 0, size) != NULL))
+    if (r->ok && (!pnsk_is_utf8(raw, size) || memchr(raw, 0, size) != NULL))
         r->ok = fail(r->error, "string that is not UTF-8 text");
     char *text = take_memory(r, (size_t)size + 1, 1);
     if (text != NULL)

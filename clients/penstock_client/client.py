@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -15,9 +16,10 @@ from types import TracebackType
 from penstock_client.communicator import Communicator, share
 from penstock_client.connect_file import read_connect_file
 from penstock_client.control import Control
-from penstock_client.errors import ConnectError, PenstockError, Refused, ServerLost, WireError
+from penstock_client.errors import Abandoned, ConnectError, PenstockError, Refused, ServerLost, WireError
 from penstock_client.heartbeat import Heartbeat
 from penstock_client.payloads import Assign, Finish, Hello, Outcome
+from penstock_client.reasons import Reason
 from penstock_client.simulation import Simulation
 from penstock_client.stream import Stream
 from penstock_client.transport import Transport
@@ -28,6 +30,7 @@ SIMULATION_VARIABLE = "PENSTOCK_SIMULATION"
 ATTEMPT_VARIABLE = "PENSTOCK_ATTEMPT"
 UNANSWERED = 3  # heartbeats without an answer after which connect.json is read again: the server may have restarted
 REREAD_SECONDS = 1.0  # between two readings of connect.json
+REPORT_SECONDS = 5.0  # to wait for the server to take note of an exception
 
 
 class Client:
@@ -42,13 +45,15 @@ class Client:
 
     A solver that was started for one simulation (PENSTOCK_SIMULATION is set) calls `client.simulation()` instead.
 
+    An exception that leaves the `with` block reports the simulation as failed, with the exception's text. If the study
+    does not want the simulation any more, or the user interrupts the program, the simulation is handed back.
+
     Args:
         connect: path of connect.json; default: the value of PENSTOCK_CONNECT.
         timeout: seconds to wait for the server's first answer.
         comm: mpi4py communicator, such as MPI.COMM_WORLD, of a solver whose ranks each send their own part. All ranks
             then make a client and ask for simulations together. An exception that leaves the `with` block on one rank
-            reports the simulation as failed and ends all ranks (`comm.Abort`), because the others may be waiting in any
-            MPI call.
+            also ends all ranks (`comm.Abort`), because the others may be waiting in any MPI call.
         rank: this process's MPI rank, in place of `comm`.
         ranks: number of MPI ranks, in place of `comm`.
         transport: makes the connections; in place of `connect`, for the inline engine and tests.
@@ -91,6 +96,7 @@ class Client:
         self._base = Header(Kind.HELLO, incarnation, ANY_SIMULATION, rank=rank)
         self._id = secrets.token_bytes(16)
         self._reread_at = 0.0
+        self._report_until = math.inf
         self._lost = False  # True once nothing can be delivered any more
         self._streams: list[Stream] = []
         self._heartbeat: Heartbeat | None = None
@@ -183,18 +189,27 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or self._comm is None:
-            self.close()
-            return
-        traceback.print_exception(error)
-        if self._current is not None and not self._current.over:
+        if error is not None and self._comm is not None:
+            traceback.print_exception(error)
+        if error is not None and self._current is not None and not self._current.over and not self._lost:
             try:
-                self._current.fail(f"MPI rank {self._comm.Get_rank()}: {type(error).__name__}: {error}")
+                self._report(self._current, error)
             except PenstockError as unreported:
                 print(f"penstock: the failure could not be reported to the server: {unreported}", file=sys.stderr)
         self.close()
-        sys.stderr.flush()
-        self._comm.Abort(1)
+        if error is not None and self._comm is not None:
+            sys.stderr.flush()
+            self._comm.Abort(1)
+
+    def _report(self, simulation: Simulation, error: BaseException) -> None:
+        """Report a simulation that an exception has ended, without waiting long for a server that is silent."""
+        self._report_until = time.monotonic() + REPORT_SECONDS
+        unwanted = isinstance(error, Abandoned) or (isinstance(error, Refused) and error.reason is Reason.STUDY_OVER)
+        if unwanted or isinstance(error, KeyboardInterrupt):
+            simulation.hand_back()
+            return
+        rank = "" if self._comm is None else f"MPI rank {self._comm.Get_rank()}: "
+        simulation.fail(f"{rank}{type(error).__name__}: {error}")
 
     def _together(self, ask: Callable[[], Simulation | None]) -> Simulation | None:
         """Return on every rank the simulation that rank 0 was given."""
@@ -229,7 +244,7 @@ class Client:
 
     def _request(self, header: Header, payload: bytes, expected: Kind) -> bytes:
         # The end of a simulation is reported even if the server no longer wants it.
-        check = self._check_server if header.kind is Kind.FINISH else self._check
+        check = self._check_end if header.kind is Kind.FINISH else self._check
         try:
             answer, body = self._control.ask(header, payload, check)
         finally:
@@ -248,6 +263,12 @@ class Client:
         self._check_server()
         if self._heartbeat is not None:
             self._heartbeat.check_wanted()
+
+    def _check_end(self) -> None:
+        """Raise an error if it is pointless to go on reporting the end of a simulation."""
+        self._check_server()
+        if time.monotonic() > self._report_until:
+            raise ServerLost(f"the server has not taken note of the failure within {REPORT_SECONDS:.0f} s")
 
     def _check_server(self) -> None:
         """Raise an error if the server is lost or does not want this client."""

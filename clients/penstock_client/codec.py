@@ -9,6 +9,7 @@ from penstock_client.errors import WireError
 MAX_STRING = 1 << 20
 
 MAX_ITEMS = 1 << 16
+MAX_FOREIGN_TEXT = 1 << 16  # bytes
 
 
 class Writer:
@@ -31,6 +32,14 @@ class Writer:
         """Append a string as UTF-8 after its length in bytes, a u32."""
         data = text.encode()
         return self.put("I", len(data)).raw(data)
+
+    def foreign_text(self, text: str) -> Writer:
+        """Append a text that comes from elsewhere: a solver's message, a host name.
+
+        Unpaired surrogates, which file names that are not UTF-8 contain, are replaced; a long text is cut.
+        """
+        data = text.encode(errors="replace")[:MAX_FOREIGN_TEXT]
+        return self.string(data.decode(errors="ignore"))
 
     def bytes(self) -> bytes:
         """Return the payload."""

@@ -10,15 +10,15 @@ from penstock_client.payloads import Alive, Refuse
 from penstock_client.transport import Connection
 from penstock_client.wire import ANY_SIMULATION, Header, Kind, unpack
 
-PATIENCE = 5.0  # seconds to wait for the final heartbeat
+PATIENCE = 5.0  # seconds to wait for the thread to begin
+LONG_PATIENCE = 60.0  # seconds to wait for the final heartbeat of a thread that runs, on an overloaded machine
 
 
 class Heartbeat:
     """Sends heartbeats from `start` until `close`, and keeps what the server answered.
 
     The constructor does not start the thread: a signal handler may raise at any point, and the caller must be able to
-        close
-    every heartbeat that runs.
+    close every heartbeat that runs.
 
     Args:
         connection: connection to the coordinator; only the heartbeat's thread uses it.
@@ -38,9 +38,10 @@ class Heartbeat:
         self._server_timeout = server_timeout
         self._current = (ANY_SIMULATION, 0)
         self._abandoned: tuple[int, int] | None = None
-        self._trouble: Refused | WireError | None = None
+        self._trouble: Refused | WireError | ServerLost | None = None
         self._heard = time.monotonic()
         self._closing = threading.Event()
+        self._running = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="penstock-heartbeat", daemon=True)
         self._begun = False
@@ -62,7 +63,7 @@ class Heartbeat:
         """Raise an error if this client cannot go on with this server.
 
         Raises:
-            ServerLost: no answer for longer than the server's time-out.
+            ServerLost: no answer for longer than the server's time-out, or the heartbeat's thread has died.
             Refused: the server belongs to another incarnation, or has given this client up.
             WireError: an answer was not a valid message.
         """
@@ -89,25 +90,36 @@ class Heartbeat:
         self._closing.set()
         if self._begun:
             # Not join(): it raises if the thread's start was interrupted.
-            self._ended.wait(PATIENCE)
+            if self._running.wait(PATIENCE):
+                self._ended.wait(LONG_PATIENCE)  # it uses its socket, which must not be closed from here
         else:
             self._connection.close(deliver=False)
 
     def _beat(self) -> None:
+        self._running.set()
         try:
-            while not self._closing.is_set():
-                simulation, attempt = self._current
-                header = Header(Kind.HEARTBEAT, self._incarnation, simulation, attempt)
-                self._connection.send([header.pack(), self._client])
-                while (frames := self._connection.receive(0)) is not None:
-                    try:
-                        self._hear(frames)
-                    except WireError as error:  # raised by check_server on the solver's thread
-                        self._trouble = self._trouble or error
-                self._closing.wait(self._interval)
+            self._send_heartbeats()
+        except Exception as error:  # raised by check_server on the solver's thread
+            if not self._closing.is_set():
+                self._trouble = ServerLost(
+                    f"the thread that sends heartbeats has died ({type(error).__name__}: {error}): the server will give "
+                    "this client up"
+                )
         finally:
             self._connection.close(deliver=False)
             self._ended.set()
+
+    def _send_heartbeats(self) -> None:
+        while not self._closing.is_set():
+            simulation, attempt = self._current
+            header = Header(Kind.HEARTBEAT, self._incarnation, simulation, attempt)
+            self._connection.send([header.pack(), self._client])
+            while (frames := self._connection.receive(0)) is not None:
+                try:
+                    self._hear(frames)
+                except WireError as error:  # raised by check_server on the solver's thread
+                    self._trouble = self._trouble or error
+            self._closing.wait(self._interval)
 
     def _hear(self, frames: list[bytes]) -> None:
         header, payload = unpack(frames[0]), b"".join(frames[1:2])

@@ -33,7 +33,7 @@ class Hello:
 
     def pack(self) -> bytes:
         """Return the bytes of this payload."""
-        return Writer().raw(self.client).put("I", self.pid).string(self.host).bytes()
+        return Writer().raw(self.client).put("I", self.pid).foreign_text(self.host).bytes()
 
     @classmethod
     def unpack(cls, frame: bytes | memoryview) -> Hello:
@@ -242,7 +242,7 @@ class Finish:
 
     def pack(self) -> bytes:
         """Return the bytes of this payload."""
-        return Writer().put("BIQd", self.outcome, self.ranks, self.steps, self.blocked_seconds).string(
+        return Writer().put("BIQd", self.outcome, self.ranks, self.steps, self.blocked_seconds).foreign_text(
             self.message
         ).bytes()  # fmt: skip
 
@@ -297,7 +297,7 @@ class Refuse:
 
     def pack(self) -> bytes:
         """Return the bytes of this payload."""
-        return Writer().put("I", self.reason).string(self.text).bytes()
+        return Writer().put("I", self.reason).foreign_text(self.text).bytes()
 
     @classmethod
     def unpack(cls, frame: bytes | memoryview) -> Refuse:

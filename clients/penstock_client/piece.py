@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +13,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from penstock_client.errors import FieldError
 
+MAX_DIMENSIONS = 8
+ARGUMENTS = ("self", "step", "time", "offset", "indices")  # of Simulation.announce, send and send_static
+
 
 @dataclass(frozen=True)
 class Field:
     """A field as a solver announces it.
 
     Attributes:
-        shape: spatial shape of the whole field over all MPI ranks, such as (ny, nx) or (n_cells,).
+        shape: spatial shape of the whole field over all MPI ranks, such as (ny, nx) or (n_cells,); a list or one number
+            is accepted too.
         components: components per point: 1 scalar, 3 vector, 6 symmetric tensor, 9 tensor; the last axis of the arrays.
-        dtype: float32, float64, int32 or int64.
+        dtype: float32, float64, int32 or int64, as a name or as a type of numpy.
         static: True for mesh geometry, which is sent once per study.
+
+    Raises:
+        FieldError: shape or components are not whole numbers of at least 1, or dtype is not a type of numpy.
     """
 
     shape: tuple[int, ...]
@@ -29,10 +37,50 @@ class Field:
     dtype: str = "float64"
     static: bool = False
 
+    def __post_init__(self) -> None:
+        given: Any = self.shape
+        try:
+            shape = tuple(map(operator.index, given if isinstance(given, Iterable) else (given,)))
+            components = operator.index(self.components)
+        except TypeError:
+            shape, components = (), 0
+        if not 1 <= len(shape) <= MAX_DIMENSIONS or min(*shape, components) < 1:
+            raise FieldError(
+                f"Field(shape={given!r}, components={self.components!r}): expected 1 to {MAX_DIMENSIONS} dimensions and "
+                "whole numbers of at least 1, such as shape=(ny, nx), components=3"
+            )
+        try:
+            dtype = np.dtype(self.dtype).name
+        except TypeError:
+            raise FieldError(f"Field(dtype={self.dtype!r}): expected float32, float64, int32 or int64") from None
+        for name, value in (("shape", shape), ("components", components), ("dtype", dtype)):
+            object.__setattr__(self, name, value)
+
     @property
     def points(self) -> int:
         """Number of points of the whole field."""
         return math.prod(self.shape)
+
+
+def check_fields(fields: Mapping[str, Field]) -> None:
+    """Check the names and types of announced fields.
+
+    Args:
+        fields: the fields, by name.
+
+    Raises:
+        FieldError: something is not a `Field`, or has the name of an argument of `Simulation.send`.
+    """
+    if not isinstance(fields, Mapping):
+        raise FieldError(f'fields = {fields!r}: expected a dictionary, such as {{"u": Field(shape=(8,))}}')
+    for name, field in fields.items():
+        if not isinstance(name, str) or not name or name in ARGUMENTS:
+            raise FieldError(
+                f"field {name!r}: expected a name other than {', '.join(ARGUMENTS)}, which are arguments of "
+                "Simulation.send; rename it in the solver and in the study file"
+            )
+        if not isinstance(field, Field):
+            raise FieldError(f"field {name!r} is {field!r}: expected a Field, such as Field(shape=(8,), components=1)")
 
 
 def checked_indices(fields: Mapping[str, Field], indices: ArrayLike) -> NDArray[np.int32] | NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from penstock_client.errors import Abandoned, FieldError, Refused, ServerLost, WireError
 from penstock_client.payloads import Accept, Announce, FieldAnnouncement, Finish, Outcome, Welcome
-from penstock_client.piece import Field, checked_indices, first_element
+from penstock_client.piece import Field, check_fields, checked_indices, first_element
 from penstock_client.reasons import Reason
 from penstock_client.stream import Stream
 from penstock_client.stream_payloads import Begin
@@ -100,8 +101,10 @@ class Simulation:
 
         Raises:
             Refused: the study expects other fields, or another size, dtype or number of components.
-            FieldError: `indices` contains a point that a field does not have.
+            FieldError: `indices` contains a point that a field does not have, or a field is not a `Field`, or has the
+                name of an argument of `send`.
         """
+        check_fields(fields)
         held = None if indices is None else checked_indices(fields, indices)
         announcements = tuple(
             FieldAnnouncement(name, _wire_dtype(name, f.dtype), f.components, f.shape, f.static)
@@ -135,15 +138,18 @@ class Simulation:
                 them.
             **fields: every announced field that is not static, of shape `shape` or `(*shape, components)`. A part (with
                 `offset` or announced indices) may have any shape with the components as its last axis, and may be
-                empty. The arrays may be overwritten after the call.
+                empty. An array of a smaller type than announced is widened (float32 to float64). The arrays may be
+                overwritten after the call.
 
         Raises:
-            FieldError: an array does not fit the announced field; nothing of this time step has been sent.
+            FieldError: an array does not fit the announced field, or `step` or `time` is not a number; nothing of this
+                time step has been sent.
             Refused: the server refused an earlier piece.
             ConnectionBroken: pieces in transit were lost.
             Abandoned: the server no longer wants this simulation.
             ServerLost: the server stopped answering.
         """
+        step, time = _step_number(step), _physical_time(time)
         arrays = {name: np.asarray(value) for name, value in fields.items()}
         if not self._fields:
             if offset is not None:
@@ -155,8 +161,6 @@ class Simulation:
                 f"time step {step} of simulation {self.id} has the fields {sorted(arrays)}, announced were "
                 f"{sorted(moving)}: send all of them in each step"
             )
-        if step < 0:
-            raise FieldError(f"time step {step}: expected 0, 1, 2, ...")
         ready = {name: self._checked(name, a, offset) for name, a in arrays.items()}
         self._check()
         n = len(self._streams)
@@ -170,6 +174,8 @@ class Simulation:
                     other.flush()
             stream.send(self._piece(name, step, time, first, array), array)
         stream.step_sent()
+        for other in self._streams:  # the other trainer ranks wait, too
+            other.flush_old()
         self._steps.add(step)
 
     def send_static(self, offset: int | None = None, **fields: ArrayLike) -> None:
@@ -254,6 +260,8 @@ class Simulation:
         field = self._fields.get(name)
         if field is None:
             raise FieldError(f"field {name!r} was not announced; announced were {sorted(self._fields)}")
+        if array.dtype.name != field.dtype and np.can_cast(array.dtype, field.dtype):  # such as float32 to float64
+            array = array.astype(field.dtype)
         if array.dtype.name != field.dtype:
             raise FieldError(
                 f"field {name!r} has dtype {array.dtype}, announced was {field.dtype}: convert it with "
@@ -261,6 +269,28 @@ class Simulation:
             )
         first = first_element(name, field, array, offset, self._indices)
         return first, np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+
+
+def _step_number(step: int) -> int:
+    try:
+        number = operator.index(step)
+    except TypeError:
+        raise FieldError(
+            f"time step {step!r}: expected a whole number; the physical time is the argument `time`"
+        ) from None
+    if number < 0:
+        raise FieldError(f"time step {number}: expected 0, 1, 2, ...")
+    return number
+
+
+def _physical_time(time: float) -> float:
+    value = np.asarray(time)
+    if value.size != 1 or not np.can_cast(value.dtype, np.float64):
+        raise FieldError(
+            f"time has shape {value.shape} and dtype {value.dtype}: expected one number, in the solver's units; a field "
+            "cannot be named time"
+        )
+    return float(value.item())
 
 
 def _wire_dtype(name: str, dtype: str) -> Dtype:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from numpy.typing import ArrayLike
 
 from penstock_client.errors import Abandoned, FieldError, PenstockError, Refused, ServerLost, SimulationFailed
-from penstock_client.piece import Field
+from penstock_client.piece import Field, check_fields
 from penstock_client.reasons import Reason
 from penstock_client.simulation import Simulation
 
@@ -61,9 +61,11 @@ def stream_solver(solver: Solver, simulation: Simulation, fields: tuple[str, ...
         ServerLost: the server stopped answering.
     """
     try:
+        check_fields(solver.fields)
         simulation.announce(None, **{name: field for name, field in solver.fields.items() if name in fields})
         sent = 0
-        for number, (time, values) in enumerate(solver.run(simulation.parameters)):
+        for number, yielded in enumerate(solver.run(simulation.parameters)):
+            time, values = _time_and_fields(yielded)
             if number % every == 0:
                 simulation.send(sent, time, None, **{name: values[name] for name in fields if name in values})
                 yield sent
@@ -84,3 +86,12 @@ def stream_solver(solver: Solver, simulation: Simulation, fields: tuple[str, ...
         _log.error("simulation %d failed: %s", simulation.id, error, exc_info=trace)
         text = str(error) if isinstance(error, SimulationFailed) else f"{type(error).__name__}: {error}"
         simulation.fail(text, final=getattr(error, "final", isinstance(error, FieldError)) is True)
+
+
+def _time_and_fields(yielded: Any) -> tuple[float, Mapping[str, ArrayLike]]:
+    if not isinstance(yielded, tuple) or len(yielded) != 2 or not isinstance(yielded[1], Mapping):
+        what = f"{len(yielded)} values" if isinstance(yielded, tuple) else f"a {type(yielded).__name__}"
+        raise FieldError(
+            f'the solver\'s `run` yielded {what}: expected the physical time and the fields, such as time, {{"u": u}}'
+        )
+    return yielded

@@ -17,6 +17,7 @@ from penstock_client.wire import Header, Kind, unpack
 
 FIRST_REPEAT = 4.0  # seconds without an answer of the rank after which a question is repeated for the first time
 LONGEST_REPEAT = 60.0  # seconds; the interval doubles with each repetition up to this
+HELD_STEPS = 8  # time steps of which pieces are held back at most where solver ranks share time steps
 
 
 class Stream:
@@ -46,6 +47,9 @@ class Stream:
         self._limit = 0  # cumulative payload bytes that may be sent; granted by CREDIT
         self._pending: list[Frame] = []
         self._pending_bytes = 0
+        self._pending_since = 0.0  # when the oldest pending piece was put there
+        self._pending_steps = 0  # time steps completed since then
+        self._shared = False  # whether several solver ranks send parts of the same time steps
         self._last_step = 0.0
         self._refusal: PenstockError | None = None
         self._streamed: Streamed | None = None
@@ -61,6 +65,7 @@ class Stream:
         self.flush()  # pieces that a failed simulation has left pending must precede this BEGIN
         self._refusal, self._streamed = None, None
         self._stream, self._pieces, self._bytes, self._has_credit = header, 0, 0, False
+        self._shared = begin.ranks > 1
         self._connection.send([header.pack(), begin.pack()])
 
     def send(self, header: Header, array: NDArray) -> None:  # type: ignore[type-arg]
@@ -81,6 +86,8 @@ class Stream:
         self._bytes += array.nbytes
         self._pieces += 1
         small = array.nbytes <= self._coalesce_bytes
+        if not self._pending:
+            self._pending_since = time.monotonic()
         # A piece that is held back is copied, because the solver goes on computing in its array.
         self._pending += [header.pack(), array.tobytes() if small else array]
         self._pending_bytes += array.nbytes
@@ -99,7 +106,8 @@ class Stream:
     def step_sent(self) -> None:
         """Mark a time step as complete.
 
-        Small pieces are flushed unless the previous time step was sent less than `coalesce_ms` ago.
+        Small pieces are held back only while time steps follow each other within `coalesce_ms`, and for no longer than
+        that.
 
         Raises:
             Refused: the rank has refused a piece of this simulation.
@@ -107,17 +115,26 @@ class Stream:
         """
         now = time.monotonic()
         slow, self._last_step = now - self._last_step > self._coalesce_seconds, now
-        if slow:
+        self._pending_steps += 1
+        # The server bounds the unfinished time steps of a simulation, so a rank must not hold back its part of many.
+        if slow or (self._shared and self._pending_steps >= HELD_STEPS):
             self.flush()
+        self.flush_old()
         self._listen(0)
         if self._refusal is not None:
             raise self._refusal
 
     def flush(self) -> None:
         """Send the pieces that are held back."""
+        self._pending_steps = 0
         if self._pending:
             frames, self._pending, self._pending_bytes = self._pending, [], 0
             self._connection.send(frames)
+
+    def flush_old(self) -> None:
+        """Send the pieces that are held back if the oldest has waited for `coalesce_ms`."""
+        if self._pending and time.monotonic() - self._pending_since >= self._coalesce_seconds:
+            self.flush()
 
     def request_end(self) -> None:
         """Tell the rank that all pieces of this simulation have been sent."""
@@ -182,7 +199,8 @@ class Stream:
             header, payload = unpack(frames[0]), b"".join(frames[1:2])  # CREDIT has no payload
             ours = (header.simulation, header.attempt) == (self._stream.simulation, self._stream.attempt)
             if header.kind is Kind.CREDIT:
-                self._take_credit(header.credit, ours)
+                if ours:  # the answer to BEGIN tells what an earlier simulation's CREDIT would
+                    self._take_credit(header.credit)
             elif header.kind is Kind.STREAMED:
                 if ours:
                     self._streamed = Streamed.unpack(payload)
@@ -192,8 +210,8 @@ class Stream:
             else:
                 raise WireError(f"{header.kind.name} on a data connection")
 
-    def _take_credit(self, count: int, ours: bool) -> None:
-        if ours and not self._has_credit:
+    def _take_credit(self, count: int) -> None:
+        if not self._has_credit:
             # The rank counts bytes from the start of the connection, and ZeroMQ may have reconnected since the last
             # simulation. Its answer to BEGIN gives its count: it has processed everything that came before BEGIN.
             self._has_credit = True

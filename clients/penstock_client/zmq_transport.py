@@ -13,10 +13,17 @@ from penstock_client.transport import Connection, Frame
 
 COPY_BELOW = 64 * 1024  # bytes; for larger frames, passing the memory to ZeroMQ is cheaper than another copy
 LINGER_MS = 5000
-# Lost connections are detected by TCP keepalive and, on control connections, by ZeroMQ's heartbeats. Data connections
-# have no heartbeats: they would fail while a trainer rank leaves messages unread. Interruptions shorter than the
-# time-outs do no harm.
-KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 3}
+UNACKNOWLEDGED_MS = 60_000
+# Lost connections are detected by TCP's time-outs and, on control connections, by ZeroMQ's heartbeats. Data connections
+# have no heartbeats: they would fail while a trainer rank leaves messages unread. TCP sends no keepalive while bytes are
+# unacknowledged, and by itself gives up after 15 minutes then. Interruptions shorter than the time-outs do no harm.
+KEEPALIVE = {
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 30,
+    zmq.TCP_KEEPALIVE_INTVL: 10,
+    zmq.TCP_KEEPALIVE_CNT: 3,
+    zmq.TCP_MAXRT: UNACKNOWLEDGED_MS,
+}
 HEARTBEATS = {zmq.HEARTBEAT_IVL: 10_000, zmq.HEARTBEAT_TIMEOUT: 60_000, zmq.HEARTBEAT_TTL: 60_000}
 RECONNECT_MS, RECONNECT_MAX_MS = 100, 2000
 

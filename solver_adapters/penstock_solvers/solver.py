@@ -7,8 +7,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from penstock_client import PenstockError, Solver
+from penstock_client import FieldError, PenstockError, Solver
 from penstock_client.nearest import did_you_mean
+from penstock_client.piece import check_fields
 
 BUILT_IN = {
     "heat2d": "penstock_solvers.problems.heat2d:Heat2D",
@@ -65,4 +66,8 @@ def make_solver(adapter: str, options: Mapping[str, Any]) -> Solver:
     for member in ("fields", "run"):
         if not hasattr(solver, member):
             raise SolverError(f"adapter = {adapter!r}: {class_name} has no `{member}`; see penstock_client.Solver")
+    try:
+        check_fields(solver.fields)
+    except FieldError as error:
+        raise SolverError(f"adapter = {adapter!r}: {class_name}.{error}") from error
     return solver

@@ -21,11 +21,18 @@ from penstock_server.telemetry import Metrics
 
 
 @contextmanager
-def scripted(tmp_path: Path, script: dict[Kind, Any], timeout_ms: int = 600) -> Iterator[Path]:
+def scripted(
+    tmp_path: Path,
+    script: dict[Kind, Any],
+    timeout_ms: int = 600,
+    coalesce: tuple[int, int] = (0, 0),
+    credit: int = 1000,
+) -> Iterator[Path]:
     """Start a server that answers as the script says, for faults that the real server does not have; yields its connect.json.
 
     script: for each kind of request a function from its header to the frames of the answer, or None for silence.
         An answer of "die" ends the server.
+    coalesce: bytes and milliseconds for which clients may hold pieces back.
     """
     keys = open_keys(tmp_path)
     context, authenticator = secure_context(AllowList(keys, Metrics("scripted", "test")))
@@ -34,13 +41,13 @@ def scripted(tmp_path: Path, script: dict[Kind, Any], timeout_ms: int = 600) -> 
     router.setsockopt(zmq.CURVE_SECRETKEY, keys.server_secret.encode())
     router.setsockopt(zmq.LINGER, 0)
     endpoint = f"tcp://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
-    welcome = Welcome(100, timeout_ms, 1000, 0, 0, False, (endpoint,), ("a",), ("u",), "")
+    welcome = Welcome(100, timeout_ms, credit, *coalesce, False, (endpoint,), ("a",), ("u",), "")
     answers: dict[Kind, Any] = {
         Kind.HELLO: lambda h: [h._replace(kind=Kind.WELCOME).pack(), welcome.pack()],
         Kind.HEARTBEAT: lambda h: [h._replace(kind=Kind.ALIVE).pack(), Alive(False).pack()],
         Kind.NEXT: lambda h: [h._replace(kind=Kind.ASSIGN).pack(), Assign((2.0,), False).pack()],
         Kind.ANNOUNCE: lambda h: [h._replace(kind=Kind.ACCEPT).pack(), Accept((0,), (True,)).pack()],
-        Kind.BEGIN: lambda h: [h._replace(kind=Kind.CREDIT, count=1000).pack()],
+        Kind.BEGIN: lambda h: [h._replace(kind=Kind.CREDIT, count=credit).pack()],
     } | script
     over = threading.Event()
 

@@ -12,12 +12,12 @@ U = {"u": {"components": 2}}  # the field that it streams
 NO_CONNECTION, REFUSED, ABANDONED, SERVER_LOST = 2, 4, 5, 6
 
 
-def run(programs: Path, *arguments: str, **environment: str) -> tuple[int, str, float]:
-    """Run it with these arguments; returns its exit code, its last line and how many seconds it took."""
+def run(programs: Path, *arguments: str, name: str = "stream", **environment: str) -> tuple[int, str, float]:
+    """Run it, or the program `name`, with these arguments; returns its exit code, its last line and how many seconds it took."""
     begun = time.monotonic()
     variables = {"PENSTOCK_SIMULATION": "0", "PENSTOCK_ATTEMPT": "1", "PENSTOCK_CONNECT_TIMEOUT": "1"} | environment
     done = subprocess.run(
-        [programs / "stream", *(arguments or ("3", "4"))],
+        [programs / name, *(arguments or ("3", "4"))],
         env={k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")} | variables,
         capture_output=True,
         text=True,

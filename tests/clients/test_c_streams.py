@@ -108,6 +108,25 @@ def test_a_failure_is_reported_to_the_server(programs: Path, tmp_path: Path) -> 
     assert "diverged on purpose" in (tmp_path / "run" / "events.jsonl").read_text()
 
 
+@pytest.mark.parametrize(("message", "text"), [(1, "Str\ufffdmung"), (2, "Str\ufffd"), (3, "")])
+def test_a_failure_is_reported_whatever_its_text_is(programs: Path, tmp_path: Path, message: int, text: str) -> None:
+    with live_server(tmp_path / "run", U) as server, worker(server) as client:
+        simulation = next(client.simulations())
+        process = server.start([programs / "stream", "9", "4", "fail_at=2", f"message={message}"], simulation)
+        assert process.communicate(timeout=PATIENCE)[0].splitlines()[-1] == "failed"
+        assert server.report()["failures"]["0"] == text
+
+
+def test_signals_that_interrupt_calls_do_no_harm(programs: Path, tmp_path: Path) -> None:
+    with live_server(tmp_path / "run", U) as server, worker(server) as client:
+        for simulation in client.simulations():
+            process = server.start([programs / "interrupted", "20", "30"], simulation)
+            output = process.communicate(timeout=PATIENCE)[0]
+            assert (process.returncode, output.splitlines()[-1]) == (0, "finished"), output
+            simulation.exited()
+        assert server.report()["samples"]["unique"] == 20
+
+
 def test_another_attempt_is_refused(programs: Path, tmp_path: Path) -> None:
     with live_server(tmp_path / "run", U) as server, worker(server) as client:
         simulation = next(client.simulations())

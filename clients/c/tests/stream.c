@@ -1,7 +1,8 @@
 /* A solver on libpenstock: streams an (nx, 2) field `u` and its index field, as tests/clients/test_c_streams.py says, and
  * prints what became of it. Exit code: the penstock_status of the call that failed.
  *
- * Usage: stream STEPS POINTS [pause_ms=N] [nan_at=N] [fail_at=N] [rank=N] [ranks=N] [static]
+ * Usage: stream STEPS POINTS [pause_ms=N] [nan_at=N] [fail_at=N] [message=N] [rank=N] [ranks=N] [static]
+ * message: what the failure at step fail_at says: 0 plain text, 1 Latin-1, 2 a text cut within a character, 3 NULL.
  */
 #include <math.h>
 #include <stdio.h>
@@ -68,7 +69,8 @@ int main(int argc, char **argv)
     }
     for (long step = 0; step < steps; step++) {
         if (step == fail_at) {
-            check(penstock_fail(p, "diverged on purpose"), "fail");
+            static const char *const messages[] = {"diverged on purpose", "Str\xF6mung", "Str\xC3", NULL};
+            check(penstock_fail(p, messages[option(argc, argv, "message", 0)]), "fail");
             printf("failed\n");
             penstock_close(p);
             free(u);
