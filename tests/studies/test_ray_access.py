@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import psutil
 import pytest
 from command import EXAMPLES, events, started
 
+from penstock_server.engines.ray.leftovers import RECORD_FILE
 from waiting import PATIENCE, wait_for
 
 STRANGER = """
@@ -57,6 +59,7 @@ def test_a_stranger_cannot_use_the_ray_of_a_study(tmp_path: Path) -> None:
         port = wait_for(lambda: port_of(psutil.Process(study.pid)))
         assert "token" in ask(port)
         assert "token" in ask(port, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
+        assert stat.S_IMODE(Path((out / RECORD_FILE).read_text()).stat().st_mode) == 0o700  # Ray's own files are inside
         assert wait_for(lambda: events(out, "finished"))  # a simulation: the study goes on
     finally:
         study.send_signal(signal.SIGINT)

@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,8 @@ from pathlib import Path
 from penstock.slurm.commands import SlurmError, without_job
 from penstock.slurm.profile import Profile
 from penstock.study import StudyError, plan_threads
+from penstock_server.engines.ray import ray_folder
+from penstock_server.engines.ray.ray_folder import make_ray_folder, temporary
 from penstock_server.network import interface_addresses
 from penstock_server.study import Study
 
@@ -93,11 +94,11 @@ def ray_over_nodes(study: Study, profile: Profile, host: str, *, job: str, cores
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
     os.environ.setdefault("RAY_worker_niceness", "0")  # as for a Ray on one machine
     address = f"{host}:{_free_port(host)}"
-    folder = Path(tempfile.mkdtemp(prefix="penstock-ray-"))  # short, because socket paths are limited to 107 characters
+    folder = make_ray_folder()
     threads = plan_threads(study, cores * profile.server.nodes, solvers_here=False).training
     for_ranks = study.training.ranks // profile.server.nodes * threads
     head = _head(address, for_ranks + 1, folder)
-    others = _others(profile, address, for_ranks, job)
+    others = _others(profile, address, for_ranks, job, folder)
     started: list[subprocess.Popen[bytes]] = []
     try:
         for command in (head, others):
@@ -130,11 +131,11 @@ def _head(address: str, cores: int, folder: Path) -> list[str]:
     host, _, port = address.rpartition(":")
     return [
         *(sys.executable, *RAY, "--head", f"--node-ip-address={host}", f"--port={port}", f"--num-cpus={cores}"),
-        *(f"--temp-dir={folder}", "--include-dashboard=false"),
+        *(f"--temp-dir={temporary(folder)}", "--include-dashboard=false"),
     ]
 
 
-def _others(profile: Profile, address: str, cores: int, job: str) -> list[str]:
+def _others(profile: Profile, address: str, cores: int, job: str, folder: Path) -> list[str]:
     """The command that starts a Ray on each of the job's other nodes, in the container where the profile has one.
 
     Args:
@@ -142,12 +143,15 @@ def _others(profile: Profile, address: str, cores: int, job: str) -> list[str]:
         address: HOST:PORT of Ray's head.
         cores: that each node may give to actors.
         job: id of this job.
+        folder: of Ray's head, which Ray uses under the same path on each node; made there first.
     """
     nodes = profile.server.nodes - 1
     step = ["srun", f"--jobid={job}", *(["--het-group=0"] if profile.together else []), "--relative=1"]
     step += [f"--nodes={nodes}", f"--ntasks={nodes}", f"--cpus-per-task={profile.server.cpus}"]
     container = shlex.split(profile.slurm.container or "")
-    return [*step, *container, profile.slurm.interpreter, *RAY, f"--address={address}", f"--num-cpus={cores}"]
+    python = profile.slurm.interpreter
+    ray = [python, *RAY, f"--address={address}", f"--num-cpus={cores}"]
+    return [*step, *container, python, "-m", ray_folder.__name__, str(folder), *ray]
 
 
 def _free_port(host: str) -> int:

@@ -13,12 +13,15 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from penstock_solvers.processes.task import SolverFailed
+
+FURTHER_NAMES = 3  # for this user's folder, where the first name is taken by another user
 
 
 def tmpfs_directory() -> Path:
@@ -30,14 +33,29 @@ def tmpfs_directory() -> Path:
 def default_root() -> Path:
     """Return this user's folder for templates and running cases, in memory where possible.
 
+    What lies there may be removed. So where another user has put something under its name, or may write into it, a
+    further name is tried.
+
     Raises:
-        SolverFailed: the folder belongs to another user.
+        SolverFailed: there is no folder that this user alone may write.
     """
-    root = tmpfs_directory() / f"penstock-{os.geteuid()}"
-    root.mkdir(mode=0o700, exist_ok=True)
-    if root.stat().st_uid != os.geteuid():
-        raise SolverFailed(f"{root} belongs to another user; have it removed")
-    return root
+    parent, user = tmpfs_directory(), os.geteuid()
+    refused = []
+    for name in (f"penstock-{user}", *(f"penstock-{user}-{n}" for n in range(1, FURTHER_NAMES + 1))):
+        root = parent / name
+        try:
+            root.mkdir(mode=0o700, exist_ok=True)
+            found = root.lstat()
+        except OSError as error:
+            refused.append(f"{root} cannot be made ({error.strerror})")
+            continue
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & 0o077:
+            return root
+        refused.append(f"{root} has mode {stat.filemode(found.st_mode)} and owner {found.st_uid}")
+    raise SolverFailed(
+        f"no folder for the files of running simulations: {refused[0]}, and {FURTHER_NAMES} more like it: expected a "
+        f"folder in {parent} that user {user} alone may write; have them removed, or see that {parent} has room"
+    )
 
 
 class Scratch:

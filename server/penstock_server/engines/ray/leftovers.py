@@ -7,7 +7,7 @@ of that itself, but not all: its agents live on for a minute, and the folder sta
 library only.
 
 A process belongs to a Ray of ours when it has a file in its folder open for writing, as all of them do (their logs).
-The folder's name is random, and only we may write there; a process that only reads a log is left alone.
+The folder's name is random, and only we may enter it; a process that only reads a log is left alone.
 
 The guard of solver processes (`penstock_solvers.processes.guard`) finds processes by their session instead. The two
 cannot share their loop: both run as scripts with `-I -S`, which imports no other module of Penstock.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import stat
 import sys
 import time
 from pathlib import Path
@@ -103,7 +104,9 @@ def folder_of(directory: Path) -> Path | None:
     """
     try:
         folder = Path((directory / RECORD_FILE).read_text())
-        owned = not folder.is_symlink() and folder.stat().st_uid == os.getuid() and folder.name.startswith(PREFIX)
+        found = folder.lstat()
+        private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+        owned = private and folder.name.startswith(PREFIX)
         return folder if owned and (folder / OWNER_FILE).read_text() == str(directory) else None
     except OSError:
         return None

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +17,8 @@ from ray.util.placement_group import PlacementGroup, placement_group
 
 from penstock_server.engines.ray import leftovers
 from penstock_server.engines.ray.processes import LocalProcesses
-from penstock_server.engines.ray.ray_cluster import RayFailed, end_leftovers, own_signal_handlers
+from penstock_server.engines.ray.ray_cluster import EngineError, RayFailed, end_leftovers, own_signal_handlers
+from penstock_server.engines.ray.ray_folder import NoFolder, make_ray_folder, temporary
 from penstock_server.study import Study
 
 OBJECT_STORE_BYTES = 80 * 2**20
@@ -39,14 +39,14 @@ class GuardedFolder:
         kill_timeout: seconds for the processes to end.
 
     Attributes:
-        path: the folder.
+        path: the folder; only this user may enter it.
         kill_timeout: as given.
     """
 
     def __init__(self, directory: Path, kill_timeout: float) -> None:
         self._directory, self.kill_timeout = directory, kill_timeout
         # Not in the run directory: its path must be short, because socket paths are limited to 107 characters.
-        self.path = Path(tempfile.mkdtemp(prefix=leftovers.PREFIX))
+        self.path = make_ray_folder()
         (self.path / leftovers.OWNER_FILE).write_text(str(directory))
         (directory / leftovers.RECORD_FILE).write_text(str(self.path))
         self._guard = subprocess.Popen(
@@ -79,7 +79,8 @@ def start_local_ray(study: Study, directory: Path, environment: Mapping[str, str
         environment: variables of the actors, in addition to this process's.
 
     Raises:
-        EngineError: a process of an earlier server of this run directory cannot be ended.
+        EngineError: a process of an earlier server of this run directory cannot be ended, or there is no folder for
+            Ray's temporary files.
         RayFailed: Ray does not start.
     """
     end_leftovers(directory, study.timeouts.kill)
@@ -95,7 +96,10 @@ def start_local_ray(study: Study, directory: Path, environment: Mapping[str, str
 
 def _start(study: Study, directory: Path, environment: Mapping[str, str]) -> LocalRay:
     kill_timeout = study.timeouts.kill
-    folder, daemons = GuardedFolder(directory, kill_timeout), LocalProcesses({}, kill_timeout)
+    try:
+        folder, daemons = GuardedFolder(directory, kill_timeout), LocalProcesses({}, kill_timeout)
+    except NoFolder as error:
+        raise EngineError(str(error)) from error
     try:
         with own_signal_handlers():
             _init(study, folder.path, environment)
@@ -103,7 +107,7 @@ def _start(study: Study, directory: Path, environment: Mapping[str, str]) -> Loc
         return LocalRay(folder, daemons, *_reserve(study))
     except Exception as error:
         _stop(folder, daemons)
-        raise RayFailed(f"Ray does not start: {type(error).__name__}: {error}") from error
+        raise RayFailed(f"Ray does not start in {folder.path}: {type(error).__name__}: {error}") from error
 
 
 class LocalRay:
@@ -164,7 +168,7 @@ def _init(study: Study, folder: Path, environment: Mapping[str, str]) -> None:
             log_to_driver=False,
             logging_level=logging.CRITICAL,  # the engine reports what dies
             object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=str(folder),
+            _temp_dir=str(temporary(folder)),  # Ray makes it writable for everyone; its parent is closed
         )
 
 
