@@ -51,8 +51,8 @@ class LiveServer:
 
     def behind(self, control: str, data: str) -> Path:
         """A connect.json by which clients reach this server at other addresses, those of proxies."""
-        coordinator = self.engine._coordinator
-        coordinator._welcome = replace(coordinator._welcome, rank_endpoints=(data,))
+        requests = self.engine._coordinator._requests
+        requests.welcome = replace(requests.welcome, rank_endpoints=(data,))
         path = self.directory / "behind.json"
         replace(read_connect_file(self.connect), control=control).write(path)
         return path

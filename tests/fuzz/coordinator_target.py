@@ -71,6 +71,9 @@ class _Nowhere(EventLog):
         assert len(repr(values)) <= 8 * MAX_REPLY, f"{event} of {len(repr(values))} characters"
         super().write(event, **values)
 
+    def write_for(self, worker: str, event: str, **values: object) -> None:
+        self.write(event, worker=worker, **values)
+
 
 _EVENTS = _Nowhere()
 _STUDY = Study.model_validate(

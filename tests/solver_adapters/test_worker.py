@@ -126,7 +126,7 @@ def test_a_worker_that_was_given_up_comes_back_as_another_client(tmp_path: Path)
     ):
         wait_for(lambda: live.engine.status().received)
         process.send_signal(signal.SIGSTOP)
-        wait_for(lambda: live.engine.status().given_up == ((socket.gethostname(), process.pid),))
+        wait_for(lambda: live.engine.status().given_up == ((socket.gethostname(), process.pid, "default"),))
         process.send_signal(signal.SIGCONT)
         said = ended(process, 0)
         assert live.engine.status().given_up == ()

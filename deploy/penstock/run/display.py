@@ -17,6 +17,7 @@ from rich.text import Text
 from penstock.run.numbers import duration, number
 from penstock.run.report import print_report
 from penstock_server.engines import StudyStatus
+from penstock_server.telemetry import plain_text
 
 LINE_SECONDS = 10.0  # between two lines where there is no terminal
 
@@ -68,7 +69,7 @@ class Display:
 
     def log(self, line: str) -> None:
         """Print a line, above the panel where there is one. May be called from any thread."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(plain_text(line), markup=False, highlight=False, soft_wrap=True)
 
     def update(self, status: StudyStatus) -> None:
         """Show the present state of the study."""

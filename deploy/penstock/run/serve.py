@@ -14,7 +14,7 @@ from penstock.run.signals import Signals
 from penstock.study import SOLVER_ENVIRONMENT
 from penstock.workers import Launcher, LocalLauncher, StudyLink, WorkerProcesses, worker_command
 from penstock_server.engines import Engine, StudyStatus
-from penstock_server.network import CONNECT_FILE, local_connect_file
+from penstock_server.network import CONNECT_FILE, local_connect_file, local_worker
 from penstock_server.study import TimeoutsSection
 
 TICK = 0.5  # seconds between two looks at the state of the study
@@ -55,8 +55,9 @@ def serve(
     latest = engine.status()
 
     def exited(pid: int, code: int, last_lines: str) -> None:
-        how = f"ended with code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
-        display.log(f"a worker (pid {pid}) {how}; its log is in {out / LOGS}")
+        if code:
+            how = f"ended with code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+            display.log(f"a worker (pid {pid}) {how}; its log is in {out / LOGS}")
         engine.worker_exited(pid, code, last_lines)
 
     def show(status: StudyStatus) -> None:
@@ -89,6 +90,7 @@ def _processes(out: Path, workers: int, timeouts: TimeoutsSection) -> WorkerProc
     return WorkerProcesses(
         count=workers,
         command=lambda number: worker_command(local_connect_file(out.absolute(), number)),
+        key=local_worker,
         logs=out / LOGS,
         environment={**os.environ, **SOLVER_ENVIRONMENT},
         timeouts=timeouts,

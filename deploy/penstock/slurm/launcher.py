@@ -12,6 +12,7 @@ from pathlib import Path
 from penstock.slurm.commands import Job, Slurm, SlurmError
 from penstock.slurm.profile import WorkerJobs
 from penstock.workers import QUICK_DEATHS, QuickDeaths, StudyLink, tail
+from penstock_server.network import DEFAULT
 from penstock_server.study import TimeoutsSection
 from penstock_solvers.introduction import introduced
 
@@ -76,16 +77,16 @@ class SlurmLauncher:
         """Begin to submit and watch jobs."""
         self._thread.start()
 
-    def kill(self, given_up: Collection[tuple[str, int]]) -> list[int]:
+    def kill(self, given_up: Collection[tuple[str, int, str]]) -> list[int]:
         """Have the jobs of workers that the server has given up cancelled at the next look.
 
         Args:
-            given_up: host name and process id of each client that the server has given up.
+            given_up: host name, process id and name of the key of each client that the server has given up.
 
         Returns:
             An empty list: the jobs end later, and a line is logged then.
         """
-        self._given_up = frozenset(given_up)
+        self._given_up = frozenset((host, pid) for host, pid, key in given_up if key == DEFAULT)
         return []
 
     def stop(self) -> None:

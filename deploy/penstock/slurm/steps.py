@@ -40,7 +40,8 @@ def step_launcher(
     """
 
     def exited(pid: int, code: int, _last_lines: str) -> None:
-        log(f"a worker (srun's pid {pid}) ended with code {code}; its log is in {logs}")
+        if code:
+            log(f"a worker (srun's pid {pid}) ended with code {code}; its log is in {logs}")
 
     count = workers.count * workers.each
     processes = WorkerProcesses(

@@ -18,6 +18,7 @@ from pathlib import Path
 from penstock.workers.quick_deaths import QUICK_DEATHS, QuickDeaths
 from penstock.workers.study_link import StudyLink
 from penstock_client import PenstockError
+from penstock_server.network import DEFAULT
 from penstock_server.study import TimeoutsSection
 from penstock_solvers.introduction import introduced
 
@@ -44,6 +45,7 @@ class WorkerProcesses:
         elsewhere: the process here only starts the worker on another machine, as srun does: the worker is then known
             by the host and process id that it writes into its log.
         timeouts: the study's [timeouts].
+        key: returns the name of the key with which worker `number` connects.
     """
 
     count: int
@@ -54,6 +56,7 @@ class WorkerProcesses:
     kill_signal: signal.Signals = signal.SIGKILL
     elsewhere: bool = False
     timeouts: TimeoutsSection = field(default_factory=TimeoutsSection)
+    key: Callable[[int], str] = lambda _number: DEFAULT
 
     def log(self, number: int) -> Path:
         """The log of worker `number`."""
@@ -78,7 +81,7 @@ class LocalLauncher:
     Args:
         processes: the processes to keep running.
         study: what the launcher asks, and tells that it has given up.
-        on_exit: called with process id, exit code and last lines of the log of every worker that ended with an error.
+        on_exit: called with process id, exit code and last lines of the log of every worker that ended.
     """
 
     def __init__(self, processes: WorkerProcesses, study: StudyLink, on_exit: Callable[[int, int, str], None]) -> None:
@@ -105,11 +108,12 @@ class LocalLauncher:
         with self._lock:
             return [running.process.pid for running in self._running.values()]
 
-    def kill(self, given_up: Collection[tuple[str, int]]) -> list[int]:
+    def kill(self, given_up: Collection[tuple[str, int, str]]) -> list[int]:
         """Kill the workers that the server has given up because they are frozen or stuck; each is replaced.
 
         Args:
-            given_up: host name and process id of each client that the server has given up, on any machine.
+            given_up: host name, process id and name of the key of each client that the server has given up, on any
+                machine. What a client says of its process counts only with the key of the worker that runs there.
 
         Returns:
             The process ids of those that were killed by this call.
@@ -118,7 +122,7 @@ class LocalLauncher:
             return []
         with self._lock:
             running = {n: r for n, r in self._running.items() if r.process.pid not in self._killed}
-            killed = [r.process.pid for n, r in running.items() if not self._workers_of(n, r).isdisjoint(given_up)]
+            killed = [r.process.pid for n, r in running.items() if self._is_among(given_up, n, r)]
             self._killed.update(killed)
         for pid in killed:
             _signal_session(pid, self._processes.kill_signal)
@@ -135,6 +139,12 @@ class LocalLauncher:
         self._signal(signal.SIGKILL)
         for thread in started:
             thread.join()
+
+    def _is_among(self, given_up: Collection[tuple[str, int, str]], number: int, running: _Running) -> bool:
+        key = self._processes.key(number)
+        return not self._workers_of(number, running).isdisjoint(
+            (host, pid) for host, pid, its in given_up if its == key
+        )
 
     def _workers_of(self, number: int, running: _Running) -> set[tuple[str, int]]:
         """Host and process id of the worker that a process is, or has started elsewhere."""
@@ -178,6 +188,8 @@ class LocalLauncher:
             killed = running.process.pid in self._killed
             self._killed.discard(running.process.pid)
         if code == 0:
+            # Of a worker that has left in order the server knows already; one that has not may hold a simulation.
+            self._on_exit(running.process.pid, code, "it left without a word to the server")
             self._stopping.wait(LEFT_SECONDS)
             return
         log = self._processes.log(number)

@@ -30,11 +30,11 @@ class Launcher(Protocol):
     def start(self) -> None:
         """Begin to start workers; return at once."""
 
-    def kill(self, given_up: Collection[tuple[str, int]]) -> list[int]:
+    def kill(self, given_up: Collection[tuple[str, int, str]]) -> list[int]:
         """Kill the workers that the server has given up because they are frozen or stuck; others take their place.
 
         Args:
-            given_up: host name and process id of each client that the server has given up, on any machine.
+            given_up: host name, process id and name of the key of each client that the server has given up, on any machine.
 
         Returns:
             The process ids of the workers of this launcher that were killed by this call.

@@ -71,12 +71,18 @@ class Announcements:
         """Note that the trainer ranks are ready for the fields."""
         self._ready = True
 
-    def take_answers(self) -> Iterable[tuple[bytes, Header, Accept]]:
-        """Return client id, request and answer of those that may begin now; each is returned once."""
+    def take_answers(self, admitted: Callable[[int], bool]) -> Iterable[tuple[bytes, Header, Accept]]:
+        """Return client id, request and answer of those that may begin now; each is returned once.
+
+        Args:
+            admitted: returns whether the trainer ranks take the current attempt of a simulation.
+        """
         if not self._ready:
             return []
-        waiting, self._waiting = self._waiting, {}
-        return [(client_id, header, accept) for client_id, (header, accept) in waiting.items()]
+        ready = {key: waits for key, waits in self._waiting.items() if admitted(waits[0].simulation)}
+        for key in ready:
+            del self._waiting[key]
+        return [(key, header, accept) for key, (header, accept) in ready.items()]
 
     def add_static(self, name: str) -> None:
         """Note that a static field is complete; clients that announce it later need not send it."""

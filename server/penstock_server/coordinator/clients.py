@@ -7,7 +7,7 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -27,11 +27,14 @@ class KnownClient:
         id: 16 bytes of the client's own choice.
         pid: its process id.
         host: its machine.
+        worker: name of the key with which it is connected.
         peer: routing id of its control connection.
         heard: when its last message came, seconds.
         number: of its latest request.
         answer: frames of the answer to that; None while there is none.
         holds: id of the simulation that it serves, or None.
+        serves: simulation and attempt that it was assigned last and has not reported the end of, or None.
+        reported: when it said HELLO or last reported the end of a simulation, seconds.
         mismatch_since: when its heartbeats began to name a different simulation than it holds, or None.
         may_leave: True when its silence loses nothing: it was told that there is nothing more to do, or runs one
             simulation only.
@@ -40,16 +43,31 @@ class KnownClient:
     id: bytes
     pid: int
     host: str
+    worker: str
     peer: bytes
     heard: float
+    reported: float
     number: int = 0
     answer: list[bytes] | None = None
     holds: int | None = None
+    serves: tuple[int, int] | None = None
     mismatch_since: float | None = None
     may_leave: bool = True
 
     def __str__(self) -> str:
         return f"client {self.host}:{self.pid}"
+
+    def check_serves(self, simulation: int, attempt: int) -> None:
+        """Check that the client was assigned an attempt and has not reported its end.
+
+        Raises:
+            Refused: it was not.
+        """
+        if self.serves != (simulation, attempt):
+            raise Refused(
+                Reason.UNKNOWN_SIMULATION,
+                f"attempt {attempt} of simulation {simulation} is not assigned to this client: ask for it with NEXT",
+            )
 
     def register_request(self, number: int) -> bool:
         """Note the number of a request; return False when it repeats the latest one.
@@ -84,31 +102,36 @@ class KnownClients:
         self._clients: dict[bytes, KnownClient] = {}
         self._peers: dict[bytes, KnownClient] = {}  # by control connection
         self._given_up: dict[bytes, None] = {}  # ids, the oldest first
-        self._stuck: dict[tuple[str, int], None] = {}  # host and process id of given-up clients that may still run
+        # Host, process id and key of given-up clients that may still run.
+        self._stuck: dict[tuple[str, int, str], None] = {}
 
     def __iter__(self) -> Iterator[KnownClient]:
         return iter(tuple(self._clients.values()))
 
-    def hello(self, peer: bytes, hello: Hello, now: float) -> tuple[KnownClient, bool]:
+    def hello(self, peer: bytes, hello: Hello, now: float, worker: str) -> tuple[KnownClient, bool]:
         """Register a client, or the new connection of a known one, which keeps what it holds.
 
         Args:
             peer: routing id of the connection over which HELLO came.
             hello: its payload.
             now: seconds on the coordinator's clock.
+            worker: name of the key of that connection.
 
         Returns:
             The client, and whether it is new.
 
         Raises:
-            Refused: the client was given up; another one may hold its simulation by now.
+            Refused: the client was given up; another one may hold its simulation by now. Or another key has its id.
         """
         self._refuse_given_up(hello.client)
         client = self._clients.get(hello.client)
         new = client is None
         if client is None:
-            client = self._clients[hello.client] = KnownClient(hello.client, hello.pid, hello.host, peer, now)
-            self._stuck.pop((hello.host, hello.pid), None)
+            client = KnownClient(hello.client, hello.pid, hello.host, worker, peer, heard=now, reported=now)
+            self._clients[hello.client] = client
+            self._stuck.pop((hello.host, hello.pid, worker), None)
+        elif client.worker != worker:
+            raise Refused(Reason.MALFORMED, "a client of another key has this id: choose 16 random bytes")
         self._peers.pop(client.peer, None)
         self._peers[peer] = client
         client.peer, client.heard = peer, now
@@ -140,19 +163,20 @@ class KnownClients:
         client.heard = now
         return client
 
-    def sender_of_heartbeat(self, client_id: bytes, now: float) -> KnownClient:
+    def sender_of_heartbeat(self, client_id: bytes, now: float, worker: str) -> KnownClient:
         """Return the client that sent a heartbeat, which names it, and note that it was heard.
 
         Args:
             client_id: the id in the heartbeat.
             now: seconds on the coordinator's clock.
+            worker: name of the key of the connection.
 
         Raises:
-            Refused: no client has this id, or it was given up.
+            Refused: no client of this key has this id, or it was given up.
         """
         self._refuse_given_up(client_id)
         client = self._clients.get(client_id)
-        if client is None:
+        if client is None or client.worker != worker:
             raise Refused(
                 Reason.NO_HELLO, "a heartbeat of a client that has not said HELLO: say HELLO before sending heartbeats"
             )
@@ -171,7 +195,7 @@ class KnownClients:
         if not given_up:
             return
         _remember(self._given_up, client.id)
-        _remember(self._stuck, (client.host, client.pid))
+        _remember(self._stuck, (client.host, client.pid, client.worker))
 
     def find_lost(self, now: float, timeout: float) -> dict[KnownClient, str]:
         """Find the clients to give up; forget those that may leave and have fallen silent.
@@ -207,11 +231,16 @@ class KnownClients:
 
     def process_ended(self, host: str, pid: int) -> list[KnownClient]:
         """Note that a process has ended and return its clients."""
-        self._stuck.pop((host, pid), None)
+        for stuck in [stuck for stuck in self._stuck if stuck[:2] == (host, pid)]:
+            del self._stuck[stuck]
         return [client for client in self if (client.host, client.pid) == (host, pid)]
 
-    def stuck(self) -> tuple[tuple[str, int], ...]:
-        """Return host and process id of given-up clients whose processes have not been seen to end."""
+    def of_workers(self, workers: Collection[str]) -> list[KnownClient]:
+        """Return the clients that are connected with one of these keys."""
+        return [client for client in self if client.worker in workers]
+
+    def stuck(self) -> tuple[tuple[str, int, str], ...]:
+        """Return host, process id and key of given-up clients whose processes have not been seen to end."""
         return tuple(self._stuck)
 
     def _refuse_given_up(self, client_id: bytes) -> None:

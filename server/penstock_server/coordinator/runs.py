@@ -10,15 +10,18 @@ from penstock_client.errors import Refused, WireError
 from penstock_client.payloads import Finish, Outcome
 from penstock_client.reasons import Reason
 from penstock_client.wire import Header
+from penstock_server.coordinator.assignments import Assignments
 from penstock_server.coordinator.clients import KnownClient, KnownClients
+from penstock_server.coordinator.same_failures import SameFailures
 from penstock_server.coordinator.simulations import Simulation, Simulations
 from penstock_server.network import MAX_RANKS, MAX_TEXT
 from penstock_server.study import MAX_STEPS, SolverSection
-from penstock_server.telemetry import EventLog
+from penstock_server.telemetry import EventLog, plain_text
 
 # A worker ends a solver at its wall time by itself; the coordinator fails the simulation of one that does not.
 WALL_TIME_MARGIN = 1.25
 WALL_TIME_MARGIN_SECONDS = 30.0  # a worker may have to prepare something first
+MAX_RETURNS = 10  # of one simulation, by workers that must leave; each further one counts as a failure
 
 
 @dataclass(slots=True)
@@ -27,11 +30,15 @@ class Run:
 
     Attributes:
         begun: when, in seconds on the coordinator's clock.
+        attempt: number of the attempt.
+        worker: name of the key of the worker that it was assigned to.
         clients: ids of those that serve it: a worker, and the solver ranks that it started, until they have finished.
         ranks_finished: solver ranks that have finished.
     """
 
     begun: float
+    attempt: int
+    worker: str
     clients: set[bytes]
     ranks_finished: set[int] = field(default_factory=set)
 
@@ -44,16 +51,25 @@ class Runs:
         clients: those that may hold a simulation.
         events: of this run of the server.
         solver: the study's [solver]: which failures are tried again.
+        assignments: tells the trainer ranks which attempts run.
 
     Attributes:
         stopping: True once the study stops; then what fails waits for a later incarnation.
+        same_failures: whether the first simulations have all failed for the same reason.
     """
 
     def __init__(
-        self, simulations: Simulations, clients: KnownClients, events: EventLog, solver: SolverSection
+        self,
+        simulations: Simulations,
+        clients: KnownClients,
+        events: EventLog,
+        solver: SolverSection,
+        assignments: Assignments,
     ) -> None:
         self._simulations, self._clients, self._events, self._solver = simulations, clients, events, solver
+        self._assignments = assignments
         self._runs: dict[int, Run] = {}
+        self.same_failures = SameFailures(min(solver.same_failures, len(simulations)))
         self.stopping = False
 
     def begin(self, client: KnownClient, now: float) -> int:
@@ -64,8 +80,10 @@ class Runs:
             now: seconds on the coordinator's clock.
         """
         number = self._simulations.take()
-        self._runs[number] = Run(now, {client.id})
-        self._events.write("assigned", simulation=number, attempt=self._simulations[number].attempt, pid=client.pid)
+        attempt = self._simulations[number].attempt
+        self._runs[number] = Run(now, attempt, client.worker, {client.id})
+        self._assignments.begin(number, attempt, client.worker)
+        self._events.write("assigned", simulation=number, attempt=attempt, pid=client.pid)
         return number
 
     def check_open(self) -> None:
@@ -107,7 +125,8 @@ class Runs:
             header: of its NEXT.
 
         Raises:
-            Refused: as `current`; the simulation does not run; or the study is stopping.
+            Refused: as `current`; the simulation does not run, or for a worker with another key; or the study is
+                stopping.
         """
         self.check_open()
         simulation = self.current(header)
@@ -118,7 +137,20 @@ class Runs:
                 "simulation that a "
                 "worker holds",
             )
-        self._runs[header.simulation].clients.add(client.id)
+        run = self._runs[header.simulation]
+        if run.worker != client.worker:
+            raise Refused(
+                Reason.UNKNOWN_SIMULATION,
+                f"simulation {header.simulation} is assigned to a worker with another key: a solver uses the connect "
+                "file of the worker that started it",
+            )
+        run.clients.add(client.id)
+
+    def outdated(self, header: Header) -> bool:
+        """Return whether a client may not go on with the attempt that its heartbeat names, but must abandon it."""
+        simulation = self._simulations[header.simulation]
+        # A finished one is not abandoned: its client is about to ask for the next.
+        return simulation.attempt != header.attempt or simulation.state in ("waiting", "failed")
 
     def finish(self, client: KnownClient, header: Header, finish: Finish) -> None:
         """End a run, or a solver rank's part of it, as a client reports it.
@@ -132,10 +164,10 @@ class Runs:
         run = self._runs.get(number)
         if run is None:  # the stream's own FINISH came before the worker's word on the process
             if finish.outcome is Outcome.FAILED_FOR_GOOD and simulation.state == "waiting" and not self.stopping:
-                self._give_up(number, finish.message)
+                self._give_up(number, finish.message, client.worker)
             elif finish.message:
                 outcome = finish.outcome.name.lower()
-                self._events.write("solver", simulation=number, outcome=outcome, text=finish.message)
+                self._events.write_for(client.worker, "solver", simulation=number, outcome=outcome, text=finish.message)
         elif finish.outcome is Outcome.FINISHED:
             run.ranks_finished.add(header.rank)
             simulation.steps = max(simulation.steps, finish.steps)
@@ -144,6 +176,7 @@ class Runs:
                 client.holds = None
                 return
             self._simulations.enter(number, "finished")
+            self.same_failures.note_finished()
             self._release(number)
             self._events.write("finished", simulation=number, attempt=header.attempt, steps=simulation.steps)
         elif finish.outcome is Outcome.RETURNED:
@@ -155,10 +188,15 @@ class Runs:
             self.fail(number, finish.message, final=finish.outcome is Outcome.FAILED_FOR_GOOD)
 
     def give_back(self, number: int) -> None:
-        """End a run without a result; its simulation is the next to be handed out."""
+        """End a run without a result; its simulation is the next to be handed out, unless that has come too often."""
+        simulation = self._simulations[number]
+        returned = simulation.attempt - simulation.failures
+        if returned > MAX_RETURNS and not self.stopping:
+            self.fail(number, f"workers have handed it back {returned} times: their logs may say why")
+            return
         self._simulations.give_back(number)
         self._release(number)
-        self._events.write("returned", simulation=number, attempt=self._simulations[number].attempt)
+        self._events.write("returned", simulation=number, attempt=simulation.attempt)
 
     def fail(self, number: int, message: str, *, final: bool = False) -> None:
         """End a run that has failed; its simulation is tried again, or replaced, as far as the study allows.
@@ -170,19 +208,22 @@ class Runs:
         """
         retries = 0 if final and not self._solver.retry_final else self._solver.retries
         again = self._simulations.fail(number, message, retries=retries, stopping=self.stopping)
+        worker = self._runs[number].worker
         self._release(number)
-        self._write_failed(number, message, again=again)
+        self._write_failed(number, message, worker, again=again)
 
-    def _give_up(self, number: int, message: str) -> None:
+    def _give_up(self, number: int, message: str, worker: str) -> None:
         """Give a simulation no further attempt after one that has ended: a worker knows that it would fail again."""
         if not self._solver.retry_final:
             self._simulations.give_up(number, message)
-            self._write_failed(number, message, again=False)
+            self._write_failed(number, message, worker, again=False)
 
-    def _write_failed(self, number: int, message: str, *, again: bool) -> None:
+    def _write_failed(self, number: int, message: str, worker: str, *, again: bool) -> None:
         """Write that a simulation has failed, and replace it where it has failed for good."""
         attempt = self._simulations[number].attempt
-        self._events.write("failed", simulation=number, attempt=attempt, again=again, message=message)
+        self._events.write_for(worker, "failed", simulation=number, attempt=attempt, again=again, message=message)
+        if self._simulations[number].state == "failed":
+            self.same_failures.note_failed(message)
         if (replacement := self._simulations.replacement(number)) is not None:
             self._events.write("redrawn", simulation=number, replacement=replacement)
 
@@ -195,7 +236,7 @@ class Runs:
         """
         for client, message in clients.items():  # all of them first, or one would be given what another held
             self._clients.remove(client, given_up=given_up)
-            self._events.write("client_lost", pid=client.pid, host=client.host, message=message)
+            self._events.write_for(client.worker, "client_lost", pid=client.pid, host=client.host, message=message)
         held: dict[int, str] = {}  # a worker and the solver ranks that it started may be lost at once: one failure
         for client, message in clients.items():
             if client.holds is not None:
@@ -226,6 +267,8 @@ class Runs:
     def _release(self, number: int) -> None:
         """Let go of a simulation that runs no more: its clients hold nothing."""
         run = self._runs.pop(number, None)
+        if run is not None:
+            self._assignments.end(number, run.attempt, run.worker)
         for key in run.clients if run is not None else ():
             client = self._clients.get(key)
             if client is not None and client.holds == number:
@@ -240,7 +283,7 @@ def checked_finish(header: Header, finish: Finish) -> Finish:
         finish: its payload.
 
     Returns:
-        The payload with its text cut to MAX_TEXT characters.
+        The payload with its text cut to MAX_TEXT characters, none of which steers a terminal.
 
     Raises:
         WireError: no client can have such figures.
@@ -253,4 +296,4 @@ def checked_finish(header: Header, finish: Finish) -> Finish:
         )
     if finish.steps > MAX_STEPS:
         raise WireError(f"FINISH after {finish.steps} time steps: at most {MAX_STEPS} are allowed")
-    return replace(finish, message=finish.message[:MAX_TEXT])
+    return replace(finish, message=plain_text(finish.message[:MAX_TEXT]))

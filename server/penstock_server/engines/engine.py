@@ -34,8 +34,8 @@ class StudyStatus:
         loss: training loss of the last batch; None before the first.
         validation_relative_l2: relative L2 error of the last validation; None before the first.
         wanted_workers: number of worker processes that have something to do.
-        given_up: host and process id of clients that the server has given up, on any machine. Frozen or stuck workers
-            among them are to be killed by the launcher that started them.
+        given_up: host, process id and name of the key of clients that the server has given up, on any machine. Frozen or
+            stuck workers among them are to be killed by the launcher that started them.
         message: the reason, when the phase is "failed" or "stopped".
     """
 
@@ -50,7 +50,7 @@ class StudyStatus:
     loss: float | None = None
     validation_relative_l2: float | None = None
     wanted_workers: int = 0
-    given_up: tuple[tuple[str, int], ...] = ()
+    given_up: tuple[tuple[str, int, str], ...] = ()
     message: str = ""
 
 

@@ -32,7 +32,7 @@ from penstock_server.engines.production import Production
 from penstock_server.engines.results import StudyResults, coordinator_results, coordinator_status, study_status
 from penstock_server.engines.setup import configure_from_checkpoint, make_coordinator
 from penstock_server.engines.sockets import StudySockets
-from penstock_server.network import next_incarnation, open_keys, own_address, write_connect_file
+from penstock_server.network import Assignment, next_incarnation, open_keys, own_address, write_connect_file
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import Metrics, ServerRun
 from penstock_server.trainer_rank import RankCallbacks, TrainerRank
@@ -88,12 +88,17 @@ class InlineEngine:
         )
         restored = None if restore is None else configure_from_checkpoint(self._rank, restore)
 
-        def coordinator(endpoints: tuple[str, ...], on_schema: Callable[[Schema], bool]) -> Coordinator:
+        def coordinator(
+            endpoints: tuple[str, ...],
+            on_schema: Callable[[Schema], bool],
+            on_assignment: Callable[[Assignment], bool],
+        ) -> Coordinator:
             return make_coordinator(
                 study,
                 self._run,
                 endpoints,
                 on_schema=on_schema,
+                on_assignment=on_assignment,
                 in_process=self._production is not None,
                 restored=restored,
                 again=() if self._production is None else self._production.under_way,
@@ -101,7 +106,7 @@ class InlineEngine:
 
         self._sockets: StudySockets | None = None
         if self._production is not None:
-            self._coordinator = coordinator((DATA,), self._configure)
+            self._coordinator = coordinator((DATA,), self._configure, self._note_assignment)
             if self._rank.training is not None:  # restored
                 self._production.announce_again(self._rank.training.ingest)
         else:
@@ -114,6 +119,7 @@ class InlineEngine:
                 max_message=study.server.max_message,
                 on_production_over=self._drain,
                 on_error=self._broken,
+                on_hopeless=self.fail,
             )
             self._coordinator = self._sockets.coordinator
         self._thread = threading.Thread(target=self._produce, name="penstock-inline", daemon=True)
@@ -243,7 +249,10 @@ class InlineEngine:
             )
             self._production.begin(transport, CONTROL, self._incarnation, lambda: self._rank.over)
             while not self._rank.over and self._production.advance(self._coordinator):
-                pass
+                if self._coordinator.hopeless:
+                    self.fail(self._coordinator.hopeless)
+            if self._coordinator.hopeless:
+                self.fail(self._coordinator.hopeless)
             if self._rank.over:
                 self._keep()
                 self._coordinator.stop()
@@ -274,6 +283,12 @@ class InlineEngine:
 
     def _configure(self, schema: Schema) -> bool:
         self._rank.configure(schema)
+        return True
+
+    def _note_assignment(self, assignment: Assignment) -> bool:
+        self._rank.admissions.note(assignment)
+        if assignment.over:
+            self._rank.release(assignment)
         return True
 
     def _broken(self, error: BaseException) -> None:

@@ -53,11 +53,14 @@ class RecordEngine:
             own_address(study.server.host),
             self._keys,
             self._recorder,
-            lambda endpoints, on_schema: make_coordinator(study, run, endpoints, on_schema=on_schema),
+            lambda endpoints, on_schema, on_assignment: make_coordinator(
+                study, run, endpoints, on_schema=on_schema, on_assignment=on_assignment
+            ),
             metrics=self._recorder.metrics,
             max_message=study.server.max_message,
             on_production_over=self._conclude,
             on_error=self._broken,
+            on_hopeless=self.fail,
         )
         self._coordinator = self._sockets.coordinator
         self._written = False

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from penstock_server.coordinator import Point
 from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds, refuse_before_schema
-from penstock_server.network import Message
+from penstock_server.network import Admissions, Assignment, Message
 from penstock_server.recording import RecordingWriter
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import Metrics
@@ -31,6 +31,7 @@ class Recorder:
 
     Attributes:
         metrics: of this process.
+        admissions: what the coordinator has assigned.
         arrived: ledger of the time steps in the file.
         over: why no more data are taken; "" while they are.
         writer: writes the file; None until the fields are known.
@@ -42,6 +43,7 @@ class Recorder:
         self._study, self._plan, self._path = study, plan, path
         self._incarnation, self._on_static = incarnation, on_static
         self.metrics = Metrics("recorder", study.study.name)
+        self.admissions = Admissions()
         self.arrived = Ledger()
         self.over = ""
         self.writer: RecordingWriter | None = None
@@ -75,13 +77,20 @@ class Recorder:
             incarnation=self._incarnation,
             credit=study.buffer.credit,
             metrics=self.metrics,
+            admissions=self.admissions,
         )
 
-    def handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
+    def handle(self, peer: bytes, frames: list[bytes], now: float, worker: str) -> list[Message]:
         """Deal with one message of the data socket; see `Ingest.handle`."""
         if self._ingest is None:
             return refuse_before_schema(peer, self._incarnation, self.metrics)
-        return self._ingest.handle(peer, frames, now)
+        return self._ingest.handle(peer, frames, now, worker)
+
+    def release(self, assignment: Assignment) -> list[Message]:
+        """Give back what is held for an attempt that has ended; called on the thread of `handle`."""
+        if self._ingest is not None:
+            self._ingest.release(assignment)
+        return []
 
     def _take_static(self, name: str, values: NDArray[np.float64]) -> None:
         assert self.writer is not None

@@ -20,13 +20,13 @@ class CoordinatorStatus:
         simulations: simulations by state.
         wanted_workers: number of worker processes that have something to do.
         production_over: True when no time step will arrive any more.
-        given_up: host and process id of clients that were given up.
+        given_up: host, process id and name of the key of clients that were given up.
     """
 
     simulations: SimulationCounts = field(default_factory=SimulationCounts)
     wanted_workers: int = 0
     production_over: bool = False
-    given_up: tuple[tuple[str, int], ...] = ()
+    given_up: tuple[tuple[str, int, str], ...] = ()
 
 
 @dataclass(frozen=True)

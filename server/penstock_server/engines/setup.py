@@ -8,6 +8,7 @@ from typing import Any
 
 from penstock_server.checkpoint import Checkpoint
 from penstock_server.coordinator import Coordinator, make_plan, make_spares, make_welcome
+from penstock_server.network import Assignment
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import ServerRun
 from penstock_server.trainer_rank import TrainerRank
@@ -50,6 +51,7 @@ def make_coordinator(
     endpoints: tuple[str, ...],
     *,
     on_schema: Callable[[Schema], bool],
+    on_assignment: Callable[[Assignment], bool],
     in_process: bool = False,
     restored: RestoredState | None = None,
     again: Sequence[int] = (),
@@ -61,6 +63,7 @@ def make_coordinator(
         run: incarnation, events and metrics of the coordinator's process.
         endpoints: addresses of the trainer ranks' data sockets, rank 0 first.
         on_schema: as for `Coordinator`.
+        on_assignment: as for `Coordinator`.
         in_process: whether the only clients are in this process, on the coordinator's thread.
         restored: what a checkpoint holds for it; None for a new study.
         again: simulations under way at the checkpoint that are repeated as the same attempt, before all others and in
@@ -75,6 +78,7 @@ def make_coordinator(
         study,
         run,
         on_schema=on_schema,
+        on_assignment=on_assignment,
         schema=None if restored is None else restored.schema,
         spares=make_spares(study),
     )

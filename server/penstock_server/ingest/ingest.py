@@ -19,7 +19,7 @@ from penstock_server.ingest.pieces import LARGEST, Pieces
 from penstock_server.ingest.sinks import SampleSinks, SimulationIds
 from penstock_server.ingest.static_fields import StaticFields
 from penstock_server.ingest.streams import DataConnection, StreamedSimulation, Streams
-from penstock_server.network import Envelope, Message, refusal_of
+from penstock_server.network import Admissions, Assignment, Envelope, Message, refusal_of
 from penstock_server.study import SamplesSection, Schema
 from penstock_server.telemetry import Metrics
 
@@ -41,6 +41,7 @@ class Ingest:
         incarnation: of this run of the server; messages of another one are refused.
         credit: bytes that a client may have under way.
         metrics: of this process.
+        admissions: what the coordinator has assigned; None: everything is taken, where there is no coordinator.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Ingest:
         incarnation: int,
         credit: int,
         metrics: Metrics,
+        admissions: Admissions | None = None,
     ) -> None:
         self._schema = schema
         self._samples = samples
@@ -62,21 +64,22 @@ class Ingest:
         self._credit = credit
         self._metrics = metrics
         self._pieces = Pieces(schema)
-        self._streams = Streams(schema, samples, ids.total, self._drop)
+        self._streams = Streams(schema, samples, ids.total, self._drop, admissions)
         self._static = StaticFields(sinks.on_static)
 
-    def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0) -> list[Message]:  # noqa: ARG002 - a Handler
+    def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0, worker: str = "") -> list[Message]:  # noqa: ARG002 - a Handler
         """Deal with one message; blocks while the buffer has no room.
 
         Args:
             peer: routing id of the connection it came over.
             frames: header and payload in turn; several pieces may come in one message.
             now: seconds on the monotonic clock; not used.
+            worker: name of the key with which the sender is connected.
 
         Returns:
             The messages to send.
         """
-        connection = self._streams.connection(peer)
+        connection = self._streams.connection(peer, worker)
         out: list[list[bytes]] = []
         if frames and len(frames) % 2 and len(frames) > 1:
             out.append(
@@ -104,6 +107,10 @@ class Ingest:
             counted: number of leading time steps in the checkpoint's statistics.
         """
         self._streams.resume(simulation, attempt, steps, counted=counted)
+
+    def release(self, assignment: Assignment) -> None:
+        """Give back what is held for an attempt that has ended at the coordinator."""
+        self._streams.release(assignment)
 
     def incomplete(self) -> int:
         """Return the number of time steps of which pieces are missing."""

@@ -16,7 +16,7 @@ from penstock_server.buffer import Slot
 from penstock_server.ingest.assembly import PartialStep, WindowBuilder
 from penstock_server.ingest.partition import Partition
 from penstock_server.ingest.pieces import finite
-from penstock_server.network import MAX_RANKS
+from penstock_server.network import MAX_RANKS, Admissions, Assignment
 from penstock_server.study import SamplesSection, Schema
 
 MAX_CONNECTIONS = 2**14  # remembered; more than a process may have open. ZeroMQ does not tell when one has gone.
@@ -29,6 +29,7 @@ class DataConnection:
 
     Attributes:
         peer: its routing id.
+        worker: name of the key with which its client is connected.
         stream: header of the BEGIN that opened its current stream; None before the first.
         parameters: of the simulation that is streamed, without the seeds.
         streamed: pieces of the current stream, by what became of them.
@@ -37,6 +38,7 @@ class DataConnection:
     """
 
     peer: bytes
+    worker: str = ""
     stream: Header | None = None
     parameters: tuple[float, ...] = ()
     streamed: Streamed = NOTHING_STREAMED
@@ -105,24 +107,31 @@ class Streams:
         total: number of simulation ids.
         on_incomplete: called with the slot, if any, of each time step that is given up because pieces of it are
             missing.
+        admissions: what the coordinator has assigned; None: everything is taken.
     """
 
     def __init__(
-        self, schema: Schema, samples: SamplesSection, total: int, on_incomplete: Callable[[Slot | None], None]
+        self,
+        schema: Schema,
+        samples: SamplesSection,
+        total: int,
+        on_incomplete: Callable[[Slot | None], None],
+        admissions: Admissions | None = None,
     ) -> None:
         self._schema = schema
         self._samples = samples
         self._total = total
         self._on_incomplete = on_incomplete
+        self._admissions = admissions
         self._connections: OrderedDict[bytes, DataConnection] = OrderedDict()  # the longest silent first
         self._simulations: dict[int, StreamedSimulation] = {}
         self._ended: dict[int, tuple[int, int]] = {}  # attempt and solver ranks of each simulation that has ended
 
-    def connection(self, peer: bytes) -> DataConnection:
-        """Return the connection with this routing id, making an entry for a new one."""
+    def connection(self, peer: bytes, worker: str = "") -> DataConnection:
+        """Return the connection with this routing id and key, making an entry for a new one."""
         connection = self._connections.get(peer)
-        if connection is None:
-            connection = self._connections[peer] = DataConnection(peer)
+        if connection is None or connection.worker != worker:
+            connection = self._connections[peer] = DataConnection(peer, worker)
             if len(self._connections) > MAX_CONNECTIONS:
                 self._connections.popitem(last=False)
         else:
@@ -150,6 +159,8 @@ class Streams:
             raise Refused(Reason.MALFORMED, f"BEGIN of solver rank {header.rank} of {begin.ranks}")
         if not header.attempt:
             raise Refused(Reason.STALE_ATTEMPT, f"attempt 0 of simulation {number}: the first is attempt 1")
+        if self._admissions is not None:
+            self._admissions.check(header, connection.worker)
         parameters = self._parameters(number, begin.parameters)
         simulation = self._simulation(number)
         if header.attempt < simulation.attempt:
@@ -175,6 +186,8 @@ class Streams:
         stream = connection.stream
         if stream is None or (stream.simulation, stream.attempt) != (header.simulation, header.attempt):
             raise Refused(Reason.NO_BEGIN, f"{header.kind.name} of simulation {header.simulation} before its BEGIN")
+        if self._admissions is not None:
+            self._admissions.check(header, connection.worker)
         simulation = self._simulation(header.simulation)
         if header.attempt != simulation.attempt:
             raise _stale(header, simulation)
@@ -206,6 +219,13 @@ class Streams:
         """See `Ingest.take_up`."""
         state = self._simulations[simulation] = self._fresh(attempt, ranks=1)
         state.replayed, state.counted = steps, counted
+
+    def release(self, assignment: Assignment) -> None:
+        """See `Ingest.release`."""
+        simulation = self._simulations.get(assignment.simulation)
+        if simulation is not None and simulation.attempt <= assignment.attempt:
+            self._drop_incomplete(assignment.simulation)
+            del self._simulations[assignment.simulation]
 
     def is_counted(self, header: Header) -> bool:
         """Return whether a checkpoint's statistics hold the time step of a piece that is sent again."""

@@ -32,6 +32,7 @@ class AllowList:
         self._allowed = keys.allowed()
         self._revoked = keys.revoked()
         self.withdrawn: frozenset[str] = frozenset()
+        self._news: list[str] = []  # names of keys that were withdrawn and not reported yet
         self.refresh()
 
     def refresh(self) -> None:
@@ -52,8 +53,21 @@ class AllowList:
                 _log.warning("keys.json cannot be used, the workers known so far stay: %s", error)
                 return
             allowed = keys.allowed()
+            self._news += [name for key, name in self._allowed.items() if key not in allowed]
             self.withdrawn = (self.withdrawn | self._allowed.keys()) - allowed.keys()
             self._allowed, self._revoked = allowed, keys.revoked()
+
+    def name_of(self, message: zmq.Frame) -> str:
+        """Return the name of the key with which the sender of a message is connected."""
+        return self._allowed.get(str(message.get("User-Id")), "")
+
+    def take_withdrawn(self) -> list[str]:
+        """Return the names of the keys that were withdrawn since the last call."""
+        if not self._news:
+            return []
+        with self._lock:
+            news, self._news = self._news, []
+            return news
 
     def callback(self, domain: str, key: bytes) -> bool:  # noqa: ARG002 - one domain
         """Return whether a client may connect; the authenticator asks at each handshake.

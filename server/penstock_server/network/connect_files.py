@@ -81,6 +81,15 @@ def hand_out(directory: Path, name: str, file: Path | None = None) -> Path:
     return _write(info, add_worker(directory, name, inside if file is None else str(file.absolute())), name)
 
 
+def local_worker(number: int) -> str:
+    """Return the name of the key of a worker on this machine.
+
+    Args:
+        number: of the worker.
+    """
+    return f"local-{number}"
+
+
 def local_connect_file(directory: Path, number: int) -> Path:
     """Return the connect file of a worker on this machine, with a key of its own; make it if there is none.
 
@@ -91,7 +100,7 @@ def local_connect_file(directory: Path, number: int) -> Path:
     Returns:
         The path of the file.
     """
-    name = f"local-{number}"
+    name = local_worker(number)
     keys = load_keys(directory.absolute() / KEYS_FILE)
     if name not in keys.workers or keys.workers[name].revoked:
         return hand_out(directory, name)

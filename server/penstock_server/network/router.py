@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import zmq
@@ -28,13 +29,14 @@ _FAILED_HANDSHAKES = zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_F
 class Handler(Protocol):
     """Deals with the messages of one socket."""
 
-    def __call__(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
+    def __call__(self, peer: bytes, frames: list[bytes], now: float, worker: str, /) -> list[Message]:
         """Deal with one message.
 
         Args:
             peer: routing id of the connection it came over.
             frames: of the message.
             now: seconds on the monotonic clock.
+            worker: name of the key with which the sender is connected.
 
         Returns:
             The messages to send.
@@ -56,6 +58,7 @@ class RouterLoop:
         max_message: bytes of a frame; the connection that sends more is closed before anything is allocated for it.
         tick: called every `tick_seconds` with the time; returns messages to send.
         tick_seconds: seconds between two ticks.
+        on_withdrawn: called with the names of keys that have been revoked, within a second; returns messages to send.
 
     Attributes:
         endpoint: address that clients connect to.
@@ -73,12 +76,13 @@ class RouterLoop:
         max_message: int = MAX_CONTROL_MESSAGE,
         tick: Callable[[float], list[Message]] = lambda _now: [],
         tick_seconds: float = 1.0,
+        on_withdrawn: Callable[[list[str]], list[Message]] = lambda _names: [],
     ) -> None:
         self._handler = handler
         self._metrics = metrics
         self._tick = tick
         self._tick_seconds = tick_seconds
-        self._on_error = on_error
+        self._on_error, self._on_withdrawn = on_error, on_withdrawn
         # Without a free descriptor ZeroMQ cannot accept a connection, and tries again in a busy loop.
         allow_open_files()
         self._allow = AllowList(keys, metrics)
@@ -108,7 +112,8 @@ class RouterLoop:
         self._wakened = self._context.socket(zmq.PAIR)
         self._wakened.connect(f"inproc://{name}")
         self._posts: list[Callable[[], list[Message]] | None] = []
-        self._lock = threading.Lock()
+        self._ended = False
+        self._lock = threading.Lock()  # guards the two before it, and the waker
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -118,19 +123,27 @@ class RouterLoop:
     def post(self, work: Callable[[], list[Message]] | None) -> None:
         """Let the loop's thread do something and send the messages that it returns. Any thread may call it.
 
+        Nothing is done once the thread has ended.
+
         Args:
             work: what to do; None ends the loop.
         """
         with self._lock:
+            if self._ended:
+                return
             self._posts.append(work)
-            self._waker.send(b"")
+            with suppress(zmq.Again):  # it has been woken often enough, and takes all that is posted
+                self._waker.send(b"", zmq.DONTWAIT)
 
     def close(self) -> None:
         """Send what is still to be sent and end the thread. A second call does nothing."""
         if self._context.closed:
             return
-        self.post(None)
-        self._thread.join()
+        if self._thread.ident is None:  # it was never started
+            self._end()
+        else:
+            self.post(None)
+            self._thread.join()
         self._waker.close(0)
         self._authenticator.stop()
         self._context.destroy()
@@ -141,10 +154,15 @@ class RouterLoop:
         except BaseException as error:
             self._on_error(error)
         finally:
-            self._socket.disable_monitor()
-            self._failures.close(0)
-            self._socket.close()
-            self._wakened.close(0)
+            self._end()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._ended = True
+        self._socket.disable_monitor()
+        self._failures.close(0)
+        self._socket.close()
+        self._wakened.close(0)
 
     def _serve(self) -> None:
         poller = zmq.Poller()
@@ -155,16 +173,18 @@ class RouterLoop:
             now = time.monotonic()
             if now >= next_tick:
                 self._allow.refresh()
+                self._tell_withdrawn()
                 self._send(self._tick(now))
                 next_tick = now + self._tick_seconds
             ready = dict(poller.poll(max(0, int((next_tick - now) * 1000) + 1)))
             if self._wakened in ready:
                 self._wakened.recv()
                 with self._lock:
-                    work = self._posts.pop(0)
-                if work is None:
-                    return
-                self._send(work())
+                    posts, self._posts = self._posts, []
+                for work in posts:
+                    if work is None:
+                        return
+                    self._send(work())
             if self._failures in ready:
                 self._failures.recv_multipart()
                 self._metrics.handshake_refused("protocol")
@@ -178,7 +198,12 @@ class RouterLoop:
         if not self._allow.still_allows(peer):
             self._metrics.revoked_messages.inc()
             return
-        self._send(self._handler(peer.bytes, frames, time.monotonic()))
+        self._tell_withdrawn()  # before a new client with a renewed key is dealt with
+        self._send(self._handler(peer.bytes, frames, time.monotonic(), self._allow.name_of(peer)))
+
+    def _tell_withdrawn(self) -> None:
+        if names := self._allow.take_withdrawn():
+            self._send(self._on_withdrawn(names))
 
     def _send(self, messages: list[Message]) -> None:
         for peer, frames in messages:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from penstock_server.study.section import Bytes, Seconds, Section
+
+LONGEST = 49 * 86400.0  # seconds; clients are told times in milliseconds, as 32 bits
 
 
 class ServerSection(Section):
@@ -29,6 +31,18 @@ class ServerSection(Section):
     client_timeout: Seconds = 60.0
     server_timeout: Seconds = 60.0
     max_restarts: int = Field(5, ge=0)
+
+    @model_validator(mode="after")
+    def _times(self) -> ServerSection:
+        for name in ("client_timeout", "server_timeout"):
+            if self.heartbeat >= (limit := getattr(self, name)):
+                raise ValueError(
+                    f"heartbeat = {self.heartbeat:g} s and {name} = {limit:g} s: expected a heartbeat well below "
+                    f"{name}, such as a tenth, or every client would be taken for lost"
+                )
+        if self.server_timeout > LONGEST:
+            raise ValueError(f"server_timeout = {self.server_timeout:g} s: expected at most {LONGEST:g} s (49 days)")
+        return self
 
     @field_validator("host")
     @classmethod

@@ -64,6 +64,8 @@ class SolverSection(Section):
             again like any other.
         on_failure: what happens to a simulation without attempts left: "drop" gives it up, "redraw" replaces it by
             another point of the parameter space.
+        same_failures: the study stops when so many simulations, the first of all, have failed for good with the same
+            words; 0: it does not.
         wall_time: limit for one attempt at a simulation, in seconds.
         application: OpenFOAM solver program; None for the one that the case's controlDict names.
         mesh_commands: commands that make the mesh of an OpenFOAM case.
@@ -82,6 +84,7 @@ class SolverSection(Section):
     retries: int = Field(2, ge=0)
     retry_final: bool = False
     on_failure: Literal["drop", "redraw"] = "drop"
+    same_failures: int = Field(5, ge=0)
     wall_time: Seconds = 3600.0
     application: str | None = None
     mesh_commands: list[list[str]] = [["blockMesh"]]

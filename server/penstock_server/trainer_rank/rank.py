@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from penstock_server.buffer import Buffer, Slot
 from penstock_server.checkpoint import Checkpoint
 from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds, refuse_before_schema
-from penstock_server.network import Message
+from penstock_server.network import Admissions, Assignment, Message
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import Metrics
 from penstock_server.trainer_rank.context import RankContext
@@ -81,6 +81,7 @@ class TrainerRank:
         context: what the rank has from its start.
         metrics: counters and gauges of this process.
         ledgers: which samples it has received.
+        admissions: what the coordinator has assigned.
         training: what it has once the fields are known; None before `configure`.
     """
 
@@ -99,6 +100,7 @@ class TrainerRank:
         self.context = RankContext(study, directory, rank=rank, restore=restore)
         self.metrics: Metrics = self.context.metrics
         self.ledgers = Ledgers(Ledger(), Ledger())
+        self.admissions = Admissions()
         self.training: StreamTraining | None = None
         self._incarnation, self._callbacks = incarnation, callbacks
         solver = study.solver
@@ -144,20 +146,34 @@ class TrainerRank:
             self.end_production()
         self._ready.set()
 
-    def handle(self, peer: bytes, frames: list[bytes], now: float) -> list[Message]:
+    def handle(self, peer: bytes, frames: list[bytes], now: float, worker: str = "") -> list[Message]:
         """Deal with one message of the data socket; see `Ingest.handle`.
 
         Args:
             peer: routing id of the connection.
             frames: of the message.
             now: time.monotonic().
+            worker: name of the key with which the sender is connected.
 
         Returns:
             The messages to send.
         """
         if self.training is None:
             return refuse_before_schema(peer, self._incarnation, self.metrics)
-        return self.training.ingest.handle(peer, frames, now)
+        return self.training.ingest.handle(peer, frames, now, worker)
+
+    def release(self, assignment: Assignment) -> list[Message]:
+        """Give back what is held for an attempt that has ended; called on the thread of `handle`.
+
+        Args:
+            assignment: the attempt.
+
+        Returns:
+            No message.
+        """
+        if self.training is not None:
+            self.training.ingest.release(assignment)
+        return []
 
     def arrived(self, simulation: int) -> int:
         """Return how many samples of a training simulation, or time steps of a held-out one, have arrived here.
@@ -275,6 +291,7 @@ class TrainerRank:
             incarnation=self._incarnation,
             credit=study.buffer.credit,
             metrics=self.metrics,
+            admissions=self.admissions,
         )
 
     def _save_static(self, name: str, values: NDArray[np.float64]) -> None:

@@ -21,6 +21,7 @@ from penstock.study import SOLVER_ENVIRONMENT
 from penstock.workers import QUICK_DEATHS, LocalLauncher, StudyLink, WorkerProcesses, worker_command
 from penstock.workers.launcher import _Running
 from penstock_server.engines.inline import InlineEngine
+from penstock_server.network import DEFAULT
 from penstock_server.study import Study
 from waiting import PATIENCE, busy, wait_for
 
@@ -70,7 +71,8 @@ class Rig:
         return self.report
 
     def exited(self, pid: int, code: int, last_words: str) -> None:
-        self.exits.append((pid, code, last_words))
+        if code:
+            self.exits.append((pid, code, last_words))
         self.engine.worker_exited(pid, code, last_words)
 
 
@@ -143,7 +145,9 @@ def test_only_its_own_workers_are_killed(tmp_path: Path) -> None:
         r.launcher.start()
         wait_for(lambda: r.engine.status().received >= 1)
         here, (pid,) = socket.gethostname(), r.launcher.pids()
-        assert r.launcher.kill([(here, os.getpid()), (here, 2**22 + 1), (f"not-{here}", pid)]) == []
+        assert (
+            r.launcher.kill([(here, os.getpid(), DEFAULT), (here, pid, "node17"), (f"not-{here}", pid, DEFAULT)]) == []
+        )
         assert r.launcher.pids() == [pid]
 
 

@@ -20,6 +20,7 @@ class Talk:
         self.ready = True
         self.metrics = Metrics("coordinator", "test")
         self.numbers: dict[bytes, int] = {}
+        self.workers: dict[bytes, str] = {}  # names of the peers' keys
         self.now = 0.0
         self.coordinator = Coordinator(
             [Point((float(i),) * 5, validation=i >= 3) for i in range(4)],
@@ -43,10 +44,11 @@ class Talk:
         }
         now = base.pop("now", self.now)
         self.tick(now)
-        replies = self.coordinator.handle(peer, [Header(kind, **base).pack(), payload], now)
+        replies = self.coordinator.handle(peer, [Header(kind, **base).pack(), payload], now, self.workers.get(peer, ""))
         return [(p, unpack(f[0]), f[1]) for p, f in replies]
 
-    def hello(self, peer: bytes, pid: int = 1, now: float = 0.0) -> None:
+    def hello(self, peer: bytes, pid: int = 1, now: float = 0.0, worker: str = "") -> None:
+        self.workers[peer] = worker
         ((_, header, _),) = self.say(
             peer, Kind.HELLO, Hello(peer.ljust(16, b"."), pid, "host").pack(), ANY_SIMULATION, now=now
         )
@@ -87,4 +89,5 @@ def repeated(talk: Talk, peer: bytes, kind: Kind, payload: bytes = b"", simulati
 
 
 def heartbeat(talk: Talk, client: bytes, simulation: int, attempt: int, now: float):
+    talk.workers[b"beat"] = talk.workers.get(client, "")
     return talk.say(b"beat", Kind.HEARTBEAT, client.ljust(16, b"."), simulation, attempt, now=now)

@@ -69,6 +69,7 @@ def test_who_leaves_while_it_waits_or_before_it_knows_what_it_got_costs_nothing(
     for name in (b"a", b"b", b"c", b"d", b"waits", b"other"):
         talk.hello(name)
     held = {name: talk.assigned(name) for name in (b"a", b"b", b"c", b"d")}
+    talk.tick(0.5)
     for name in (b"waits", b"other"):
         assert talk.say(name, Kind.NEXT, simulation=ANY_SIMULATION) == []
     returned = Finish(Outcome.RETURNED, 1, 0, "", 0.5).pack()

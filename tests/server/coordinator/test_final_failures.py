@@ -5,6 +5,7 @@ from __future__ import annotations
 from talk import SPARES, Talk
 
 from penstock_client.payloads import Outcome
+from penstock_client.wire import Kind
 
 
 def test_a_simulation_that_would_fail_again_is_not_tried_again(talk: Talk) -> None:
@@ -33,9 +34,11 @@ def test_a_worker_may_know_more_of_a_failure_than_the_solver_that_reported_it(ev
     """A solver says that it has failed; the worker finds the reason in its log, and says that it is final."""
     talk = Talk(events, make_study(), spares=SPARES)
     talk.hello(b"a")
+    talk.hello(b"solver")
     talk.finish(b"a", *talk.assigned(b"a"))  # the held-out one, which is not replaced
     first, attempt = talk.assigned(b"a")
-    talk.finish(b"a", first, attempt, Outcome.FAILED, "signal 8")
+    talk.say(b"solver", Kind.NEXT, simulation=first, attempt=attempt)
+    talk.finish(b"solver", first, attempt, Outcome.FAILED, "signal 8")
     talk.finish(b"a", first, attempt, Outcome.FAILED_FOR_GOOD, "it has diverged")
     counts = talk.coordinator.counts()
     assert (counts.failed, counts.redrawn) == (0, 1)

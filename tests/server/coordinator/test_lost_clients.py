@@ -71,7 +71,7 @@ def test_a_client_whose_heartbeats_name_another_simulation_than_it_holds_is_give
     heartbeat(talk, b"a", *says, 12.5)
     talk.tick(12.5)
     assert talk.coordinator.counts().running == 0
-    assert talk.coordinator.given_up() == (("host", 31),)
+    assert talk.coordinator.given_up() == (("host", 31, ""),)
     assert talk.refusal(heartbeat(talk, b"a", *says, 13.0))[0] is Reason.GIVEN_UP
 
 
@@ -103,10 +103,10 @@ def test_given_up_processes_are_named_until_they_end_or_come_back(talk: Talk) ->
         talk.hello(name, pid=pid)
         talk.assigned(name)
     talk.tick(11.0)
-    assert talk.coordinator.given_up() == (("host", 11), ("host", 12), ("host", 13))
+    assert talk.coordinator.given_up() == tuple(("host", pid, "") for pid in (11, 12, 13))
     talk.coordinator.worker_exited("host", 12, "killed")
     talk.hello(b"another", pid=13, now=12.0)
-    assert talk.coordinator.given_up() == (("host", 11),)
+    assert talk.coordinator.given_up() == (("host", 11, ""),)
 
 
 def test_clients_that_fall_silent_together_are_not_given_each_others_simulations(talk: Talk) -> None:
@@ -164,7 +164,7 @@ def test_a_simulation_that_runs_too_long_has_failed_and_is_abandoned(talk: Talk)
     for now in (163.0, 168.0):  # it does not abandon it: it is stuck
         heartbeat(talk, b"a", *held, now)
         talk.tick(now)
-    assert talk.coordinator.given_up() == (("host", 1),)
+    assert talk.coordinator.given_up() == (("host", 1, ""),)
 
 
 def test_what_an_attempt_says_that_has_been_given_up_is_refused_and_counted(talk: Talk) -> None:

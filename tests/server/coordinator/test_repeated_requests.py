@@ -17,6 +17,7 @@ def test_a_repeated_request_is_answered_as_before_and_does_nothing_else(talk: Ta
     announce = Announce((T_FIELD,)).pack()
     accepted = talk.say(b"a", Kind.ANNOUNCE, announce, simulation, attempt)
     assert repeated(talk, b"a", Kind.ANNOUNCE, announce, simulation, attempt) == accepted
+    talk.tick(3.0)
     finish = Finish(Outcome.FAILED, 1, 5, "boom", 2.5).pack()
     finished = talk.say(b"a", Kind.FINISH, finish, simulation, attempt)
     for _ in range(3):

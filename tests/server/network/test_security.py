@@ -207,7 +207,7 @@ class Gate:
         ConnectInfo("test", 1, self.loop.endpoint, keys.server_public, key.public, key.secret).write(self.connect)
         self.loop.start()
 
-    def __call__(self, peer: bytes, frames: Any, now: float) -> list[tuple[bytes, list[bytes]]]:
+    def __call__(self, peer: bytes, frames: Any, now: float, worker: str, /) -> list[tuple[bytes, list[bytes]]]:
         self.open.wait(PATIENCE)
         self.taken += 1
         return []

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from penstock_client.errors import PenstockError
+from penstock_server.engines.ray.assignment_news import AssignmentNews
 from penstock_server.engines.ray.rank_actor import RankStarted
 from penstock_server.engines.results import (
     CoordinatorResults,
@@ -65,11 +66,13 @@ class CoordinatorActor:
         """
         study, run, host = self._study, self._run, own_address(self._study.server.host)
         self._ranks = ranks
+        self._news = AssignmentNews(ranks, lambda number: self._control.admitted(number), self._broken)
         self._coordinator = make_coordinator(
             study,
             run,
             tuple(rank.endpoint for rank in started),
             on_schema=self._configure,
+            on_assignment=self._news.tell,
             restored=restored,
         )
         self._control = ControlSocket(
@@ -80,8 +83,10 @@ class CoordinatorActor:
             metrics=run.metrics,
             on_production_over=self._production_over,
             on_error=self._broken,
+            on_hopeless=self._fail,
             on_tick=self._update_metrics,
         )
+        self._news.start()
         self._control.start()
         write_targets(
             self._directory / "targets.json",
@@ -124,6 +129,7 @@ class CoordinatorActor:
     def close(self) -> None:
         """Send what is still to be sent and close the socket."""
         self._control.close()
+        self._news.close()
 
     def _update_metrics(self) -> None:
         self._run.metrics.simulations(vars(self._coordinator.counts()))
@@ -145,6 +151,9 @@ class CoordinatorActor:
         return False
 
     def _broken(self, error: BaseException) -> None:
-        self._error = self._log.failure(error, plain=(PenstockError, ValueError))
+        self._fail(self._log.failure(error, plain=(PenstockError, ValueError)))
+
+    def _fail(self, reason: str) -> None:
+        self._error = reason
         for rank in self._ranks:
             rank.fail.remote(self._error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from penstock_server.checkpoint import load_latest_if_any
 from penstock_server.engines.ray.nodes import machine
 from penstock_server.engines.setup import RestoredState, configure_from_checkpoint
-from penstock_server.network import RouterLoop, StudyKeys, own_address
+from penstock_server.network import Assignment, RouterLoop, StudyKeys, own_address
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import log_this_process
 from penstock_server.trainer_rank import CHECKPOINTS, RankCallbacks, RankStatus, TrainerRank
@@ -140,6 +141,13 @@ class RankActor:
         except Exception as error:
             self._log.failure(error, "making buffer and model ready")
             raise
+
+    def note_assignments(self, assignments: list[Assignment]) -> None:
+        """Note attempts that were assigned or have ended, in this order."""
+        for assignment in assignments:
+            self._rank.admissions.note(assignment)
+            if assignment.over:
+                self._loop.post(partial(self._rank.release, assignment))
 
     def train(self, meeting: tuple[str, int] | None) -> None:
         """Train until the study's end.
