@@ -6,7 +6,6 @@ if(NOT TARGET Penstock::penstock)
   add_library(Penstock::penstock SHARED IMPORTED)
   set_target_properties(Penstock::penstock PROPERTIES
     IMPORTED_LOCATION "${_penstock_prefix}/lib/libpenstock.so"
-    IMPORTED_NO_SONAME TRUE
     INTERFACE_INCLUDE_DIRECTORIES "${_penstock_prefix}/include")
   foreach(_penstock_part mpi fortran melissa melissa_mpi)
     set(_penstock_archive "${_penstock_prefix}/lib/libpenstock_${_penstock_part}.a")

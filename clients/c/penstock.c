@@ -140,9 +140,13 @@ penstock_status penstock_send(penstock *p, size_t field, int64_t step, double ti
     penstock_status status = check_piece(p, field, step, dtype, data, offset, count);
     if (status != PENSTOCK_OK)
         return status;
-    if (step > p->last_step)
+    if (step > p->last_step) {
         p->last_step = step;
+        for (uint32_t i = 0; i < p->accept.count; i++)
+            p->fields[i].step_elements = 0;
+    }
     p->fields[field].sent = true;
+    p->fields[field].step_elements += count;
     if (count == 0 || (p->fields[field].is_static && !p->accept.wanted[field]))
         return PENSTOCK_OK; /* a rank without cells, or geometry that the server already has */
     status = pnsk_heartbeat_check(p->beat, &p->error);
@@ -164,13 +168,28 @@ penstock_status penstock_send(penstock *p, size_t field, int64_t step, double ti
     return pnsk_settle(p, status);
 }
 
+/* The server would drop a time step that is not whole. A rank among several may hold no part of a field. */
+static penstock_status check_whole(penstock *p, const char *call)
+{
+    for (uint32_t i = 0; p->ranks == 1 && p->last_step >= 0 && i < p->accept.count; i++) {
+        const pnsk_announced *f = &p->fields[i];
+        if (!f->is_static && f->step_elements < f->size)
+            return pnsk_bad(p, "%s: %" PRIu64 " of %" PRIu64 " elements of field %s have been sent in time step %" PRId64
+                       ": send all fields of a time step", call, f->step_elements, f->size, f->name, p->last_step);
+    }
+    return PENSTOCK_OK;
+}
+
 penstock_status penstock_step_sent(penstock *p)
 {
     if (p->broken != PENSTOCK_OK)
         return p->broken;
     if (!p->announced || p->last_step < 0)
         return pnsk_bad(p, "penstock_step_sent: no time step has been sent");
-    penstock_status status = pnsk_stream_step_sent(stream_of(p, p->last_step), &p->error);
+    penstock_status status = check_whole(p, "penstock_step_sent");
+    if (status != PENSTOCK_OK)
+        return status;
+    status = pnsk_stream_step_sent(stream_of(p, p->last_step), &p->error);
     for (uint32_t i = 0; i < p->n_streams && status == PENSTOCK_OK; i++) /* the other trainer ranks wait, too */
         status = pnsk_stream_flush_old(&p->streams[i], &p->error);
     return pnsk_settle(p, status != PENSTOCK_OK ? status : pnsk_heartbeat_check(p->beat, &p->error));
@@ -211,7 +230,9 @@ penstock_status penstock_finish(penstock *p)
         return p->broken;
     if (!p->begun)
         return pnsk_bad(p, "penstock_finish: no simulation has been begun");
-    penstock_status status = PENSTOCK_OK;
+    penstock_status status = p->announced ? check_whole(p, "penstock_finish") : PENSTOCK_OK;
+    if (status != PENSTOCK_OK)
+        return status;
     const uint32_t n = p->announced ? p->n_streams : 0;
     for (uint32_t i = 0; i < n && status == PENSTOCK_OK; i++)
         status = pnsk_stream_request_end(&p->streams[i], &p->error);
@@ -251,6 +272,7 @@ void penstock_close(penstock *p)
             ;
     pnsk_forget_fields(p);
     free(p->hello.data);
+    pnsk_wipe(&p->server, sizeof p->server);
     pnsk_assign_free(&p->assign);
     pnsk_welcome_free(&p->welcome);
     free(p);

@@ -99,7 +99,7 @@ penstock_status penstock_connect(penstock **handle, const char *connect_file, ui
  */
 penstock_status penstock_begin(penstock *handle);
 
-/** @brief Id of the current simulation. */
+/** @brief Id of the current simulation; -1 if there is none. */
 int64_t penstock_simulation(const penstock *handle);
 
 /** @brief Attempt number of the current simulation, starting at 1. */
@@ -112,7 +112,7 @@ int penstock_is_validation(const penstock *handle);
  * @brief Parameters of the current simulation.
  *
  * @param[out] names   names of the parameters, valid until the handle is closed; may be NULL.
- * @param[out] values  their values in the same order, valid until the handle is closed; may be NULL.
+ * @param[out] values  their values in the same order, valid until the next penstock_begin or penstock_close; may be NULL.
  * @return number of parameters.
  */
 size_t penstock_parameters(const penstock *handle, const char *const **names, const double **values);

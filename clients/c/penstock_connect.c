@@ -66,9 +66,9 @@ static penstock_status say_hello(penstock *p, double seconds)
     return status;
 }
 
-static penstock_status open_streams(penstock *p)
+static penstock_status open_streams(penstock *p, const char *connect_file)
 {
-    p->beat = pnsk_heartbeat_start(p->context, &p->server, p->client, &p->welcome, &p->error);
+    p->beat = pnsk_heartbeat_start(p->context, &p->server, connect_file, p->client, &p->welcome, &p->error);
     if (p->beat == NULL)
         return PENSTOCK_NO_CONNECTION;
     p->streams = calloc(p->welcome.n_ranks, sizeof *p->streams);
@@ -117,7 +117,7 @@ static penstock_status connect_to(penstock *p, const char *path, uint32_t rank, 
     status = pnsk_link_open(&p->control, p->context, &p->server, p->server.control, "the coordinator", true, &p->error);
     if (status == PENSTOCK_OK)
         status = say_hello(p, seconds);
-    return status == PENSTOCK_OK ? open_streams(p) : status;
+    return status == PENSTOCK_OK ? open_streams(p, path) : status;
 }
 
 penstock_status penstock_connect(penstock **handle, const char *connect_file, uint32_t rank, uint32_t ranks)
@@ -126,6 +126,7 @@ penstock_status penstock_connect(penstock **handle, const char *connect_file, ui
     *handle = p;
     if (p == NULL)
         return PENSTOCK_NO_MEMORY;
+    p->base.simulation = -1;
     const penstock_status status = connect_to(p, connect_file, rank, ranks);
     p->broken = status;
     return status;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define MAX_FILE 65536
 
@@ -103,6 +104,8 @@ static size_t character(scanner *s, char out[4])
             return problem(s, "half a surrogate pair"), (size_t)0;
         code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
     }
+    if (code >= 0xDC00 && code < 0xE000)
+        return problem(s, "half a surrogate pair"), (size_t)0;
     if (code == 0)
         return problem(s, "a NUL in a string"), (size_t)0;
     return utf8(code, out);
@@ -134,7 +137,7 @@ static bool integer(scanner *s, uint32_t *out, const char *what)
     const char *start = s->at;
     while (s->at < s->end && *s->at >= '0' && *s->at <= '9' && value <= UINT32_MAX)
         value = 10 * value + (uint64_t)(*s->at++ - '0');
-    if (s->at == start || value > UINT32_MAX || (s->at < s->end && strchr(".eE", *s->at) != NULL && *s->at != '\0'))
+    if (s->at == start || (*start == '0' && s->at - start > 1) || value > UINT32_MAX || (s->at < s->end && strchr(".eE", *s->at) != NULL && *s->at != '\0'))
         return problem(s, what);
     *out = (uint32_t)value;
     return true;
@@ -195,11 +198,31 @@ bool pnsk_connect_file_parse(const char *text, size_t size, const char *path, pn
     return false;
 }
 
+void pnsk_wipe(void *memory, size_t size)
+{
+    volatile uint8_t *byte = memory; /* volatile: the compiler must not leave this out */
+    while (size-- > 0)
+        *byte++ = 0;
+}
+
+/* Whether the file is the user's alone. It holds a secret key. */
+static bool is_private(FILE *file, const char *path, pnsk_error *error)
+{
+    struct stat status;
+    if (fstat(fileno(file), &status) != 0 || !S_ISREG(status.st_mode) || (status.st_mode & 077) == 0)
+        return true;
+    snprintf(error->text, sizeof error->text,
+             "%s holds a secret key and may be read by other users (mode %03o): run `chmod 600` on it; if others may have "
+             "read it, replace the worker's key (penstock key)",
+             path, (unsigned)(status.st_mode & 0777));
+    return false;
+}
+
 bool pnsk_connect_file_read(const char *path, pnsk_connect_file *out, pnsk_error *error)
 {
     FILE *file = fopen(path, "rb");
-    char *text = malloc(MAX_FILE);
-    const size_t size = file != NULL && text != NULL ? fread(text, 1, MAX_FILE, file) : 0;
+    char *text = malloc(MAX_FILE + 1);
+    const size_t size = file != NULL && text != NULL ? fread(text, 1, MAX_FILE + 1, file) : 0;
     bool good = false;
     if (file == NULL || ferror(file))
         snprintf(error->text, sizeof error->text,
@@ -207,10 +230,15 @@ bool pnsk_connect_file_read(const char *path, pnsk_connect_file *out, pnsk_error
                  strerror(errno));
     else if (text == NULL)
         snprintf(error->text, sizeof error->text, "out of memory while reading %s", path);
+    else if (size > MAX_FILE)
+        snprintf(error->text, sizeof error->text,
+                 "%s is not a connect.json of this version of Penstock: it has more than %d bytes", path, MAX_FILE);
     else
-        good = pnsk_connect_file_parse(text, size, path, out, error);
+        good = pnsk_connect_file_parse(text, size, path, out, error) && is_private(file, path, error);
     if (file != NULL)
         fclose(file);
+    if (text != NULL)
+        pnsk_wipe(text, MAX_FILE + 1);
     free(text);
     return good;
 }

@@ -21,4 +21,7 @@ bool pnsk_connect_file_read(const char *path, pnsk_connect_file *out, pnsk_error
 /* Parse the text of connect.json; `path` is for the error message only. */
 bool pnsk_connect_file_parse(const char *text, size_t size, const char *path, pnsk_connect_file *out, pnsk_error *error);
 
+/* Overwrite memory that held a secret. */
+void pnsk_wipe(void *memory, size_t size);
+
 #endif

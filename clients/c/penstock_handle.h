@@ -14,6 +14,7 @@ typedef struct {
     bool is_static;
     bool listed; /* penstock_indices has been called */
     bool sent;   /* a piece has been sent */
+    uint64_t step_elements; /* elements sent of the current time step */
 } pnsk_announced;
 
 struct penstock {

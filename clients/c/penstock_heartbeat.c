@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SLICE_MS 50 /* time after which the thread notices that it should stop */
+#define SLICE_MS 50      /* time after which the thread notices that it should stop */
+#define SUSPENDED_MS 1000 /* a longer pause of the thread means that the process was stopped, or had no core */
+#define UNANSWERED 3      /* heartbeats without an answer after which connect.json is read again */
+#define REREAD_MS 1000    /* between two readings */
 
 struct pnsk_heartbeat {
     pthread_t thread;
@@ -20,6 +23,9 @@ struct pnsk_heartbeat {
     int64_t simulation;
     uint32_t attempt;
     int64_t heard_ms;
+    int64_t ran_ms; /* when the thread last looked for an answer */
+    int64_t reread_ms;
+    char *connect_file;
     penstock_status trouble; /* the first failure; PENSTOCK_OK if there was none */
     pnsk_error why;
 };
@@ -71,6 +77,10 @@ static void *run(void *argument)
     int64_t next_ms = pnsk_now_ms();
     for (;;) {
         pthread_mutex_lock(&beat->lock);
+        const int64_t now = pnsk_now_ms();
+        if (now - beat->ran_ms > SUSPENDED_MS) /* nobody could hear the server then */
+            beat->heard_ms += now - beat->ran_ms;
+        beat->ran_ms = now;
         const bool stopping = beat->stopping;
         pnsk_header header = {.kind = PNSK_HEARTBEAT,
                               .incarnation = beat->incarnation,
@@ -80,7 +90,6 @@ static void *run(void *argument)
         if (stopping)
             return NULL;
         pnsk_error error;
-        const int64_t now = pnsk_now_ms();
         penstock_status status = PENSTOCK_OK;
         if (now >= next_ms) {
             status = pnsk_link_send(&beat->link, &header, &beat->client, &error);
@@ -111,8 +120,8 @@ static int start_thread(pnsk_heartbeat *beat)
 }
 
 pnsk_heartbeat *pnsk_heartbeat_start(void *context, const pnsk_connect_file *server,
-                                     const uint8_t client[PNSK_CLIENT_BYTES], const pnsk_welcome *welcome,
-                                     pnsk_error *error)
+                                     const char *connect_file, const uint8_t client[PNSK_CLIENT_BYTES],
+                                     const pnsk_welcome *welcome, pnsk_error *error)
 {
     pnsk_heartbeat *beat = calloc(1, sizeof *beat);
     if (beat == NULL) {
@@ -125,7 +134,8 @@ pnsk_heartbeat *pnsk_heartbeat_start(void *context, const pnsk_connect_file *ser
     beat->interval_ms = welcome->heartbeat_ms;
     beat->timeout_ms = welcome->server_timeout_ms;
     beat->simulation = -1;
-    beat->heard_ms = pnsk_now_ms();
+    beat->heard_ms = beat->ran_ms = pnsk_now_ms();
+    beat->connect_file = strdup(connect_file); /* NULL when out of memory: it is then not read again */
     pthread_mutex_init(&beat->lock, NULL);
     int failed = 0;
     if (pnsk_link_open(&beat->link, context, server, server->control, "the coordinator", true, error) == PENSTOCK_OK) {
@@ -137,6 +147,7 @@ pnsk_heartbeat *pnsk_heartbeat_start(void *context, const pnsk_connect_file *ser
     }
     pnsk_link_close(&beat->link, 0);
     pthread_mutex_destroy(&beat->lock);
+    free(beat->connect_file);
     free(beat);
     return NULL;
 }
@@ -149,11 +160,29 @@ void pnsk_heartbeat_serve(pnsk_heartbeat *beat, int64_t simulation, uint32_t att
     pthread_mutex_unlock(&beat->lock);
 }
 
+/* Whether a restarted server has replaced connect.json: the old one will not answer any more. */
+static bool restarted(pnsk_heartbeat *beat, pnsk_error *error)
+{
+    const int64_t now = pnsk_now_ms();
+    if (beat->connect_file == NULL || now - beat->reread_ms < REREAD_MS)
+        return false;
+    beat->reread_ms = now;
+    pnsk_connect_file server;
+    pnsk_error ignored; /* missing or incomplete for the moment: the time-out decides */
+    const bool another =
+        pnsk_connect_file_read(beat->connect_file, &server, &ignored) && server.incarnation != beat->incarnation;
+    if (another)
+        snprintf(error->text, sizeof error->text, "the server has been restarted (as incarnation %u): connect again",
+                 server.incarnation);
+    pnsk_wipe(&server, sizeof server);
+    return another;
+}
+
 penstock_status pnsk_heartbeat_check(pnsk_heartbeat *beat, pnsk_error *error)
 {
     pthread_mutex_lock(&beat->lock);
     penstock_status status = beat->trouble;
-    const int64_t silent_ms = pnsk_now_ms() - beat->heard_ms;
+    const int64_t silent_ms = beat->ran_ms - beat->heard_ms;
     if (status != PENSTOCK_OK)
         *error = beat->why;
     else if (silent_ms > beat->timeout_ms) {
@@ -164,6 +193,8 @@ penstock_status pnsk_heartbeat_check(pnsk_heartbeat *beat, pnsk_error *error)
                  beat->link.endpoint, (double)silent_ms / 1000, (double)beat->timeout_ms / 1000);
     }
     pthread_mutex_unlock(&beat->lock);
+    if (status == PENSTOCK_OK && silent_ms > UNANSWERED * beat->interval_ms && restarted(beat, error))
+        status = PENSTOCK_SERVER_LOST;
     return status;
 }
 
@@ -177,5 +208,6 @@ void pnsk_heartbeat_stop(pnsk_heartbeat *beat)
     pthread_join(beat->thread, NULL);
     pnsk_link_close(&beat->link, 0);
     pthread_mutex_destroy(&beat->lock);
+    free(beat->connect_file);
     free(beat);
 }

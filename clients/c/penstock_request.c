@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#define MOST_HELLOS 20 /* in one request: the server forgets a client once for each connection that breaks */
+
 penstock_status pnsk_bad(penstock *p, const char *format, ...)
 {
     va_list args;
@@ -74,6 +76,7 @@ penstock_status pnsk_converse(penstock *p, const pnsk_header *header, const pnsk
                                 int64_t deadline_ms, pnsk_message *answer)
 {
     int64_t next_ms = 0;
+    unsigned hellos = 0;
     for (;;) {
         penstock_status status = PENSTOCK_OK;
         if (pnsk_now_ms() >= next_ms) {
@@ -89,14 +92,15 @@ penstock_status pnsk_converse(penstock *p, const pnsk_header *header, const pnsk
             const verdict found = judge(p, header, expected, answer, &status);
             if (found == ANSWERED)
                 return status;
-            if (found == NO_HELLO) {
-                if ((status = send_hello(p)) != PENSTOCK_OK)
-                    return status;
-                next_ms = 0;
-            }
-            continue;
+            if (found == UNRELATED)
+                continue;
+            if (++hellos > MOST_HELLOS || (status = send_hello(p)) != PENSTOCK_OK)
+                return status;
+            next_ms = hellos == 1 ? 0 : pnsk_now_ms() + PNSK_WAIT_MS;
         }
-        if (p->beat != NULL && (status = pnsk_heartbeat_check(p->beat, &p->error)) != PENSTOCK_OK)
+        /* The failure of a simulation that is no longer wanted is reported all the same. */
+        status = p->beat != NULL ? pnsk_heartbeat_check(p->beat, &p->error) : PENSTOCK_OK;
+        if (status != PENSTOCK_OK && !(status == PENSTOCK_ABANDONED && header->kind == PNSK_FINISH && deadline_ms != 0))
             return status;
         if (deadline_ms != 0 && (pnsk_now_ms() > deadline_ms || p->control.rejected))
             return PENSTOCK_NO_CONNECTION;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def read_connect_file(path: str | Path | None = None) -> ConnectInfo:
         The content, checked.
 
     Raises:
-        ConnectError: no path is given, the file is missing, or it is not a connect.json of this version.
+        ConnectError: no path is given, the file is missing, other users may read it, or it is not a connect.json of
+            this version.
     """
     chosen = path if path is not None else os.environ.get(ENVIRONMENT_VARIABLE)
     if not chosen:
@@ -66,6 +68,7 @@ def read_connect_file(path: str | Path | None = None) -> ConnectInfo:
     try:
         with Path(chosen).open("rb") as file:
             text = file.read(MAX_BYTES + 1)
+            status = os.fstat(file.fileno())
         if len(text) > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES} bytes")
         info = ConnectInfo(**json.loads(text))
@@ -82,4 +85,9 @@ def read_connect_file(path: str | Path | None = None) -> ConnectInfo:
             raise ConnectError(f"{chosen}: {name} should be a CURVE key, 40 characters of Z85")
     if not 0 <= info.incarnation < 2**32:
         raise ConnectError(f"{chosen}: incarnation should be 0 to {2**32 - 1}, is {info.incarnation}")
+    if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
+        raise ConnectError(
+            f"{chosen} holds a secret key and may be read by other users (mode {status.st_mode & 0o777:03o}): run "
+            "`chmod 600` on it; if others may have read it, replace the worker's key (penstock key)"
+        )
     return info

@@ -19,6 +19,8 @@ from penstock_client.wire import Header, Kind, unpack
 WAIT = 0.5  # seconds between two checks of the heartbeat while waiting for the server
 REPEAT = 4.0  # seconds after which an unanswered request is repeated
 HELLO_NUMBER = 0
+MOST_HELLOS = 20  # in one request: the server forgets a client once for each connection that breaks
+PAUSE = 0.2  # seconds between two of them
 
 
 class Control:
@@ -94,12 +96,12 @@ class Control:
     def _until_answered(
         self, request: list[bytes], number: int, check: Callable[[], None], wait: float
     ) -> tuple[Header, bytes]:
-        repeat_at = -math.inf
+        repeat_at, hellos = -math.inf, 0
         while True:
             if time.monotonic() >= repeat_at:
                 self._connection.send(request)
                 repeat_at = time.monotonic() + REPEAT
-            frames = self._connection.receive(wait)
+            frames = self._connection.receive(wait if not hellos else PAUSE)
             if frames is None:
                 check()
                 continue
@@ -108,10 +110,12 @@ class Control:
             header = unpack(frames[0])
             if header.kind is Kind.REFUSE and header.request_number in (number, HELLO_NUMBER):
                 refuse = Refuse.unpack(frames[1])
-                if refuse.reason is not Reason.NO_HELLO:
+                hellos += 1
+                if refuse.reason is not Reason.NO_HELLO or hellos > MOST_HELLOS:
                     raise Refused(refuse.reason, refuse.text)
                 self._connection.send(self._hello)  # ZeroMQ has reconnected: this connection needs HELLO first
-                repeat_at = -math.inf
+                repeat_at = -math.inf if hellos == 1 else time.monotonic() + PAUSE
+                check()
             elif header.request_number == number:
                 return header, frames[1]
             # Anything else is a second answer to a repeated request.

@@ -11,6 +11,7 @@ from penstock_client.transport import Connection
 from penstock_client.wire import ANY_SIMULATION, Header, Kind, unpack
 
 PATIENCE = 5.0  # seconds to wait for the thread to begin
+SUSPENDED = 1.0  # a longer pause of the thread means that the process was stopped
 LONG_PATIENCE = 60.0  # seconds to wait for the final heartbeat of a thread that runs, on an overloaded machine
 
 
@@ -39,7 +40,7 @@ class Heartbeat:
         self._current = (ANY_SIMULATION, 0)
         self._abandoned: tuple[int, int] | None = None
         self._trouble: Refused | WireError | ServerLost | None = None
-        self._heard = time.monotonic()
+        self._heard = self._ran = time.monotonic()  # when the server was heard; when this thread last looked
         self._closing = threading.Event()
         self._running = threading.Event()
         self._ended = threading.Event()
@@ -56,8 +57,8 @@ class Heartbeat:
         self._current = (simulation, attempt)
 
     def silent(self) -> float:
-        """Return the seconds since the server's last answer."""
-        return time.monotonic() - self._heard
+        """Return the seconds since the server's last answer, as far as the thread has listened."""
+        return max(0.0, self._ran - self._heard)
 
     def check_server(self) -> None:
         """Raise an error if this client cannot go on with this server.
@@ -111,6 +112,11 @@ class Heartbeat:
 
     def _send_heartbeats(self) -> None:
         while not self._closing.is_set():
+            now = time.monotonic()
+            paused = now - self._ran - self._interval
+            if paused > SUSPENDED:  # the process was stopped, or had no core: nobody could hear the server
+                self._heard += paused
+            self._ran = now
             simulation, attempt = self._current
             header = Header(Kind.HEARTBEAT, self._incarnation, simulation, attempt)
             self._connection.send([header.pack(), self._client])

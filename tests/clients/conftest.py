@@ -17,7 +17,17 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (build / "vectors.h").write_text(vectors_header())
     flags = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
     subprocess.run(
-        ["make", "-s", "-C", ROOT / "clients" / "c", f"BUILD={build}", f"VECTORS={build}", f"CFLAGS={flags}", "tests"],
+        [
+            "make",
+            "-s",
+            "-C",
+            ROOT / "clients" / "c",
+            f"BUILD={build}",
+            f"VECTORS={build}",
+            f"CFLAGS={flags}",
+            "WERROR=-Werror",
+            "tests",
+        ],
         check=True,
     )
     return build

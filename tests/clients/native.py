@@ -24,7 +24,7 @@ class Installed:
             f"BUILD={folder / 'build'}",
             f"PREFIX={self.prefix}",
         ]
-        subprocess.run([*command, f"CFLAGS={flags}", "install"], check=True)
+        subprocess.run([*command, f"CFLAGS={flags}", "WERROR=-Werror", "install"], check=True)
 
     @property
     def environment(self) -> dict[str, str]:

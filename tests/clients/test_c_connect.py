@@ -12,6 +12,7 @@ import pytest
 from stream_program import NO_CONNECTION, REFUSED, U, run
 
 from live_server import live_server
+from penstock_client import ConnectError
 from penstock_client.connect_file import ConnectInfo, read_connect_file
 from penstock_server.network import open_keys
 from penstock_server.network.keys import DEFAULT
@@ -48,6 +49,8 @@ def test_no_server_is_named(programs: Path) -> None:
         ('{"study": "s', "a string without an end"),
         ('{"study": "\\x41"}', "an unknown escape in a string"),
         ('{"study": "\\ud800"}', "half a surrogate pair"),
+        ('{"study": "\\udc00"}', "half a surrogate pair"),
+        ('{"study": "s", "incarnation": 01}', "incarnation, which should be an integer"),
         ('{"study": "' + 300 * "s" + '"}', "a string that is too long"),
         ('{"server_public_key": "' + 41 * "k" + '"}', "a string that is too long"),
     ],
@@ -58,6 +61,27 @@ def test_a_connect_file_that_is_none(programs: Path, tmp_path: Path, text: str, 
     code, said, _ = run(programs, PENSTOCK_CONNECT=str(path))
     assert code == NO_CONNECTION
     assert f"{path} is not a connect.json of this version of Penstock: it has {problem};" in said
+
+
+def test_a_connect_file_that_is_too_long(programs: Path, tmp_path: Path) -> None:
+    path = connect_file(tmp_path / "connect.json")
+    path.write_text(path.read_text() + 65536 * " ")
+    code, said, _ = run(programs, PENSTOCK_CONNECT=str(path))
+    assert code == NO_CONNECTION
+    assert said.endswith("it has more than 65536 bytes")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+def test_a_connect_file_that_others_may_read(programs: Path, tmp_path: Path, mode: int) -> None:
+    path = connect_file(tmp_path / "connect.json")
+    path.chmod(mode)
+    text = f"{path} holds a secret key and may be read by other users (mode {mode:o}): run `chmod 600` on it"
+    code, said, _ = run(programs, PENSTOCK_CONNECT=str(path))
+    assert code == NO_CONNECTION
+    assert text in said
+    with pytest.raises(ConnectError) as caught:
+        read_connect_file(path)
+    assert text in str(caught.value)
 
 
 def test_a_study_name_with_escapes_is_read(programs: Path, tmp_path: Path) -> None:

@@ -117,6 +117,17 @@ def test_a_failure_is_reported_whatever_its_text_is(programs: Path, tmp_path: Pa
         assert server.report()["failures"]["0"] == text
 
 
+def test_a_time_step_that_is_not_whole_is_refused(programs: Path, tmp_path: Path) -> None:
+    with live_server(tmp_path / "run", U) as server, worker(server) as client:
+        simulation = next(client.simulations())
+        process = server.start([programs / "stream", "9", "4", "missing=2"], simulation)
+        output = process.communicate(timeout=PATIENCE)[0]
+    assert process.returncode == 1
+    assert output.splitlines()[-1] == (
+        "step_sent: penstock_step_sent: 6 of 8 elements of field u have been sent in time step 0: send all fields of a time step"
+    )
+
+
 def test_signals_that_interrupt_calls_do_no_harm(programs: Path, tmp_path: Path) -> None:
     with live_server(tmp_path / "run", U) as server, worker(server) as client:
         for simulation in client.simulations():

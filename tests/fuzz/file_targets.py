@@ -80,6 +80,7 @@ def connect_file(data: bytes) -> int:
     tried = 0
     while c.more:
         tried += 1
+        path.touch(0o600)
         path.write_bytes(_text(c, _CONNECT))
         try:
             info = read_connect_file(path)

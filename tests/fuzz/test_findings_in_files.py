@@ -42,6 +42,7 @@ GOOD = {
 )
 def test_a_connect_file_that_cannot_be_used_is_refused_when_it_is_read(tmp_path: Path, text: str) -> None:
     path = tmp_path / "connect.json"
+    path.touch(0o600)
     path.write_text(json.dumps(GOOD))
     assert read_connect_file(path).study == "s"
     path.write_text(text)

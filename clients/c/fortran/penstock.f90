@@ -31,6 +31,8 @@ module penstock
       PENSTOCK_NO_MEMORY = 7
   integer, parameter, public :: PENSTOCK_FLOAT32 = 1, PENSTOCK_FLOAT64 = 2, PENSTOCK_INT32 = 3, PENSTOCK_INT64 = 4
   integer, parameter, public :: PENSTOCK_STATIC_STEP = -1
+  character(len=*), parameter :: not_connected = &
+      "this client is not connected: call connect first; finish and fail end the connection"
 
   ! A field that the solver announces; made by penstock_field(name, dtype, shape, components, is_static). `shape` is the
   ! shape of the whole field over all ranks.
@@ -107,6 +109,7 @@ contains
       path = connect_file // c_null_char
       file = c_loc(path)
     end if
+    if (c_associated(self%handle)) call c_close(self%handle) ! connected before
     outcome = c_connect(self%handle, file, int(rank, c_int32_t), int(ranks, c_int32_t))
     if (outcome == PENSTOCK_OK) outcome = c_begin(self%handle)
     call settle(self, outcome, status)
@@ -115,13 +118,15 @@ contains
   function simulation(self) result(id)
     class(penstock_client), intent(in) :: self
     integer(c_int64_t) :: id
-    id = c_simulation(self%handle)
+    id = -1
+    if (c_associated(self%handle)) id = c_simulation(self%handle)
   end function simulation
 
   function is_validation(self) result(held_out)
     class(penstock_client), intent(in) :: self
     logical :: held_out
-    held_out = c_is_validation(self%handle) /= 0
+    held_out = .false.
+    if (c_associated(self%handle)) held_out = c_is_validation(self%handle) /= 0
   end function is_validation
 
   ! Ends the program if the study has no parameter of this name.
@@ -133,6 +138,7 @@ contains
     type(c_ptr), pointer :: each_name(:)
     real(c_double), pointer :: each_value(:)
     integer(c_size_t) :: number, i
+    if (.not. c_associated(self%handle)) call give_up(self, not_connected)
     number = c_parameters(self%handle, names, values)
     if (number > 0) then
       call c_f_pointer(names, each_name, [number])
@@ -156,6 +162,7 @@ contains
     character(kind=c_char, len=256), target :: names(size(fields))
     integer(c_int64_t), target :: shapes(8, size(fields))
     integer :: i, n
+    if (.not. usable(self, status)) return
     do i = 1, size(fields)
       n = fields(i)%n_dimensions
       names(i) = trim(fields(i)%name) // c_null_char
@@ -171,6 +178,7 @@ contains
     integer, intent(in) :: field
     integer(c_int64_t), intent(in) :: points(:)
     integer, intent(out), optional :: status
+    if (.not. usable(self, status)) return
     call settle(self, c_indices(self%handle, int(field - 1, c_size_t), points - 1, size(points, kind=c_int64_t)), status)
   end subroutine indices
 
@@ -178,12 +186,14 @@ contains
     class(penstock_client), intent(in) :: self
     integer, intent(in) :: field
     logical :: needed
-    needed = c_wanted(self%handle, int(field - 1, c_size_t)) /= 0
+    needed = .false.
+    if (c_associated(self%handle)) needed = c_wanted(self%handle, int(field - 1, c_size_t)) /= 0
   end function wanted
 
   subroutine step_sent(self, status)
     class(penstock_client), intent(inout) :: self
     integer, intent(out), optional :: status
+    if (.not. usable(self, status)) return
     call settle(self, c_step_sent(self%handle), status)
   end subroutine step_sent
 
@@ -191,6 +201,7 @@ contains
     class(penstock_client), intent(inout) :: self
     integer, intent(out), optional :: status
     integer :: outcome
+    if (.not. usable(self, status)) return
     outcome = c_finish(self%handle)
     call settle(self, outcome, status)
     if (outcome /= PENSTOCK_OK) return ! keep the handle for error_text; `fail` closes it
@@ -212,7 +223,8 @@ contains
   function error_text(self) result(text)
     class(penstock_client), intent(in) :: self
     character(len=:), allocatable :: text
-    text = text_at(c_error(self%handle))
+    text = not_connected
+    if (c_associated(self%handle)) text = text_at(c_error(self%handle))
   end function error_text
 
   function text_at(address) result(text)
@@ -226,6 +238,15 @@ contains
       text(i:i) = characters(i)
     end do
   end function text_at
+
+  ! Whether there is a connection; if not, this is the failure of the call.
+  function usable(self, status) result(connected)
+    class(penstock_client), intent(in) :: self
+    integer, intent(out), optional :: status
+    logical :: connected
+    connected = c_associated(self%handle)
+    if (.not. connected) call settle(self, PENSTOCK_BAD_ARGUMENT, status)
+  end function usable
 
   subroutine settle(self, outcome, status)
     class(penstock_client), intent(in) :: self
@@ -258,6 +279,7 @@ contains
     integer(c_int64_t), intent(in), optional :: offset
     integer, intent(out), optional :: status
     integer(c_int64_t) :: first
+    if (.not. usable(self, status)) return
     first = 0
     if (present(offset)) first = offset
     call settle(self, c_send(self%handle, int(field - 1, c_size_t), int(step, c_int64_t), time, int(dtype, c_int), &

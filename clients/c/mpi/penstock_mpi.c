@@ -32,15 +32,20 @@ void penstock_mpi_layout(MPI_Comm comm, uint64_t count, uint64_t *offset, uint64
 
 void penstock_mpi_abort(penstock *handle, MPI_Comm comm, const char *message)
 {
-    int rank = 0;
+    int rank = 0, begun = 0, over = 0;
     char text[512];
-    MPI_Comm_rank(comm, &rank);
+    MPI_Initialized(&begun); /* a solver that runs without MPI may not have called MPI_Init */
+    MPI_Finalized(&over);
+    if (begun && !over)
+        MPI_Comm_rank(comm, &rank);
     const char *why = message != NULL ? message : penstock_error(handle);
     snprintf(text, sizeof text, "MPI rank %d: %s", rank, *why != '\0' ? why : elsewhere);
     fprintf(stderr, "penstock: %s\n", text);
     if (handle != NULL && penstock_simulation(handle) >= 0)
         (void)penstock_fail(handle, text);
     penstock_close(handle);
+    if (!begun || over)
+        exit(1);
     MPI_Abort(comm, 1);
     abort(); /* unreachable: MPI_Abort does not return */
 }

@@ -1,8 +1,8 @@
 /* A solver on libpenstock: streams an (nx, 2) field `u` and its index field, as tests/clients/test_c_streams.py says, and
  * prints what became of it. Exit code: the penstock_status of the call that failed.
  *
- * Usage: stream STEPS POINTS [pause_ms=N] [nan_at=N] [fail_at=N] [message=N] [rank=N] [ranks=N] [static]
- * message: what the failure at step fail_at says: 0 plain text, 1 Latin-1, 2 a text cut within a character, 3 NULL.
+ * Usage: stream STEPS POINTS [pause_ms=N] [nan_at=N] [fail_at=N] [message=N] [missing=N] [rank=N] [ranks=N] [static]
+ * missing: of each time step so many elements are not sent. message: what the failure at step fail_at says: 0 plain text, 1 Latin-1, 2 a text cut within a character, 3 NULL.
  */
 #include <math.h>
 #include <stdio.h>
@@ -41,6 +41,7 @@ int main(int argc, char **argv)
     const uint64_t points = strtoull(argv[2], NULL, 10);
     const long pause_ms = option(argc, argv, "pause_ms", 0), nan_at = option(argc, argv, "nan_at", -1);
     const long fail_at = option(argc, argv, "fail_at", -1);
+    const uint64_t missing = (uint64_t)option(argc, argv, "missing", 0);
     const uint32_t rank = (uint32_t)option(argc, argv, "rank", 0), ranks = (uint32_t)option(argc, argv, "ranks", 1);
     const int with_static = strcmp(argv[argc - 1], "static") == 0;
 
@@ -80,7 +81,7 @@ int main(int argc, char **argv)
             u[i] = values[0] + (double)step + (double)(2 * first + i) / 1024;
         if (step == nan_at && count > 0)
             u[0] = NAN;
-        check(penstock_send(p, 0, step, 0.5 * (double)step, PENSTOCK_FLOAT64, u, 2 * first, 2 * count), "send");
+        check(penstock_send(p, 0, step, 0.5 * (double)step, PENSTOCK_FLOAT64, u, 2 * first, 2 * count - missing), "send");
         memset(u, 0, (size_t)(2 * count) * sizeof *u); /* libpenstock has its own copy */
         check(penstock_step_sent(p), "step_sent");
         if (pause_ms > 0)
