@@ -45,6 +45,8 @@ class SolverSection(Section):
             started elsewhere.
         ranks: MPI ranks of one simulation.
         every: stream each n-th time step.
+        last: also stream the state at the end of the run, if `every` has not (OpenFOAM).
+        region: mesh of the fields; None for the default mesh (OpenFOAM).
         retries: further attempts at a simulation that failed.
         on_failure: what happens to a simulation without attempts left: "drop" gives it up, "redraw" replaces it by
             another point of the parameter space.
@@ -63,6 +65,8 @@ class SolverSection(Section):
     concurrency: int = Field(1, ge=0)
     ranks: int = Field(1, gt=0)
     every: int = Field(1, gt=0)
+    last: bool = False
+    region: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")
     retries: int = Field(2, ge=0)
     on_failure: Literal["drop", "redraw"] = "drop"
     wall_time: Seconds = 3600.0
@@ -77,6 +81,8 @@ class SolverSection(Section):
             raise ValueError('expected exactly one of adapter = "..." and command = ["...", ...]')
         if self.adapter == "openfoam" and self.case is None:
             raise ValueError('adapter = "openfoam" needs case = "path/to/template case"')
+        if self.adapter != "openfoam" and (self.last or self.region is not None):
+            raise ValueError('last and region are for adapter = "openfoam" only')
         return self
 
     @property
