@@ -234,7 +234,14 @@ def _build_on_debian(folder: Path, environment: Mapping[str, str], log: Callable
             list(pool.map(lambda command: _must_run(command, environment, work), commands))
         objects = sorted(work.glob("*.o"))
         (work / _EXPORTED).write_text(_LOCAL_NAMES)
-        link = ["g++", "-shared", "-pthread", f"-Wl,--version-script={_EXPORTED}", *objects, *zmq_libraries]
+        link: list[str | Path] = [
+            "g++",
+            "-shared",
+            "-pthread",
+            f"-Wl,--version-script={_EXPORTED}",
+            *objects,
+            *zmq_libraries,
+        ]
         _must_run([*link, "-o", LIBRARY], environment, work)
         return _install(work / LIBRARY, folder)
 
