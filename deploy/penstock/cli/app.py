@@ -51,11 +51,18 @@ def worker(
 
 
 @openfoam.command()
-def build() -> None:
+def build(
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            "--openfoam", metavar="DIR", help="OpenFOAM to build for; its etc/bashrc is sourced. Default: this shell's."
+        ),
+    ] = None,
+) -> None:
     """Build the function object that streams fields out of OpenFOAM solvers, and print where the library is."""
     from penstock_solvers.openfoam import build as openfoam_build
 
-    print(f"written to {openfoam_build.build()}")
+    print(f"written to {openfoam_build.build(openfoam=site)}")
 
 
 # The order is that of `penstock --help`.

@@ -59,6 +59,8 @@ class SolverSection(Section):
             started elsewhere.
         ranks: MPI ranks of one simulation.
         every: stream each n-th time step.
+        last: also stream the state at the end of the run, if `every` has not (OpenFOAM).
+        region: mesh of the fields; None for the default mesh (OpenFOAM).
         retries: further attempts at a simulation that failed.
         retry_final: whether a failure that the solver calls final (it has diverged, its preparation failed) is tried
             again like any other.
@@ -81,6 +83,8 @@ class SolverSection(Section):
     concurrency: int = Field(1, ge=0)
     ranks: int = Field(1, gt=0)
     every: int = Field(1, gt=0)
+    last: bool = False
+    region: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")
     retries: int = Field(2, ge=0)
     retry_final: bool = False
     on_failure: Literal["drop", "redraw"] = "drop"
@@ -97,6 +101,8 @@ class SolverSection(Section):
             raise ValueError('expected exactly one of adapter = "..." and command = ["...", ...]')
         if self.adapter == "openfoam" and self.case is None:
             raise ValueError('adapter = "openfoam" needs case = "path/to/template case"')
+        if self.adapter != "openfoam" and (self.last or self.region is not None):
+            raise ValueError('last and region are for adapter = "openfoam" only')
         return self
 
     @property

@@ -26,6 +26,8 @@ from penstock_solvers.openfoam.environment import INSTALL, OpenFOAMMissing, open
 LIBRARY = "libpenstockStream.so"
 _HEADERS = ("OpenFOAM", "OSspecific/POSIX", "finiteVolume", "meshTools", "surfMesh", "fileFormats")
 _TOOLS = "apt-get install g++ pkg-config libzmq3-dev"
+# libpenstock's own names stay inside the library, so that a solver may link another libpenstock.
+_EXPORTED, _LOCAL_NAMES = "exported.map", "{ local: penstock_*; pnsk_*; };\n"
 _PACKAGE = Path(__file__).resolve().parent.parent  # penstock_solvers
 
 
@@ -33,13 +35,14 @@ class OpenFOAMBuildError(PenstockError):
     """The function object cannot be built: something is missing, or the compiler reports an error."""
 
 
-def build(destination: Path | None = None, log: Callable[[str], None] = print) -> Path:
+def build(destination: Path | None = None, log: Callable[[str], None] = print, openfoam: Path | None = None) -> Path:
     """Build the function object's library.
 
     Args:
         destination: folder for the library; default: FOAM_USER_LIBBIN if OpenFOAM has wmake, else Penstock's cache
             (XDG_CACHE_HOME/penstock/openfoam-VERSION/lib), where `library_path` finds it.
         log: called with a line of text for each stage.
+        openfoam: folder of the OpenFOAM to build for; its etc/bashrc is sourced. Default: the one of this environment.
 
     Returns:
         Path of the library.
@@ -48,7 +51,7 @@ def build(destination: Path | None = None, log: Callable[[str], None] = print) -
         OpenFOAMBuildError: something is missing, or the compiler reports an error. The text names the command that
             installs what is missing, or quotes the compiler.
     """
-    environment = _environment()
+    environment = _environment() if openfoam is None else _sourced(openfoam)
     _require(environment)
     site = _wmake_site(environment)
     if site is None:
@@ -91,6 +94,30 @@ def _environment() -> dict[str, str]:
         return openfoam_environment()
     except OpenFOAMMissing as error:
         raise OpenFOAMBuildError(str(error)) from error
+
+
+def _sourced(site: Path) -> dict[str, str]:
+    """Return the environment that etc/bashrc of an OpenFOAM sets."""
+    bashrc = site.resolve() / "etc" / "bashrc"
+    if not bashrc.is_file():
+        raise OpenFOAMBuildError(f"{site} is not an OpenFOAM: it has no etc/bashrc; give the folder that has it")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("WM_", "FOAM_"))}
+    done = subprocess.run(
+        ["bash", "-c", '. "$1" >/dev/null 2>&1; env -0', "bash", str(bashrc)],
+        env=clean,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    lines = [line.partition("=") for line in done.stdout.decode(errors="surrogateescape").split("\0") if "=" in line]
+    environment = {name: value for name, _, value in lines}
+    if Path(environment.get("WM_PROJECT_DIR", "")).resolve() != site.resolve():
+        found = environment.get("WM_PROJECT_DIR", "nothing")
+        raise OpenFOAMBuildError(
+            f"{bashrc} sets WM_PROJECT_DIR = {found}, expected {site.resolve()}: was this OpenFOAM moved after it was "
+            "installed?"
+        )
+    return environment
 
 
 def _wmake_site(environment: Mapping[str, str]) -> Path | None:
@@ -175,6 +202,7 @@ def _build_with_wmake(folder: Path, environment: Mapping[str, str]) -> Path:
             shutil.copy(source, work)
         stream = next(s for s in sources() if s.name == "penstockStream.C")
         shutil.copytree(stream.parent / "Make", work / "Make")
+        (work / _EXPORTED).write_text(_LOCAL_NAMES)
         site = Path(environment["WM_PROJECT_DIR"])
         wmake = {**environment, "PENSTOCK_LIBBIN": str(work), "WM_DIR": str(site / "wmake")}
         wmake["PATH"] = f"{site / 'wmake'}{os.pathsep}{environment.get('PATH', os.defpath)}"
@@ -205,7 +233,16 @@ def _build_on_debian(folder: Path, environment: Mapping[str, str], log: Callable
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda command: _must_run(command, environment, work), commands))
         objects = sorted(work.glob("*.o"))
-        _must_run(["g++", "-shared", "-pthread", *objects, *zmq_libraries, "-o", LIBRARY], environment, work)
+        (work / _EXPORTED).write_text(_LOCAL_NAMES)
+        link: list[str | Path] = [
+            "g++",
+            "-shared",
+            "-pthread",
+            f"-Wl,--version-script={_EXPORTED}",
+            *objects,
+            *zmq_libraries,
+        ]
+        _must_run([*link, "-o", LIBRARY], environment, work)
         return _install(work / LIBRARY, folder)
 
 

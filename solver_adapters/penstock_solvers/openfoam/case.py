@@ -156,13 +156,21 @@ def add_control(directory: Path, control: Control, settings: CaseSettings, libra
             "    {",
             f"        type            {FUNCTION_OBJECT};",
             f'        libs            ("{library}");',
-            f"        fields          ({' '.join(settings.fields)});",
+            f"        fields          ({' '.join(map(_word, settings.fields))});",
             f"        executeInterval {settings.every};",
+            "        errors          strict;",
+            *(["        sendLast        true;"] if settings.last else []),
+            *([f"        region          {settings.region};"] if settings.region else []),
             "    }",
             "}",
         ]
     with (directory / "system" / "controlDict").open("a", encoding="utf-8") as file:
         file.write("\n".join([*lines, ""]))
+
+
+def _word(name: str) -> str:
+    """Return a field's name as OpenFOAM reads it: a colon, as in heater:T, needs quotes."""
+    return f'"{name}"' if ":" in name else name
 
 
 def add_decomposition(directory: Path, ranks: int) -> None:

@@ -20,6 +20,8 @@ _DELTA_T = re.compile(r"^deltaT = (\S+)")
 _COURANT = re.compile(r"Courant Number mean: \S+ max: (\S+)|^Mean and max Courant Numbers = \S+ (\S+)")
 _SOLVE = re.compile(r"^\S+:\s+Solving for (\S+), Initial residual = ([^,]+), Final residual = ([^,]+), No Iterations")
 _FATAL = re.compile(r"FOAM FATAL (IO )?ERROR")
+_LOADER = re.compile(r"^\S+\.so\S*: .+")  # the dynamic loader's reason
+_NOT_LOADED = re.compile(r"(?:Cannot load|Unknown) function(?:Object)? type \S*penstockStream")
 _TRAPPED = re.compile(r"sigFpe::sigHandler|sigSegv::sigHandler")
 
 
@@ -57,6 +59,7 @@ class SolverLog:
     _fatal: list[str] | None = None
     _fatal_over: bool = False
     _trap: str | None = None
+    _loading: str | None = None
 
     def follow(self, line: str) -> str | None:
         """Read one line; see `Follower.follow`.
@@ -65,8 +68,14 @@ class SolverLog:
             line: the line.
 
         Returns:
-            The reason if the run has diverged and must be stopped, else None.
+            The reason if the run has diverged or streams nothing and must be stopped, else None.
         """
+        if _NOT_LOADED.search(line):  # most OpenFOAMs only warn of this and compute to the end
+            return (
+                f"OpenFOAM could not load the function object penstockStream ({self._loading or line.strip()}), so that "
+                "nothing would be streamed; run penstock openfoam build, and if the case has its own entry, correct its "
+                "'libs'"
+            )
         if self._fatal is not None:
             text = re.sub(r"^\[\d+\]", "", line).strip()  # mpirun's output: "[rank] text"
             self._fatal_over = self._fatal_over or text.startswith("From function") or len(self._fatal) == FATAL_LINES
@@ -74,6 +83,8 @@ class SolverLog:
                 self._fatal.append(text)
         elif _FATAL.search(line):
             self._fatal = []
+        elif _LOADER.match(line):
+            self._loading = line.strip()
         elif _TRAPPED.search(line):
             self._trap = self._trap or (
                 f"floating point exception (division by zero, overflow or not a number) {self._where}; "

@@ -122,6 +122,8 @@ class OpenFOAMRunner:
             require_mpirun(settings.ranks, environment.get("PATH"))
             add_decomposition(directory, settings.ranks)
             decompose = [str(find_application("decomposePar", environment))]
+            if (directory / "constant" / "regionProperties").is_file():
+                decompose.append("-allRegions")
             self._run(decompose, directory, task, environment, abandoned, SolverLog())
             application.append("-parallel")
             session = directory / "mpi"  # mpirun's own files, away from /tmp

@@ -69,6 +69,8 @@ class CaseSettings:
         ranks: number of MPI ranks.
         application: name of the solver program; None: the one that the controlDict names.
         mesh_commands: the commands that make the mesh, each with its arguments.
+        last: also stream the state at the end of the run.
+        region: mesh of the fields; None: OpenFOAM's default.
     """
 
     case: Path
@@ -79,6 +81,8 @@ class CaseSettings:
     ranks: int
     application: str | None
     mesh_commands: tuple[tuple[str, ...], ...]
+    last: bool = False
+    region: str | None = None
 
     @classmethod
     def of(cls, solver: Mapping[str, Any]) -> CaseSettings:
@@ -93,6 +97,8 @@ class CaseSettings:
             ranks=int(solver.get("ranks", 1)),
             application=solver.get("application"),
             mesh_commands=tuple(tuple(command) for command in mesh_commands),
+            last=bool(solver.get("last", False)),
+            region=solver.get("region"),
         )
 
 

@@ -78,12 +78,17 @@ def pictures(directory: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def icofoam(case: Path, **environment: str) -> tuple[int, str, float]:
-    """Run icoFoam without a server; returns its exit code, its output on one line and how many seconds it took."""
+    """Run icoFoam without a server; see `openfoam`."""
+    return openfoam(case, "icoFoam", **environment)
+
+
+def openfoam(case: Path, solver: str, **environment: str) -> tuple[int, str, float]:
+    """Run a solver without a server; returns its exit code, its output on one line and how many seconds it took."""
     begun = time.monotonic()
     variables = {"PENSTOCK_SIMULATION": "0", "PENSTOCK_ATTEMPT": "1", "PENSTOCK_CONNECT_TIMEOUT": "1"} | environment
     own = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
     done = subprocess.run(
-        ["icoFoam"],
+        [solver],
         cwd=case,
         env=openfoam_environment(own) | variables,
         stdout=subprocess.PIPE,

@@ -26,6 +26,7 @@ def test_build_says_where_the_library_went(tmp_path: Path, library: Path) -> Non
     assert said[-1] == f"compiling {LIBRARY}"
     symbols = subprocess.run(["nm", "-DC", built], capture_output=True, text=True, check=True).stdout
     assert "Foam::functionObjects::penstockStream::execute()" in symbols
+    assert not re.search(r" [A-Z] (penstock_|pnsk_)", symbols)  # a solver may link a libpenstock of its own
 
 
 @pytest.mark.slow
@@ -94,3 +95,25 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(
     monkeypatch.setenv("WM_PROJECT_DIR", str(tmp_path))
     with pytest.raises(OpenFOAMBuildError, match=r"is not an OpenFOAM: it has no etc/controlDict"):
         build(tmp_path / "lib")
+
+
+def test_an_openfoam_is_given_by_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(OpenFOAMBuildError, match=r"is not an OpenFOAM: it has no etc/bashrc"):
+        build(openfoam=tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'none'}:/usr/bin:/bin")
+    (tmp_path / "etc").mkdir()
+    bashrc = tmp_path / "etc" / "bashrc"
+    bashrc.write_text("export WM_PROJECT_DIR=/elsewhere\n")
+    with pytest.raises(OpenFOAMBuildError, match=r"sets WM_PROJECT_DIR = /elsewhere, expected"):
+        build(openfoam=tmp_path)
+    for part in ("wmake", "src/finiteVolume", "user"):
+        (tmp_path / part).mkdir(parents=True)
+    wmake = tmp_path / "wmake" / "wmake"
+    wmake.write_text(
+        '#!/bin/sh\n[ "$WM_PROJECT_VERSION" = 13 ] && cat exported.map > "$PENSTOCK_LIBBIN/libpenstockStream.so"\n'
+    )
+    wmake.chmod(0o755)
+    bashrc.write_text(
+        f"export WM_PROJECT_DIR={tmp_path} WM_PROJECT_VERSION=13 FOAM_USER_LIBBIN={tmp_path}/user\necho noise\n"
+    )
+    assert build(openfoam=tmp_path) == tmp_path / "user" / LIBRARY

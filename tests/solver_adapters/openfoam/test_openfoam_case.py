@@ -255,7 +255,7 @@ def test_the_function_object_is_added_once(tmp_path: Path) -> None:
     text = " ".join(control.read_text().split())
     assert (
         'functions { penstock { type penstockStream; libs ("/lib/libstream.so"); fields (U p); '
-        "executeInterval 5; } }" in text
+        "executeInterval 5; errors strict; } }" in text
     )
     assert read_control(settings(case)).streams
     before = control.read_text().count("penstockStream")

@@ -118,3 +118,29 @@ def test_a_trapped_floating_point_exception_is_told_from_the_banner() -> None:
     assert log.verdict is not None
     assert "floating point exception" in log.verdict
     assert "at time 0.01" in log.verdict
+
+
+@pytest.mark.parametrize(
+    ("before", "line"),
+    [
+        (
+            "libpenstockStream.so: cannot open shared object file: No such file or directory",
+            "Cannot load function type penstockStream",  # v1912, which goes on without it
+        ),
+        (
+            "libzmq.so.5: cannot open shared object file: No such file or directory",
+            "Unknown function type penstockStream",
+        ),
+        ("", "    Unknown functionObject type penstockStream"),
+    ],
+)
+def test_a_function_object_that_was_not_loaded_ends_the_run(before: str, line: str) -> None:
+    log, reasons = follow(f"{ICOFOAM[:90]}\n--> FOAM Warning :\n{before}\n{line}\n")
+    assert len(reasons) == 1
+    assert (before or line.strip()) in reasons[0]
+    assert "penstock openfoam build" in reasons[0]
+    assert log.time_steps == 0
+
+
+def test_another_function_object_may_be_missing() -> None:
+    assert follow("libother.so: cannot open shared object file\nUnknown function type other\n")[1] == []
