@@ -20,7 +20,7 @@ from pathlib import Path
 
 from carry_over import TUTORIALS, contents
 
-from penstock_solvers.openfoam.build import build
+from penstock_solvers.openfoam.build import build, library_path
 
 COPY_T = ["cp", "0/T.orig", "0/T"]
 REGIONS = [["blockMesh"], ["topoSet"], ["splitMeshRegions", "-cellZones", "-overwrite"]]
@@ -103,7 +103,7 @@ def make_study(tutorial: Tutorial, folder: Path) -> Path:
     text = f"\nendTime {tutorial.end};\nfunctions {{}}\n" + (f"deltaT {tutorial.step};\n" if tutorial.step else "")
     if tutorial.region:
         text += (
-            f'functions {{ heat {{ type penstockStream; libs ("{build()}"); region {tutorial.region}; '
+            f'functions {{ heat {{ type penstockStream; libs ("{library_path() or build()}"); region {tutorial.region}; '
             f"fields ({tutorial.field}); }} }}\n"
         )
     own = re.sub(r"^functions\s*\n\{.*?^\}", "", control.read_text(), flags=re.M | re.S)
@@ -124,7 +124,7 @@ def run(name: str, tutorial: Tutorial) -> bool:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         study = make_study(tutorial, Path(folder))
-        command = [sys.executable, "-m", "penstock", "run", str(study), "--out", f"{folder}/run"]
+        command = [str(Path(sys.executable).with_name("penstock")), "run", str(study), "--out", f"{folder}/run"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         report = Path(folder, "run", "report.json")
         found = json.loads(report.read_text()) if report.is_file() else {}
@@ -141,7 +141,8 @@ def run(name: str, tutorial: Tutorial) -> bool:
 def main() -> int:
     """Run the tutorials that are named, or all."""
     chosen = {name: row for name, row in TABLE.items() if not sys.argv[1:] or name.split(",")[0] in sys.argv[1:]}
-    return 0 if all([run(name, row) for name, row in chosen.items()]) else 1
+    good = [run(name, row) for name, row in chosen.items()]
+    return 0 if all(good) else 1
 
 
 if __name__ == "__main__":
