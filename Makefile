@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PROCESSES ?= $(shell expr $$(nproc) + 1)
 SIDE_BY_SIDE := -n $(PROCESSES) --dist loadscope --no-loadscope-reorder
 
-.PHONY: env demo test quick coverage lint docs bench results chaos fuzz system clean
+.PHONY: env demo test quick coverage lint docs bench results chaos fuzz tutorials system clean
 
 env: $(VENV)/.installed  ## create .venv with everything pinned
 
@@ -72,6 +72,10 @@ results: env  ## the tables and figures of docs/results.md: about three hours on
 	$(BIN)/python benchmarks/trainer_ranks.py
 	$(BIN)/python benchmarks/literature.py
 	$(BIN)/python benchmarks/results_page.py
+
+tutorials: env system  ## twelve tutorials of OpenFOAM as studies, and one entry set in each dictionary of all tutorials: some minutes
+	$(BIN)/python tests/solver_adapters/openfoam/tutorials.py
+	$(BIN)/python tests/solver_adapters/openfoam/carry_over.py
 
 chaos: env system  ## the table of docs/reliability.md, then a thousand faults done to one study: about an hour
 	$(BIN)/python tests/chaos/rows.py

@@ -41,6 +41,7 @@ class SolverLog:
         max_courant_allowed: a larger Courant number counts as divergence.
         time: time of the current time step, in the case's unit; None before the first one.
         delta_t: size of the current time step.
+        diverged: True once the run has diverged or met a floating point exception.
         time_steps: number of time steps so far.
         max_courant: largest Courant number so far.
         initial_residuals: residual before the first linear solve of the current time step, by field.
@@ -50,6 +51,7 @@ class SolverLog:
     max_courant_allowed: float = MAX_COURANT
     time: float | None = None
     delta_t: float | None = None
+    diverged: bool = False
     time_steps: int = 0
     max_courant: float | None = None
     initial_residuals: dict[str, float] = field(default_factory=dict)
@@ -86,6 +88,7 @@ class SolverLog:
         elif _LOADER.match(line):
             self._loading = line.strip()
         elif _TRAPPED.search(line):
+            self.diverged = self.diverged or "sigFpe" in line
             self._trap = self._trap or (
                 f"floating point exception (division by zero, overflow or not a number) {self._where}; "
                 "try a smaller deltaT"
@@ -141,6 +144,7 @@ class SolverLog:
 
     def _courant(self, courant: float) -> str | None:
         if not courant <= self.max_courant_allowed:  # true for NaN as well
+            self.diverged = True
             return (
                 f"diverged: Courant number {courant:g} {self._where}, above "
                 f"max_courant = {self.max_courant_allowed:g}; use a smaller deltaT, or raise max_courant "
@@ -151,6 +155,7 @@ class SolverLog:
 
     def _residuals(self, name: str, initial: float, final: float) -> str | None:
         if not (math.isfinite(initial) and math.isfinite(final)):
+            self.diverged = True
             return (
                 f"diverged: the residual of {name} is {initial:g}, then {final:g}, {self._where}; use a smaller deltaT"
             )

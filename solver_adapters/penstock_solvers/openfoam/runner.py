@@ -20,9 +20,9 @@ from penstock_solvers.openfoam.case import (
     read_control,
     template_key,
 )
-from penstock_solvers.openfoam.dictionary import CaseError
 from penstock_solvers.openfoam.entries import Writing, entry_problems
 from penstock_solvers.openfoam.environment import find_application, openfoam_environment
+from penstock_solvers.openfoam.errors import CaseError, Diverged
 from penstock_solvers.openfoam.log import MAX_COURANT, SolverLog
 from penstock_solvers.openfoam.mesh_steps import RESTORE, steps, steps_once
 from penstock_solvers.openfoam.settings import LINKED, CaseSettings
@@ -73,6 +73,7 @@ class OpenFOAMRunner:
         self._max_courant = float(solver_options(solver)["max_courant"])
         self._root = scratch
         self._prepared: Prepared | None = None
+        self._unusable: CaseError | None = None  # why the case cannot be prepared, for all simulations
         self._resources = ExitStack()
 
     def __enter__(self) -> OpenFOAMRunner:
@@ -90,12 +91,21 @@ class OpenFOAMRunner:
         """Run one simulation; see `penstock_solvers.processes.Runner`."""
         environment = openfoam_environment({**os.environ, **task.environment})
         try:
+            if self._unusable is not None:
+                raise CaseError(self._unusable.reason, self._unusable.tail)
             if self._prepared is None:
-                self._prepared = self._prepare(task, environment, abandoned)
+                self._prepared = self._prepare_once(task, environment, abandoned)
             with self._prepared.scratch.simulation(f"{task.simulation}-{task.attempt}") as directory:
                 return self._simulate(self._prepared, directory, task, environment, abandoned)
         except OSError as error:
             raise SolverFailed(f"the case of simulation {task.simulation} cannot be written: {error}") from error
+
+    def _prepare_once(self, task: Task, environment: dict[str, str], abandoned: Callable[[], bool]) -> Prepared:
+        try:
+            return self._prepare(task, environment, abandoned)
+        except CaseError as error:
+            self._unusable = error
+            raise
 
     def _simulate(
         self,
@@ -143,8 +153,11 @@ class OpenFOAMRunner:
 
         def build(directory: Path) -> None:
             copy_template(settings.case, control.start, directory)
-            for step in planned[:once]:
-                self._step(step, directory, control.start, task, environment, abandoned)
+            try:
+                for step in planned[:once]:
+                    self._step(step, directory, control.start, task, environment, abandoned)
+            except SolverFailed as error:
+                raise CaseError(f"the case cannot be prepared: {error.reason}", error.tail) from error
 
         key = template_key(settings, control.start, environment["WM_PROJECT_DIR"])
         scratch = Scratch(self._root or default_root(), key, build)
@@ -185,15 +198,20 @@ class OpenFOAMRunner:
         abandoned: Callable[[], bool],
         log: SolverLog,
     ) -> float:
-        return run_program(
-            command,
-            directory=directory,
-            environment=environment,
-            wall_time=self._wall_time,
-            abandoned=abandoned,
-            log=task.log,
-            follower=log,
-        )
+        try:
+            return run_program(
+                command,
+                directory=directory,
+                environment=environment,
+                wall_time=self._wall_time,
+                abandoned=abandoned,
+                log=task.log,
+                follower=log,
+            )
+        except SolverFailed as error:
+            if log.diverged:
+                raise Diverged(error.reason, error.tail) from error
+            raise
 
 
 def _require_no_problems(problems: list[str]) -> None:

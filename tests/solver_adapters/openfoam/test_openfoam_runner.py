@@ -19,6 +19,7 @@ from penstock_server.study import Study
 from penstock_solvers.openfoam import OpenFOAMRunner, check_case
 from penstock_solvers.openfoam.dictionary import CaseError, FoamDictionary
 from penstock_solvers.openfoam.environment import openfoam_environment
+from penstock_solvers.openfoam.errors import Diverged
 from penstock_solvers.processes import RunSummary, SolverFailed, Task, tmpfs_directory
 from waiting import busy
 
@@ -190,6 +191,8 @@ def test_divergence_is_noticed_by_the_courant_number(run: Start) -> None:
         run(solver_of("cavity"), {"lid_velocity": 1e5, "viscosity": 0.01})
     assert 0 < len(caught.value.tail) <= 20
     assert "Courant Number" in str(caught.value)
+    assert isinstance(caught.value, Diverged)
+    assert caught.value.final
 
 
 def test_a_floating_point_exception_is_explained(run: Start) -> None:
@@ -219,6 +222,17 @@ def test_a_mesh_command_that_fails_is_told_and_tried_again_by_the_next(run: Star
         run(solver, point("cavity", 0))
     edit(mesh, "(3 7 6 0)", "(3 7 6 2)")
     assert run(solver, point("cavity", 0)).time_steps == 100
+
+
+def test_a_case_that_cannot_be_prepared_is_not_prepared_again(case: Path, scratch: Path, tmp_path: Path) -> None:
+    edit(case / "system" / "blockMeshDict", "(3 7 6 2)", "(3 7 6 0)")
+    log = tmp_path / "log"
+    with OpenFOAMRunner(solver_of("cavity", case=str(case)), scratch) as runner:
+        for number in range(3):
+            with pytest.raises(CaseError, match="the case cannot be prepared: .*blockMesh was ended") as caught:
+                runner.run(Task(number, 1, point("cavity", 0), {}, log), never)
+            assert caught.value.final
+    assert log.read_text().count("Creating block mesh topology") == 1
 
 
 def test_an_abandoned_simulation_leaves_nothing(run: Start, scratch: Path, case: Path) -> None:
