@@ -48,8 +48,7 @@ def hold(directory: Path) -> Iterator[None]:
 
 def _open_lock(directory: Path) -> FileIO:
     with _written(directory):
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        directory.mkdir(mode=0o700, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     expect_own(directory)
     with _written(directory):
         return (directory / LOCK).open("a+b", buffering=0)
