@@ -80,7 +80,7 @@ def stream_solver(solver: Solver, simulation: Simulation, fields: tuple[str, ...
             simulation.hand_back()
         else:
             simulation.fail(str(refused), final=refused.reason in FINAL_REASONS)
-    except Exception as error:  # an error of the solver fails its simulation, not the worker
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # of the solver: its simulation fails, not the worker
         # Errors of Penstock's own describe themselves; a solver's error needs its traceback.
         trace = None if isinstance(error, PenstockError) else error
         _log.error("simulation %d failed: %s", simulation.id, error, exc_info=trace)

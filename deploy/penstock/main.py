@@ -6,11 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from penstock.cli.failures import INSTALL, explain, flush_output, log_failures_in
+from penstock.cli.failures import INSTALL, explain, flush_output, log_failures_in, open_closed_streams
 
 
 def main() -> None:
     """Run `sys.argv` and exit: 0 done, 1 the study or the command failed, 2 wrong usage or study file."""
+    open_closed_streams()
     log_failures_in(None)
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     try:

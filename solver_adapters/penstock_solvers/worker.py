@@ -36,12 +36,13 @@ from penstock_client import (
 from penstock_client.client import ATTEMPT_VARIABLE, SIMULATION_VARIABLE
 from penstock_client.connect_file import ENVIRONMENT_VARIABLE
 from penstock_solvers.introduction import introduction
-from penstock_solvers.processes import Runner, SolverFailed, Task
+from penstock_solvers.processes import Runner, SolverFailed, Task, keep_from_children
 from penstock_solvers.solver import EXTERNAL, make_solver
 
 HAND_BACK_SECONDS = 2.0  # for which a leaving worker waits for the server
 CONNECT_SECONDS = 30.0  # for which it tries to reach a server; PENSTOCK_CONNECT_TIMEOUT overrides it
 RETRY_SECONDS = 0.3  # between two readings of connect.json
+LEAVE_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 CURED_BY_RECONNECTING = (Reason.INCARNATION, Reason.NO_HELLO, Reason.GIVEN_UP)  # reasons of refusals
@@ -53,7 +54,7 @@ RunSimulation = Callable[[Client, Simulation], None]
 
 
 class _Leave(BaseException):
-    """Raised by the handlers of SIGTERM and SIGALRM.
+    """Raised by the handlers of LEAVE_SIGNALS.
 
     It is not an Exception, because handlers of a solver's own errors would catch it.
     """
@@ -63,12 +64,17 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
     raise _Leave
 
 
+def _ignore_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def run_worker(connect: Path) -> int:
     """Run simulations until the study has none left.
 
     If the server restarts and replaces connect.json within [server] server_timeout, the worker goes on with the new
-    server; the current simulation is dropped, because the new server hands it out again. On SIGTERM the worker hands
-    its simulation back and ends.
+    server; the current simulation is dropped, because the new server hands it out again. On SIGTERM, SIGINT or
+    SIGHUP the worker hands its simulation back and ends.
 
     Args:
         connect: path of connect.json.
@@ -76,23 +82,26 @@ def run_worker(connect: Path) -> int:
     Returns:
         Exit code: 0 if the study has ended or SIGTERM was received, 1 if the server is lost or the solver unusable.
     """
-    signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGALRM, _leave)
+    # SIGINT too, so that a KeyboardInterrupt can only be one that a solver raises itself.
+    for number in LEAVE_SIGNALS:
+        # Ignored already: SIGHUP under nohup, SIGINT of a shell script's background process.
+        if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:
+            signal.signal(number, _leave)
+    keep_from_children(LEAVE_SIGNALS, _leave)
     # The launcher searches for this line, so it is printed without a time; all further lines are logged.
     print(f"penstock worker: {introduction()}", file=sys.stderr, flush=True)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     worker = _Worker(connect.absolute())
     try:
         worker.run()
-    except (_Leave, KeyboardInterrupt):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except _Leave:
+        _ignore_signals()
         worker.hand_back()
     except PenstockError as error:
         _log.error("%s", error)
         return 1
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already
+        _ignore_signals()  # it is ending already
         worker.close()
     return 0
 

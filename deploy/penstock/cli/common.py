@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
 
 from penstock.cli.failures import log_failures_in
+from penstock.cli.lasting_output import LastingOutput
 
 if TYPE_CHECKING:
     from penstock.run import Display
@@ -76,14 +77,19 @@ def load_and_check(
     return study
 
 
-def console() -> Console:
-    """Make the console for output of more than a line."""
-    out = Console()
-    return out if out.is_terminal else Console(width=140)  # a log file has no width to wrap at
+def console(file: IO[str] | None = None) -> Console:
+    """Make the console for output of more than a line.
+
+    Args:
+        file: where to; None for standard output.
+    """
+    out = Console(file=file)
+    return out if out.is_terminal else Console(file=file, width=140)  # a log file has no width to wrap at
 
 
 def display(study: Study) -> Display:
-    """Make the display of a study's progress."""
+    """Make the display of a study's progress; a study goes on when its output goes nowhere."""
     from penstock.run import Display
 
-    return Display(study.study.name, study.training.batch_size, console())
+    out = cast("IO[str]", LastingOutput(sys.stdout))
+    return Display(study.study.name, study.training.batch_size, console(out))

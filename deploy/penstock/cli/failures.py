@@ -35,6 +35,17 @@ def log_failures_in(directory: Path | None) -> Path | None:
     return directory
 
 
+def open_closed_streams() -> None:
+    """Open /dev/null in place of standard streams that are closed: a file would take their numbers and their output."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number, this one
+            if name != "stdin" and getattr(sys, name) is None:
+                setattr(sys, name, os.fdopen(number, "w", closefd=False))
+
+
 def explain(error: BaseException, command: str) -> int:
     """Tell the user in one line for each problem what ended a command.
 

@@ -53,11 +53,12 @@ def plot(
 
 def export(directory: RunDirectory) -> None:
     """Export the model of the last checkpoint as a torch.export program with a model card."""
-    from penstock.run import open_run
+    from penstock.run import expect_own, open_run
     from penstock.study import make_importable
     from penstock_server.trainer_rank import export_checkpoint
 
     study = open_run(directory)
+    expect_own(directory)
     make_importable(study)
     print(f"written to {export_checkpoint(study, directory)}")
 
@@ -83,7 +84,10 @@ def predict(
         ),
     ] = None,
 ) -> None:
-    """Predict the fields at one point of the parameter space with the trained surrogate."""
+    """Predict the fields at one point of the parameter space with the trained surrogate.
+
+    model/surrogate.pt2 is a program: load none of a stranger.
+    """
     parameters = _parameters(settings)
     _expect_folder(out)
     from penstock_server.surrogate import Surrogate

@@ -36,7 +36,7 @@ def submit(
 ) -> None:
     """Run a study as jobs of a cluster: one for the server and an array for the workers, or one for both."""
     del scheduler
-    from penstock.run import default_directory, outcome, print_report, read_report
+    from penstock.run import default_directory, expect_own, outcome, print_report, read_report
     from penstock.slurm.profile import load_profile
     from penstock.slurm.ray_nodes import check_nodes
     from penstock.slurm.scripts import submitted, used_profile
@@ -51,6 +51,8 @@ def submit(
         raise typer.BadParameter(
             "--profile is missing: expected the cluster's profile; see docs/slurm.md for a complete one"
         )
+    if resume:
+        expect_own(study)
     settings = load_profile(profile) if profile is not None else used_profile(study)
     checked = load_and_check(study / STUDY if resume else study, overrides, here=False)
     check_nodes(checked, settings)

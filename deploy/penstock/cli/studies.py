@@ -28,7 +28,10 @@ def check(
         typer.Option(metavar="FILE", help="Check this profile of a cluster, too.", show_default=False),
     ] = None,
 ) -> None:
-    """Check a study without running it, and list everything that is wrong with it."""
+    """Check a study without running its simulations, and list everything that is wrong with it.
+
+    The study's own Python modules are imported, and its solver and model are made: do not check a stranger's study.
+    """
     checked = load_and_check(study, overrides, here=profile is None)
     if profile is not None:
         check_profile(profile, checked)
@@ -73,11 +76,12 @@ def record(
 
 def resume(directory: RunDirectory, overrides: Overrides = None, ray_address: RayAddress = None) -> None:
     """Continue a study that was stopped or killed, from its last checkpoint."""
-    from penstock.run import expect_changeable, open_run, outcome
+    from penstock.run import expect_changeable, expect_own, open_run, outcome
     from penstock.study import STUDY
 
     expect_changeable(overrides or [])
     open_run(directory)
+    expect_own(directory)
     if outcome(directory) == "finished":
         print(f"{directory}: the study has finished; nothing is left to do")
         return

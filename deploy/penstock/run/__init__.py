@@ -1,6 +1,6 @@
 """Running a study on this machine: its run directory, its progress and its outcome."""
 
-from penstock.run.directory import LOGS, default_directory, expect_changeable, hold, open_run, prepare
+from penstock.run.directory import LOGS, default_directory, expect_changeable, expect_own, hold, open_run, prepare
 from penstock.run.display import Display
 from penstock.run.report import EXIT_CODES, REPORT, outcome, print_report, read_report
 from penstock.run.status import Jobs, read_state
@@ -13,6 +13,7 @@ __all__ = [
     "Jobs",
     "default_directory",
     "expect_changeable",
+    "expect_own",
     "hold",
     "open_run",
     "outcome",

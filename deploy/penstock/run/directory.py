@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
+import shlex
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -45,8 +47,36 @@ def hold(directory: Path) -> Iterator[None]:
 
 def _open_lock(directory: Path) -> FileIO:
     with _written(directory):
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    expect_own(directory)
+    with _written(directory):
         return (directory / LOCK).open("a+b", buffering=0)
+
+
+def expect_own(directory: Path) -> None:
+    """Check that nobody else may write into a run directory: its study.toml names code that Penstock runs.
+
+    Args:
+        directory: an existing folder.
+
+    Raises:
+        StudyError: it is another user's, or others may write it or a file in it.
+    """
+    found = directory.stat()
+    if found.st_uid != os.geteuid() != 0:
+        raise StudyError([f"{directory}: belongs to user {found.st_uid}: expected a run directory of your own"])
+    if not found.st_mode & 0o077:
+        return  # nobody else reaches what is in it
+    for path in (directory, *sorted(directory.iterdir())):
+        mode = path.lstat().st_mode
+        if mode & 0o022 and not stat.S_ISLNK(mode):
+            raise StudyError(
+                [
+                    f"{path}: other users may write it (mode {stat.filemode(mode)}), and so have Penstock run code of "
+                    f"theirs: expected a run directory that you alone may write; if you trust what it holds, "
+                    f"run: chmod -R go-w {shlex.quote(str(directory))}"
+                ]
+            )
 
 
 @contextmanager

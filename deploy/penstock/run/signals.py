@@ -7,11 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # SIGUSR1: a batch system's, before the time is up
+from penstock_solvers.processes import keep_from_children
+
+# SIGHUP: the terminal has been closed. SIGUSR1: a batch system's, before the time is up.
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Signals:
-    """Catches SIGINT, SIGTERM and SIGUSR1: the first asks the study to stop, the second ends this process at once.
+    """Catches the signals in CAUGHT: the first asks the study to stop, the second ends this process at once.
+
+    SIGHUP stays ignored where it is, as under nohup. It never counts as the second signal, since a closed terminal often
+    sends it after another one.
 
     Attributes:
         received: name of the first signal, such as "SIGTERM"; "" before it.
@@ -26,6 +32,7 @@ class Signals:
     def caught(self) -> Iterator[None]:
         """Catch the signals for as long as the context lasts."""
         before = {s: signal.getsignal(s) for s in CAUGHT}
+        keep_from_children(CAUGHT, self._handle)
         self.catch()
         try:
             yield
@@ -36,9 +43,12 @@ class Signals:
     def catch(self) -> None:
         """Install the handlers; call it again after Ray has installed its own."""
         for number in CAUGHT:
-            signal.signal(number, self._handle)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._handle)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.received and number == signal.SIGHUP:
+            return
         if self.received:
             self.on_second()
             raise SystemExit(128 + number)

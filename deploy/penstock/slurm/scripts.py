@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from penstock.slurm.profile import JobSection, Profile, WorkerJobs, load_profile, write_profile
-from penstock.study import is_file
+from penstock.study import StudyError, is_file
 
 FOLDER, PROFILE, NAME = "slurm", "profile.toml", "name"
 SERVER, WORKERS, WORKER = "server.sbatch", "workers.sbatch", "worker.sh"
@@ -28,7 +28,11 @@ def write_scripts(study: str, profile: Profile, directory: Path) -> str:
 
     Returns:
         The name that all jobs begin with.
+
+    Raises:
+        StudyError: the path of the run directory cannot be written into a script.
     """
+    expect_plain(directory)
     folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
     (directory / "logs").mkdir(exist_ok=True)  # Slurm makes no folder, and a job whose log has none dies
@@ -41,6 +45,25 @@ def write_scripts(study: str, profile: Profile, directory: Path) -> str:
     write_profile(profile, folder / PROFILE)
     (folder / NAME).write_text(f"{name}\n")
     return name
+
+
+def expect_plain(directory: Path) -> None:
+    """Check that a path can stand between quotes in an #SBATCH line, which ends at a quote or a line break.
+
+    Args:
+        directory: absolute path of a run directory.
+
+    Raises:
+        StudyError: it holds a quote, a backslash or a control character.
+    """
+    for character in str(directory):
+        if character in '"\\' or not character.isprintable():
+            raise StudyError(
+                [
+                    f"--out {str(directory)!r}: holds the character {character!r}, which a batch script cannot hold in "
+                    "a path: expected letters, digits, spaces and marks other than quotes; choose another --out"
+                ]
+            )
 
 
 def render(study: str, name: str, profile: Profile, directory: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from penstock.run import EXIT_CODES, hold, open_run, outcome, prepare, read_state
 from penstock.slurm.commands import Slurm, SlurmError
 from penstock.slurm.profile import Profile
-from penstock.slurm.scripts import FOLDER, SERVER, jobs_name, render, write_scripts
+from penstock.slurm.scripts import FOLDER, SERVER, expect_plain, jobs_name, render, write_scripts
 from penstock.slurm.state import StudyJobs, expect_no_jobs, read_jobs
 from penstock.slurm.waiting import submit_waiting
 from penstock.study import StudyError
@@ -61,6 +61,7 @@ def submit_study(study: Study, profile: Profile, directory: Path, *, resume: boo
         SlurmError: Slurm cannot be asked.
     """
     directory = directory.absolute()
+    expect_plain(directory)
     if resume:
         expect_no_jobs(directory)
     if problems := check_profile(profile):

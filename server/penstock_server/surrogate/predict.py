@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import zipfile
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from penstock_client.errors import PenstockError
+from penstock_server.surrogate.program_check import UnsafeProgram, check_program
 
 PROGRAM = "surrogate.pt2"
 """File name of the torch.export program."""
@@ -68,13 +70,13 @@ class Surrogate:
 
     @classmethod
     def load(cls, directory: Path) -> Surrogate:
-        """Load an exported surrogate.
+        """Load an exported surrogate. It is a program, as the study that it comes from: load none of a stranger.
 
         Args:
             directory: run directory, or its model/ folder.
 
         Raises:
-            PredictError: there is no exported model, or it cannot be read.
+            PredictError: there is no exported model, it cannot be read, or it holds code that loading would run.
         """
         folder = next((d for d in (directory, directory / "model") if (d / CARD).is_file()), None)
         if folder is None:
@@ -87,8 +89,17 @@ class Surrogate:
                 raise PredictError(f"{folder / CARD} has format {card['format']}, expected {FORMAT}: export it again")
             if not zipfile.is_zipfile(folder / PROGRAM):  # torch would log a traceback first
                 raise PredictError(f"{folder / PROGRAM} is missing or damaged: export it again")
-            program = torch.export.load(folder / PROGRAM).module()
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            content = (folder / PROGRAM).read_bytes()
+            check_program(content)
+            program = torch.export.load(io.BytesIO(content)).module()
+        except PredictError:
+            raise
+        except UnsafeProgram as error:
+            raise PredictError(
+                f"{folder / PROGRAM} is refused: {error}, which `penstock export` does not write and which could run code; "
+                "export the model again, and load no program of a stranger"
+            ) from error
+        except Exception as error:  # torch fails in many ways on a damaged file
             raise PredictError(f"the exported model in {folder} cannot be read: {error}; export it again") from error
         return cls(program, card)
 

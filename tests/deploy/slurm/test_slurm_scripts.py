@@ -49,6 +49,15 @@ def test_the_page_has_one_complete_profile(tmp_path: Path) -> None:
     assert written == known
 
 
+@pytest.mark.parametrize("name", ["a\nid>pwned", 'a" --wrap="id', "back\\slash", "bell\a"])
+def test_a_path_that_would_end_an_sbatch_line_is_refused(name: str, tmp_path: Path) -> None:
+    directory = tmp_path / name
+    directory.mkdir()
+    with pytest.raises(StudyError, match=r"which a batch script cannot hold in a path: .* choose another --out"):
+        write_scripts("heat", page_profile(tmp_path), directory)
+    assert list(directory.iterdir()) == []
+
+
 def test_scripts_of_the_page_s_profile(tmp_path: Path) -> None:
     scripts = render("heat", "penstock-heat-1", page_profile(tmp_path), Path("/shared/my 50% run"))
     for line in (
