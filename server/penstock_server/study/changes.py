@@ -14,6 +14,8 @@ CHANGEABLE = (
     "timeouts.",
     "solver.concurrency",
     "solver.retries",
+    "solver.retry_final",
+    "solver.same_failures",
     "solver.wall_time",
     "buffer.capacity",
     "buffer.watermark",
@@ -25,8 +27,8 @@ CHANGEABLE = (
 _NO_KEY = "not there"
 _BOUND = ("training.source",)
 _ALLOWED = (
-    "[training] but source, [server] or [timeouts], concurrency, retries or wall_time of [solver], or capacity, "
-    "watermark, credit or presentations_per_sample of [buffer]"
+    "[training] but source, [server] or [timeouts], concurrency, retries, retry_final, same_failures or wall_time of "
+    "[solver], or capacity, watermark, credit or presentations_per_sample of [buffer]"
 )
 
 
