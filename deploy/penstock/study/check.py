@@ -273,9 +273,10 @@ def _buffer(study: Study, spec: SampleSpec | None) -> Iterator[str]:
 
 def _training(study: Study, here: bool) -> Iterator[str]:
     training = study.training
-    if here:
-        yield from _raised("[training] device = ", lambda: resolve_device(training.device))
-    if study.study.engine == "ray" and training.source is None and re.fullmatch(r"cuda:0*[1-9]\d*", training.device):
+    missing = list(_raised("[training] device = ", lambda: resolve_device(training.device))) if here else []
+    yield from missing
+    one_gpu = study.study.engine == "ray" and training.source is None and not missing
+    if one_gpu and re.fullmatch(r"cuda:0*[1-9]\d*", training.device):
         yield (
             f'[training] device = "{training.device}": expected "cuda", since with engine = "ray" each trainer rank sees '
             'one GPU alone; set device = "cuda" and choose the GPUs with CUDA_VISIBLE_DEVICES'

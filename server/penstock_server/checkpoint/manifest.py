@@ -85,10 +85,10 @@ def verify(path: Path) -> Manifest:
 
 
 def _read(path: Path) -> Manifest:
-    with (path / MANIFEST).open("rb") as opened:
-        text = opened.read(_MAX_BYTES + 1)
-    if len(text) > _MAX_BYTES:
+    file = path / MANIFEST
+    if file.stat().st_size > _MAX_BYTES:
         raise Damaged(f"{MANIFEST} has more than {_MAX_BYTES} bytes")
+    text = file.read_bytes()
     try:
         version = _Format.model_validate_json(text).format
         if version != FORMAT:

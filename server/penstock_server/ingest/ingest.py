@@ -277,7 +277,11 @@ class Ingest:
         return self._envelope.answer(connection.grant(self._credit), Kind.CREDIT)
 
     def _refuse(self, connection: DataConnection, header: Header, reason: Reason, text: str) -> list[list[bytes]]:
-        refusal = self._envelope.refuse(header, reason, text)
+        if self._streams.is_late(connection, header):
+            self._metrics.late_dropped.inc()
+            refusal = self._envelope.refusal(header, reason, text)
+        else:
+            refusal = self._envelope.refuse(header, reason, text)
         # A client that goes on sending bad pieces must not fill the server with refusals that it does not read.
         if header.kind is Kind.PIECE and connection.count_refused_piece() >= MAX_REFUSALS:
             return []

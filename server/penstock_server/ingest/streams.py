@@ -11,7 +11,7 @@ import numpy as np
 from penstock_client.errors import Refused
 from penstock_client.reasons import Reason
 from penstock_client.stream_payloads import Begin, Streamed
-from penstock_client.wire import Header
+from penstock_client.wire import Header, Kind
 from penstock_server.buffer import Slot
 from penstock_server.ingest.assembly import PartialStep, WindowBuilder
 from penstock_server.ingest.partition import Partition
@@ -226,6 +226,14 @@ class Streams:
         if simulation is not None and simulation.attempt <= assignment.attempt:
             self._drop_incomplete(assignment.simulation)
             del self._simulations[assignment.simulation]
+
+    def is_late(self, connection: DataConnection, header: Header) -> bool:
+        """Return whether a message was under way when its attempt ended, as those of a failed simulation are."""
+        return (
+            header.kind is not Kind.BEGIN
+            and self._admissions is not None
+            and self._admissions.is_over(header, connection.worker)
+        )
 
     def is_counted(self, header: Header) -> bool:
         """Return whether a checkpoint's statistics hold the time step of a piece that is sent again."""

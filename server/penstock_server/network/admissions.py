@@ -44,6 +44,11 @@ class Admissions:
             if before is None or assignment.attempt >= before.attempt:
                 self._latest[assignment.simulation] = assignment
 
+    def is_over(self, header: Header, worker: str) -> bool:
+        """Return whether a message belongs to an attempt of its own sender's that has ended."""
+        assigned = self._latest.get(header.simulation)
+        return assigned == Assignment(header.simulation, header.attempt, worker, over=True)
+
     def check(self, header: Header, worker: str) -> None:
         """Check that the sender of a message may stream to the attempt that its header names.
 

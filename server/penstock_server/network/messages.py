@@ -69,6 +69,10 @@ class Envelope:
             Two frames: header and payload.
         """
         self._on_refused(reason)
+        return self.refusal(header, reason, text)
+
+    def refusal(self, header: Header, reason: Reason, text: str) -> list[bytes]:
+        """Return the frames of a refusal that is not counted as one; see `refuse`."""
         return self.answer(header, Kind.REFUSE, Refuse(reason, text[:MAX_TEXT]).pack())
 
 

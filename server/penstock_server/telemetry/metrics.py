@@ -37,6 +37,7 @@ class Metrics:
         self.incomplete_dropped = self._counter(
             "incomplete_dropped", "Time steps of which pieces were missing at the end"
         )
+        self.late_dropped = self._counter("late_dropped", "Messages that arrived after their attempt had ended")
         self.bytes_received = self._counter("received_bytes", "Payload bytes of pieces")
         self.messages_received = self._counter("messages_received", "Messages of clients, heartbeats included")
         self._refused = Counter(

@@ -13,7 +13,7 @@ from penstock.run.signals import Signals
 
 @pytest.fixture(autouse=True)
 def hangup_as_before() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     yield
     signal.signal(signal.SIGHUP, before)
 

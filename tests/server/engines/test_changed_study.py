@@ -39,10 +39,10 @@ def stopped(heat_study: Make, tmp_path: Path) -> Path:
 def test_another_learning_rate_and_optimizer_are_applied(heat_study: Make, stopped: Path) -> None:
     report = run(heat_study(training={"optimizer": {"name": "adam", "lr": 0.5}, "max_batches": 7}), stopped)
     assert parts(stopped)["trainer"]["optimizer"]["param_groups"][0]["lr"] == 0.5
-    assert report["warnings"] == []
+    assert not [warning for warning in report["warnings"] if "optimizer" in warning]
     report = run(heat_study(training={"optimizer": {"name": "sgd", "lr": 1e-9}, "max_batches": 8}), stopped)
     assert parts(stopped)["trainer"]["optimizer"]["param_groups"][0]["lr"] == 1e-9
-    assert report["warnings"] == ["[training] optimizer was changed at batch 7: the new one began without momenta"]
+    assert "[training] optimizer was changed at batch 7: the new one began without momenta" in report["warnings"]
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])

@@ -67,7 +67,7 @@ STUDIES: dict[str, dict[str, Any]] = {
 
 def make(heat_study: Make, name: str, **changes: Any) -> Study:
     model = {"model": {"name": "stepper:Stepper"}} if "samples" in STUDIES[name] else {}
-    base = {"fields": {"T": {}, "q": {}}, "solver": {"retries": 1}, "training": {"threads": 1}}
+    base = {"fields": {"T": {}, "q": {}}, "solver": {"retries": 1, "retry_final": True}, "training": {"threads": 1}}
     tables: dict[str, Any] = {}
     for layer in (base, model, STUDIES[name], changes):
         for table, values in layer.items():

@@ -61,6 +61,8 @@ def test_what_is_held_for_an_attempt_is_given_back_when_it_ends(rig: Rig) -> Non
     for message in (begin(0, 2), rig.piece("p", np.zeros(POINTS, "<f4"), 9, attempt=2)):
         assert rig.refusal(*message).reason is Reason.STALE_ATTEMPT
     assert rig.ingest.incomplete() == 0
+    # The piece was under way when its attempt ended, which is nobody's mistake.
+    assert (rig.metrics.refusals(), rig.metrics.total("late_dropped")) == ({"stale_attempt": 1}, 1)
 
 
 def test_late_news_of_an_earlier_attempt_change_nothing() -> None:

@@ -8,6 +8,7 @@ simulations. Prints a line for each, and ends with code 1 if one has failed.
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shutil
@@ -140,7 +141,10 @@ def run(name: str, tutorial: Tutorial) -> bool:
 
 def main() -> int:
     """Run the tutorials that are named, or all."""
-    chosen = {name: row for name, row in TABLE.items() if not sys.argv[1:] or name.split(",")[0] in sys.argv[1:]}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("solver", nargs="*", help="such as icoFoam; default: all of the table")
+    solvers = parser.parse_args().solver
+    chosen = {name: row for name, row in TABLE.items() if not solvers or name.split(",")[0] in solvers}
     good = [run(name, row) for name, row in chosen.items()]
     return 0 if all(good) else 1
 
