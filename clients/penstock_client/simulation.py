@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from penstock_client.errors import Abandoned, FieldError, Refused, ServerLost, WireError
+from penstock_client.errors import Abandoned, FieldError, PenstockError, Refused, ServerLost, WireError
 from penstock_client.payloads import Accept, Announce, FieldAnnouncement, Finish, Outcome, Welcome
 from penstock_client.piece import Field, check_fields, checked_indices, first_element
 from penstock_client.reasons import Reason
@@ -236,6 +237,8 @@ class Simulation:
         finish = Finish(outcome, self._ranks, len(self._steps), message, blocked)
         for stream in self._streams:
             stream.blocked_seconds = 0.0
+            with suppress(PenstockError):  # the control connection tells what is wrong
+                stream.flush()  # the ranks take nothing of an attempt that has ended
         try:
             self._request(self._header._replace(kind=Kind.FINISH), finish.pack(), Kind.FINISHED)
         except Refused as refused:

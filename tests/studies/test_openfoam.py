@@ -107,7 +107,7 @@ def test_a_case_that_diverges_fails_with_its_last_lines_and_the_study_goes_on(tm
     out = tmp_path / "run"
     study = EXAMPLES / "cavity" / "study.toml"
     settings = ["study.engine=inline", "solver.simulations=8", "solver.validation_simulations=1", "solver.retries=0",
-                "parameters.lid_velocity=[0.5, 400.0]", "buffer.watermark=20", "solver.options.max_courant=20"]  # fmt: skip
+                "parameters.lid_velocity=[0.5, 60.0]", "buffer.watermark=20", "solver.options.max_courant=20"]  # fmt: skip
     penstock("run", study, "--out", out, *[a for s in settings for a in ("--set", s)])
     done = report(out)
     assert done["status"] == "finished"
