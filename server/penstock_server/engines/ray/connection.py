@@ -52,7 +52,7 @@ class RayConnection:
                 ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL)
         except Exception as error:
             raise RayFailed(
-                f"--ray-address {address}: no Ray answers there that this one can join ({first_line(error)}); expected "
+                f"--ray-address {address}: no Ray answers there that this one can join ({cause_of(error)}); expected "
                 '"auto", "HOST:PORT" or "ray://HOST:PORT" of a cluster with the same versions of Python and Ray: see '
                 "`ray status`, or leave --ray-address out"
             ) from error
@@ -138,6 +138,19 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, or of its cause where Ray has wrapped it; its type if it has none."""
     lines = [line.strip() for line in str(getattr(error, "cause", None) or error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def cause_of(error: BaseException) -> str:
+    """Return the first line of an error's text and, where that text ends in a traceback, what the traceback ends with."""
+    first, lines = first_line(error), str(error).splitlines()
+    begins = [
+        number for number, line in enumerate(lines) if line.strip().startswith("Traceback (most recent call last)")
+    ]
+    if not begins:
+        return first
+    # Below the frames, which are indented, stands the error itself.
+    ends = [line.strip() for line in lines[begins[-1] + 1 :] if line[:1].strip()]
+    return f"{first} {ends[0]}" if ends else first
 
 
 def _try_address(address: str, timeout: float) -> None:

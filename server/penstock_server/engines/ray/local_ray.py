@@ -24,6 +24,9 @@ from penstock_server.study import Study
 OBJECT_STORE_BYTES = 80 * 2**20
 """Size of Ray's object store, the smallest it takes: no field ever goes through it."""
 
+_TOO_SLOW = ("timed out during startup", "did not register")
+_log = logging.getLogger("penstock.ray")
+
 DAEMONS = ("gcs_server", "raylet")
 """Processes of Ray without which no actor can be started or called."""
 
@@ -79,8 +82,19 @@ def start_local_ray(study: Study, directory: Path, environment: Mapping[str, str
         EngineError: a process of an earlier server of this run directory cannot be ended.
         RayFailed: Ray does not start.
     """
+    end_leftovers(directory, study.timeouts.kill)
+    try:
+        return _start(study, directory, environment)
+    except RayFailed as error:
+        # On a busy machine its processes may not find each other in the time that Ray gives them.
+        if not any(text in str(error) for text in _TOO_SLOW):
+            raise
+        _log.warning("%s; trying once more", error)
+        return _start(study, directory, environment)
+
+
+def _start(study: Study, directory: Path, environment: Mapping[str, str]) -> LocalRay:
     kill_timeout = study.timeouts.kill
-    end_leftovers(directory, kill_timeout)
     folder, daemons = GuardedFolder(directory, kill_timeout), LocalProcesses({}, kill_timeout)
     try:
         with own_signal_handlers():
