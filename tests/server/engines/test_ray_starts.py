@@ -1,4 +1,4 @@
-"""What is said and done where a Ray does not start or cannot be joined."""
+"""A Ray that starts too slowly is started again; the message about a Ray that cannot be joined names the cause."""
 
 from __future__ import annotations
 

@@ -141,14 +141,14 @@ def first_line(error: BaseException) -> str:
 
 
 def cause_of(error: BaseException) -> str:
-    """Return the first line of an error's text and, where that text ends in a traceback, what the traceback ends with."""
+    """Return the first line of an error's text, followed by the error that its last traceback reports, if it has one."""
     first, lines = first_line(error), str(error).splitlines()
     begins = [
         number for number, line in enumerate(lines) if line.strip().startswith("Traceback (most recent call last)")
     ]
     if not begins:
         return first
-    # Below the frames, which are indented, stands the error itself.
+    # The frames of a traceback are indented; the error follows them and is not.
     ends = [line.strip() for line in lines[begins[-1] + 1 :] if line[:1].strip()]
     return f"{first} {ends[0]}" if ends else first
 

@@ -24,7 +24,7 @@ from penstock_server.study import Study
 OBJECT_STORE_BYTES = 80 * 2**20
 """Size of Ray's object store, the smallest it takes: no field ever goes through it."""
 
-_TOO_SLOW = ("timed out during startup", "did not register")
+_TOO_SLOW = "timed out during startup"  # in the message of Ray's node.py
 _log = logging.getLogger("penstock.ray")
 
 DAEMONS = ("gcs_server", "raylet")
@@ -87,8 +87,8 @@ def start_local_ray(study: Study, directory: Path, environment: Mapping[str, str
     try:
         return _start(study, directory, environment)
     except RayFailed as error:
-        # On a busy machine its processes may not find each other in the time that Ray gives them.
-        if not any(text in str(error) for text in _TOO_SLOW):
+        # On a busy machine, Ray's processes may need longer to start than Ray waits for them.
+        if _TOO_SLOW not in str(error):
             raise
         _log.warning("%s; trying once more", error)
         return _start(study, directory, environment)
