@@ -29,6 +29,7 @@ TOGETHER = {
             "test_c_streams",
             "test_c_lost_answers",
             "test_c_bad_answers",
+            "test_c_memory",
         ),
         "libpenstock's test programs",
     ),

@@ -49,7 +49,7 @@ penstock_status penstock_begin(penstock *p)
         return pnsk_settle(p, status);
     pnsk_assign_free(&p->assign);
     if (!pnsk_assign_unpack(zmq_msg_data(&answer.payload), zmq_msg_size(&answer.payload), &p->assign, &p->error))
-        status = PENSTOCK_BAD_MESSAGE;
+        status = pnsk_unreadable(&p->error);
     else if (p->assign.n_parameters != p->welcome.n_parameters) {
         snprintf(p->error.text, sizeof p->error.text, "ASSIGN has %u parameters, WELCOME named %u",
                  p->assign.n_parameters, p->welcome.n_parameters);
@@ -255,6 +255,13 @@ penstock_status penstock_fail(penstock *p, const char *message)
         snprintf(p->error.text, sizeof p->error.text, "the server did not take note of the failure within %d s",
                  FAIL_WAIT_MS / 1000);
     return status;
+}
+
+penstock_status penstock_abandon(penstock *p, const char *message)
+{
+    (void)penstock_fail(p, message); /* best effort: the server notices the end of this process anyway */
+    snprintf(p->error.text, sizeof p->error.text, "%.1900s", message != NULL ? message : "");
+    return pnsk_settle(p, PENSTOCK_ABANDONED);
 }
 
 void penstock_close(penstock *p)

@@ -192,6 +192,14 @@ penstock_status penstock_finish(penstock *handle);
 penstock_status penstock_fail(penstock *handle, const char *message);
 
 /**
+ * @brief Report the simulation as failed because of another process, and use this handle no more.
+ *
+ * @param message  why; penstock_error returns it from now on.
+ * @return PENSTOCK_ABANDONED, as every later call but penstock_fail and penstock_close.
+ */
+penstock_status penstock_abandon(penstock *handle, const char *message);
+
+/**
  * @brief Close every connection and free the handle, within 5 s. The server hands an unfinished simulation out again.
  *
  * @param handle  may be NULL.

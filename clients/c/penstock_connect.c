@@ -55,12 +55,11 @@ static penstock_status say_hello(penstock *p, double seconds)
     }
     if (status != PENSTOCK_OK)
         return status;
-    pnsk_error detail;
+    pnsk_error detail = {.text = "it names no trainer rank"};
     if (!pnsk_welcome_unpack(zmq_msg_data(&answer.payload), zmq_msg_size(&answer.payload), &p->welcome, &detail) ||
         p->welcome.n_ranks == 0) {
-        snprintf(p->error.text, sizeof p->error.text, "WELCOME cannot be read: %.500s",
-                 p->welcome.n_ranks == 0 && p->welcome.solver != NULL ? "it names no trainer rank" : detail.text);
-        status = PENSTOCK_BAD_MESSAGE;
+        snprintf(p->error.text, sizeof p->error.text, "WELCOME cannot be read: %.500s", detail.text);
+        status = pnsk_unreadable(&detail);
     }
     zmq_msg_close(&answer.payload);
     return status;
@@ -68,16 +67,16 @@ static penstock_status say_hello(penstock *p, double seconds)
 
 static penstock_status open_streams(penstock *p, const char *connect_file)
 {
-    p->beat = pnsk_heartbeat_start(p->context, &p->server, connect_file, p->client, &p->welcome, &p->error);
+    penstock_status status = PENSTOCK_OK;
+    p->beat = pnsk_heartbeat_start(p->context, &p->server, connect_file, p->client, &p->welcome, &status, &p->error);
     if (p->beat == NULL)
-        return PENSTOCK_NO_CONNECTION;
+        return status;
     p->streams = calloc(p->welcome.n_ranks, sizeof *p->streams);
     if (p->streams == NULL)
         return pnsk_no_memory(p);
     for (uint32_t i = 0; i < p->welcome.n_ranks; i++) {
         p->n_streams = i + 1;
-        const penstock_status status =
-            pnsk_stream_open(&p->streams[i], p->context, &p->server, &p->welcome, i, p->beat, &p->error);
+        status = pnsk_stream_open(&p->streams[i], p->context, &p->server, &p->welcome, i, p->beat, &p->error);
         if (status != PENSTOCK_OK)
             return status;
     }
@@ -100,7 +99,7 @@ static penstock_status connect_to(penstock *p, const char *path, uint32_t rank, 
         return PENSTOCK_NO_CONNECTION;
     }
     if (!pnsk_connect_file_read(path, &p->server, &p->error))
-        return PENSTOCK_NO_CONNECTION;
+        return p->error.no_memory ? PENSTOCK_NO_MEMORY : PENSTOCK_NO_CONNECTION;
     if (!zmq_has("curve")) {
         snprintf(p->error.text, sizeof p->error.text, "this libzmq was built without CURVE: install one that has it");
         return PENSTOCK_NO_CONNECTION;

@@ -224,12 +224,13 @@ bool pnsk_connect_file_read(const char *path, pnsk_connect_file *out, pnsk_error
     char *text = malloc(MAX_FILE + 1);
     const size_t size = file != NULL && text != NULL ? fread(text, 1, MAX_FILE + 1, file) : 0;
     bool good = false;
-    if (file == NULL || ferror(file))
+    error->no_memory = text == NULL;
+    if (text == NULL)
+        snprintf(error->text, sizeof error->text, "out of memory while reading %s", path);
+    else if (file == NULL || ferror(file))
         snprintf(error->text, sizeof error->text,
                  "cannot read %s (%s): is the study running, and is this path (PENSTOCK_CONNECT) right?", path,
                  strerror(errno));
-    else if (text == NULL)
-        snprintf(error->text, sizeof error->text, "out of memory while reading %s", path);
     else if (size > MAX_FILE)
         snprintf(error->text, sizeof error->text,
                  "%s is not a connect.json of this version of Penstock: it has more than %d bytes", path, MAX_FILE);

@@ -89,7 +89,7 @@ penstock_status penstock_announce(penstock *p, const penstock_field *fields, siz
         return pnsk_settle(p, status);
     pnsk_forget_fields(p);
     if (!pnsk_accept_unpack(zmq_msg_data(&answer.payload), zmq_msg_size(&answer.payload), &p->accept, &p->error))
-        status = PENSTOCK_BAD_MESSAGE;
+        status = pnsk_unreadable(&p->error);
     else if (p->accept.count != count) {
         snprintf(p->error.text, sizeof p->error.text, "ACCEPT has %u fields, announced were %zu", p->accept.count, count);
         status = PENSTOCK_BAD_MESSAGE;

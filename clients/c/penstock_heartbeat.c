@@ -1,5 +1,6 @@
 #include "penstock_heartbeat.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -43,7 +44,7 @@ static void hear(pnsk_heartbeat *beat, pnsk_message *message)
             snprintf(error.text, sizeof error.text, "the coordinator answered a heartbeat with %s",
                      pnsk_kind_name(message->header.kind));
         } else if (!pnsk_alive_unpack(zmq_msg_data(&message->payload), zmq_msg_size(&message->payload), &abandon, &error))
-            trouble = PENSTOCK_BAD_MESSAGE;
+            trouble = pnsk_unreadable(&error);
         zmq_msg_close(&message->payload);
     }
     pthread_mutex_lock(&beat->lock);
@@ -121,11 +122,12 @@ static int start_thread(pnsk_heartbeat *beat)
 
 pnsk_heartbeat *pnsk_heartbeat_start(void *context, const pnsk_connect_file *server,
                                      const char *connect_file, const uint8_t client[PNSK_CLIENT_BYTES],
-                                     const pnsk_welcome *welcome, pnsk_error *error)
+                                     const pnsk_welcome *welcome, penstock_status *status, pnsk_error *error)
 {
     pnsk_heartbeat *beat = calloc(1, sizeof *beat);
     if (beat == NULL) {
         snprintf(error->text, sizeof error->text, "out of memory for the heartbeat");
+        *status = PENSTOCK_NO_MEMORY;
         return NULL;
     }
     memcpy(beat->client_bytes, client, PNSK_CLIENT_BYTES);
@@ -138,12 +140,14 @@ pnsk_heartbeat *pnsk_heartbeat_start(void *context, const pnsk_connect_file *ser
     beat->connect_file = strdup(connect_file); /* NULL when out of memory: it is then not read again */
     pthread_mutex_init(&beat->lock, NULL);
     int failed = 0;
-    if (pnsk_link_open(&beat->link, context, server, server->control, "the coordinator", true, error) == PENSTOCK_OK) {
+    *status = pnsk_link_open(&beat->link, context, server, server->control, "the coordinator", true, error);
+    if (*status == PENSTOCK_OK) {
         failed = start_thread(beat);
         if (failed == 0)
             return beat;
         snprintf(error->text, sizeof error->text, "cannot start the heartbeat's thread: %s; raise `ulimit -u`",
                  strerror(failed));
+        *status = failed == ENOMEM ? PENSTOCK_NO_MEMORY : PENSTOCK_NO_CONNECTION;
     }
     pnsk_link_close(&beat->link, 0);
     pthread_mutex_destroy(&beat->lock);

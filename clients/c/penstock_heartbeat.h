@@ -6,10 +6,10 @@
 
 typedef struct pnsk_heartbeat pnsk_heartbeat;
 
-/* Start the heartbeat, without a simulation. Returns NULL and sets `error` on failure. */
+/* Start the heartbeat, without a simulation. Returns NULL and sets `status` and `error` on failure. */
 pnsk_heartbeat *pnsk_heartbeat_start(void *context, const pnsk_connect_file *server,
                                      const char *connect_file, const uint8_t client[PNSK_CLIENT_BYTES],
-                                     const pnsk_welcome *welcome, pnsk_error *error);
+                                     const pnsk_welcome *welcome, penstock_status *status, pnsk_error *error);
 
 /* Set the simulation that the heartbeat names; -1, 0 for none. */
 void pnsk_heartbeat_serve(pnsk_heartbeat *beat, int64_t simulation, uint32_t attempt);

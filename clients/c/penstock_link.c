@@ -72,7 +72,7 @@ static penstock_status unusable(const pnsk_link *link, pnsk_error *error)
     const int code = zmq_errno();
     snprintf(error->text, sizeof error->text, "cannot connect to %s at %s: %s; is connect.json the current one?",
              link->peer, link->endpoint, zmq_strerror(code));
-    return PENSTOCK_NO_CONNECTION;
+    return code == ENOMEM ? PENSTOCK_NO_MEMORY : PENSTOCK_NO_CONNECTION;
 }
 
 static bool set(void *socket, int option, int value)
@@ -127,7 +127,7 @@ static penstock_status unsendable(const pnsk_link *link, pnsk_error *error)
     snprintf(error->text, sizeof error->text,
              "cannot send to %s at %s (%s): the server has closed the connection; its log says why", link->peer,
              link->endpoint, zmq_strerror(code));
-    return PENSTOCK_SERVER_LOST;
+    return code == ENOMEM ? PENSTOCK_NO_MEMORY : PENSTOCK_SERVER_LOST;
 }
 
 penstock_status pnsk_link_send_parts(pnsk_link *link, zmq_msg_t *parts, size_t count, pnsk_error *error)
@@ -256,7 +256,7 @@ penstock_status pnsk_refused(pnsk_message *message, uint32_t *reason, pnsk_error
             *reason = refuse.reason;
         pnsk_refuse_free(&refuse);
     } else
-        status = PENSTOCK_BAD_MESSAGE;
+        status = pnsk_unreadable(error);
     zmq_msg_close(&message->payload);
     return status;
 }

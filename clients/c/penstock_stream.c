@@ -47,7 +47,7 @@ static penstock_status process(pnsk_stream *stream, pnsk_message *message, pnsk_
         if (ours(stream, header)) {
             if (!pnsk_streamed_unpack(zmq_msg_data(&message->payload), zmq_msg_size(&message->payload), &stream->streamed,
                                       error))
-                status = PENSTOCK_BAD_MESSAGE;
+                status = pnsk_unreadable(error);
             stream->ended = true;
         }
     } else {

@@ -14,6 +14,7 @@ static bool fail(pnsk_error *error, const char *format, ...)
     va_start(args, format);
     vsnprintf(error->text, sizeof error->text, format, args);
     va_end(args);
+    error->no_memory = false;
     return false;
 }
 
@@ -255,8 +256,10 @@ static void *take_memory(reader *r, size_t count, size_t item)
     if (!r->ok)
         return NULL;
     void *memory = calloc(count != 0 ? count : 1, item);
-    if (memory == NULL)
+    if (memory == NULL) {
         r->ok = fail(r->error, "out of memory for %zu items", count);
+        r->error->no_memory = true;
+    }
     return memory;
 }
 
@@ -390,6 +393,11 @@ bool pnsk_refuse_unpack(const uint8_t *frame, size_t size, pnsk_refuse *out, pns
         return true;
     pnsk_refuse_free(out);
     return false;
+}
+
+penstock_status pnsk_unreadable(const pnsk_error *error)
+{
+    return error->no_memory ? PENSTOCK_NO_MEMORY : PENSTOCK_BAD_MESSAGE;
 }
 
 void pnsk_welcome_free(pnsk_welcome *w)

@@ -60,6 +60,7 @@ typedef struct {
 
 typedef struct {
     char text[2048];
+    bool no_memory; /* after a failure of the functions below: it was memory, not the payload */
 } pnsk_error;
 
 /* A growing byte buffer. The caller frees `data`. failed: out of memory. */
@@ -128,6 +129,9 @@ bool pnsk_accept_unpack(const uint8_t *frame, size_t size, pnsk_accept *out, pns
 bool pnsk_streamed_unpack(const uint8_t *frame, size_t size, pnsk_streamed *out, pnsk_error *error);
 bool pnsk_alive_unpack(const uint8_t *frame, size_t size, bool *abandon, pnsk_error *error);
 bool pnsk_refuse_unpack(const uint8_t *frame, size_t size, pnsk_refuse *out, pnsk_error *error);
+
+/* The status of a payload that could not be read: PENSTOCK_BAD_MESSAGE or PENSTOCK_NO_MEMORY. */
+penstock_status pnsk_unreadable(const pnsk_error *error);
 
 void pnsk_welcome_free(pnsk_welcome *welcome);
 void pnsk_assign_free(pnsk_assign *assign);

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+
+from live_server import LiveServer, worker
+from mpi import environment, mpirun
+from waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 SANITIZERS = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
@@ -52,3 +57,39 @@ class Installed:
         variables = [f"CFLAGS={' '.join(self.flags)}"]
         subprocess.run(["make", "-s", "-B", "-C", folder, *variables], env=self.environment, check=True)
         return folder
+
+
+def serve(
+    server: LiveServer,
+    installed: Installed,
+    command: Sequence[str | Path],
+    *,
+    ranks: int = 0,
+    code: int = 0,
+    prefix: Sequence[str] = (),
+) -> str:
+    """Take the next simulation, run the command for it, say how it ended as a worker does, and return what it printed."""
+    with worker(server) as client:
+        simulation = client.next_simulation()
+        assert simulation is not None
+        filled = [str(part).format(**simulation.parameters) for part in command]
+        variables = environment(server.environment(simulation)) | {
+            "LD_LIBRARY_PATH": str(installed.prefix / "lib"),
+            # Open MPI leaves memory behind, in modules that it has unloaded: valgrind looks for leaks of MPI programs.
+            "ASAN_OPTIONS": f"detect_leaks={int(not ranks)}",
+        }
+        done = subprocess.run(
+            mpirun(ranks, *prefix, *filled) if ranks else [*prefix, *filled],
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert (done.returncode == 0) == (code == 0), done.stdout
+        if code == 0:
+            simulation.exited()
+        else:
+            simulation.fail("as a worker says it")
+    return done.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 
 U = {"u": {"components": 2}}  # the field that it streams
 # Its exit codes, which are values of penstock_status.
-NO_CONNECTION, REFUSED, ABANDONED, SERVER_LOST = 2, 4, 5, 6
+NO_CONNECTION, REFUSED, ABANDONED, SERVER_LOST, NO_MEMORY = 2, 4, 5, 6, 7
 
 
 def run(programs: Path, *arguments: str, name: str = "stream", **environment: str) -> tuple[int, str, float]:

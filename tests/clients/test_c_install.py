@@ -49,5 +49,5 @@ def test_a_fortran_client_that_is_not_connected_says_so(tmp_path: Path) -> None:
     program = Installed(tmp_path).program("gfortran", ROOT / "tests/clients/mpi/unconnected.f90", "penstock-fortran")
     done = subprocess.run([program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split()[:9] == ["-1", "F", "F", *5 * ["1"], "this"]
+    assert done.stdout.split()[:12] == ["-1", "F", "F", *7 * ["1"], "0", "this"]
     assert "this client is not connected: call connect first" in done.stdout

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from native import ROOT, SANITIZERS, Installed
+from native import ROOT, SANITIZERS, Installed, serve
 from numpy.typing import NDArray
 
 from live_server import LiveServer, worker
@@ -33,42 +33,6 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     require("mpirun", "mpicc", "mpifort", "gfortran")
     return Installed(tmp_path_factory.mktemp("sanitized"), SANITIZERS)
-
-
-def serve(
-    server: LiveServer,
-    installed: Installed,
-    command: Sequence[str | Path],
-    *,
-    ranks: int = 0,
-    code: int = 0,
-    prefix: Sequence[str] = (),
-) -> str:
-    """Take the next simulation, run the command for it, say how it ended as a worker does, and return what it printed."""
-    with worker(server) as client:
-        simulation = client.next_simulation()
-        assert simulation is not None
-        filled = [str(part).format(**simulation.parameters) for part in command]
-        variables = environment(server.environment(simulation)) | {
-            "LD_LIBRARY_PATH": str(installed.prefix / "lib"),
-            # Open MPI leaves memory behind, in modules that it has unloaded: valgrind looks for leaks of MPI programs.
-            "ASAN_OPTIONS": f"detect_leaks={int(not ranks)}",
-        }
-        done = subprocess.run(
-            mpirun(ranks, *prefix, *filled) if ranks else [*prefix, *filled],
-            env=variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert (done.returncode == 0) == (code == 0), done.stdout
-        if code == 0:
-            simulation.exited()
-        else:
-            simulation.fail("as a worker says it")
-    return done.stdout
 
 
 # --- heat solvers -------------------------------------------------------------------------------------------------------
@@ -132,9 +96,25 @@ def test_the_heat_solvers_are_clean_under_valgrind(plain: Installed, tmp_path: P
     np.testing.assert_array_equal(fields, reference(tmp_path / "run", 7, 2))
 
 
+def test_a_rank_whose_neighbour_cannot_connect_says_so_in_every_call(sanitized: Installed, tmp_path: Path) -> None:
+    program = sanitized.program("mpicc", SOURCES / "lone_rank.c", "penstock-mpi")
+    with recorder(tmp_path / "run", {"u": {}}) as server:
+        said = serve(server, sanitized, [program], ranks=2)
+        text = "another MPI rank could not connect to the server; its own message says why"
+        assert server.report()["failures"][0] == text
+    assert said.splitlines() == 2 * [f"5 {text}"]
+
+
 # --- the Fortran module -------------------------------------------------------------------------------------------------
 
-ALL_FIELDS: dict[str, dict[str, Any]] = {"u": {"components": 2}, "f": {}, "i": {}, "l": {}}
+ALL_FIELDS: dict[str, dict[str, Any]] = {
+    "u": {"components": 2},
+    "f": {},
+    "i": {},
+    "l": {},
+    "s": {},
+    "w": {"components": 2},
+}
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +132,8 @@ def test_fortran_sends_every_kind_and_rank_of_array(sanitized: Installed, fields
     for step in range(3):
         u = np.stack([10 * point + j + 100 * step for j in (1, 2)], axis=1)
         f, i, k = np.arange(1, 13) + step, point * step, np.concatenate([-point, point])
-        np.testing.assert_array_equal(values[step], np.concatenate([u.reshape(-1), f, i, k]))
+        s, w = np.array([0.25 + step]), step - np.arange(1, 13)
+        np.testing.assert_array_equal(values[step], np.concatenate([u.reshape(-1), f, i, k, s, w]))
     with h5py.File(tmp_path / "run" / "recording.h5") as file:
         np.testing.assert_array_equal(file["mesh/cell_volumes"], point[:, None])
         assert '"shape": [6, 2, 1]' in file.attrs["fields"]
@@ -184,6 +165,9 @@ def test_fortran_can_look_at_a_status_and_report_a_failure_itself(
     with recorder(tmp_path / "fail", ALL_FIELDS) as server:
         serve(server, sanitized, [fields, "fail"], ranks=1)
         assert server.report()["failures"][0] == "diverged on purpose"
+    with recorder(tmp_path / "close", ALL_FIELDS) as server:
+        serve(server, sanitized, [fields, "close"], ranks=1)
+        assert server.report()["failures"]
 
 
 # --- Melissa's calls ----------------------------------------------------------------------------------------------------

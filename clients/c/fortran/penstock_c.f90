@@ -1,4 +1,4 @@
-! Interfaces of the C functions of penstock.h that penstock.f90 calls.
+! Interfaces of the C functions of penstock.h that penstock_connection.f90 calls.
 module penstock_c
   use, intrinsic :: iso_c_binding
   implicit none
@@ -32,6 +32,12 @@ module penstock_c
       type(c_ptr), value :: handle
       integer(c_int64_t) :: id
     end function c_simulation
+
+    function c_attempt(handle) bind(c, name="penstock_attempt") result(number)
+      import :: c_ptr, c_int32_t
+      type(c_ptr), value :: handle
+      integer(c_int32_t) :: number
+    end function c_attempt
 
     function c_is_validation(handle) bind(c, name="penstock_is_validation") result(held_out)
       import :: c_ptr, c_int
@@ -86,6 +92,12 @@ module penstock_c
       type(c_ptr), value :: handle
       integer(c_int) :: status
     end function c_step_sent
+
+    function c_flush(handle) bind(c, name="penstock_flush") result(status)
+      import :: c_ptr, c_int
+      type(c_ptr), value :: handle
+      integer(c_int) :: status
+    end function c_flush
 
     function c_finish(handle) bind(c, name="penstock_finish") result(status)
       import :: c_ptr, c_int

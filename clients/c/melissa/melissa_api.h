@@ -6,8 +6,10 @@
  * libpenstock_melissa (with MPI: libpenstock_melissa_mpi). The header is installed under both names that solvers include,
  * melissa_api.h and (since Melissa 0.7) melissa/api.h.
  *
- * A field is a vector of doubles; the parts of the MPI ranks follow each other in rank order. Initialise all fields before
- * sending the first one. Send each field once per time step, and all fields of a time step before any of the next. Melissa
+ * A field is a vector of doubles; the parts of the MPI ranks follow each other in rank order. Initialise each field before
+ * its first time step is sent, and all of them within the first time step, of which the library keeps a copy until the second
+ * begins. Send each field once per time step, and all fields of a time step before any of the next. Fields whose names end
+ * alike in brackets, such as velocity[X], velocity[Y] and velocity[Z], are the components of one field, velocity. Melissa
  * has no physical time, so use [samples] time = "step". The calls return nothing: a failure is printed and ends the program
  * on all ranks, and Penstock runs the simulation again. The solver gets its parameters as command-line arguments, from the
  * command in the study file.

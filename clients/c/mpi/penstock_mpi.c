@@ -15,11 +15,7 @@ penstock_status penstock_mpi_connect(penstock **handle, const char *connect_file
         status = penstock_begin(*handle);
     bad = status != PENSTOCK_OK;
     MPI_Allreduce(&bad, &worst, 1, MPI_INT, MPI_MAX, comm);
-    if (!bad && worst) {
-        (void)penstock_fail(*handle, elsewhere);
-        return PENSTOCK_ABANDONED;
-    }
-    return status;
+    return !bad && worst ? penstock_abandon(*handle, elsewhere) : status;
 }
 
 void penstock_mpi_layout(MPI_Comm comm, uint64_t count, uint64_t *offset, uint64_t *total)
@@ -39,7 +35,7 @@ void penstock_mpi_abort(penstock *handle, MPI_Comm comm, const char *message)
     if (begun && !over)
         MPI_Comm_rank(comm, &rank);
     const char *why = message != NULL ? message : penstock_error(handle);
-    snprintf(text, sizeof text, "MPI rank %d: %s", rank, *why != '\0' ? why : elsewhere);
+    snprintf(text, sizeof text, "MPI rank %d: %s", rank, why);
     fprintf(stderr, "penstock: %s\n", text);
     if (handle != NULL && penstock_simulation(handle) >= 0)
         (void)penstock_fail(handle, text);

@@ -25,7 +25,7 @@ extern "C" {
 /**
  * @brief Call penstock_connect and penstock_begin on every rank of a communicator. Collective.
  *
- * If one rank fails, all fail: the ranks that could connect return PENSTOCK_ABANDONED.
+ * If one rank fails, all fail: the ranks that could connect return PENSTOCK_ABANDONED, and so do their later calls.
  *
  * @param[out] handle        as for penstock_connect.
  * @param      connect_file  as for penstock_connect.

@@ -26,7 +26,7 @@ static void check_error(const pnsk_error *error)
 
 static void header(const uint8_t *data, size_t size)
 {
-    pnsk_error error = {{0}};
+    pnsk_error error = {.text = ""};
     pnsk_header read, again;
     uint8_t raw[PNSK_HEADER_BYTES];
     if (!pnsk_header_unpack(data, size, &read, &error)) {
@@ -49,7 +49,7 @@ static size_t total(char *const *texts, uint32_t count)
 
 static void payload(uint8_t kind, const uint8_t *data, size_t size)
 {
-    pnsk_error error = {{0}};
+    pnsk_error error = {.text = ""};
     bool good = false;
     if (kind == 0) {
         pnsk_welcome w;
@@ -92,7 +92,7 @@ static void payload(uint8_t kind, const uint8_t *data, size_t size)
 
 static void connect_file(const uint8_t *data, size_t size)
 {
-    pnsk_error error = {{0}};
+    pnsk_error error = {.text = ""};
     pnsk_connect_file read;
     if (!pnsk_connect_file_parse((const char *)data, size, "connect.json", &read, &error)) {
         check_error(&error);
@@ -112,7 +112,7 @@ static void stream_hears(const uint8_t *data, size_t size)
     static pnsk_stream stream;
     static char endpoint[] = "inproc://rank", *endpoints[] = {endpoint};
     static pnsk_welcome welcome = {.credit_bytes = 1000, .n_ranks = 1, .rank_endpoints = endpoints};
-    pnsk_error error = {{0}};
+    pnsk_error error = {.text = ""};
     if (context == NULL) {
         static const char key[] = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7";
         pnsk_connect_file file;

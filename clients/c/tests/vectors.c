@@ -93,7 +93,7 @@ static void check_headers(void)
     }
     for (size_t i = 0; i < sizeof invalid_headers / sizeof *invalid_headers; i++) {
         pnsk_header back;
-        pnsk_error error = {""};
+        pnsk_error error = {.text = ""};
         const bytes raw = invalid_headers[i].raw;
         expect(!pnsk_header_unpack(raw.data, raw.size, &back, &error), invalid_headers[i].name, "is taken for a header");
         expect((strncmp(error.text, "wire format version", 19) == 0) == invalid_headers[i].version, invalid_headers[i].name,

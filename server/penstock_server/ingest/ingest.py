@@ -148,7 +148,9 @@ class Ingest:
             return [self._grant(connection)]
         if header.kind is Kind.INDICES:
             points = self._pieces.size(header.field) // self._pieces.components(header.field)
-            self._streams.current(connection, header).partition.claim(header, payload, points)
+            self._streams.current(connection, header).partition.claim(
+                header, payload, points, self._pieces.name(header.field)
+            )
             return []
         if header.kind is Kind.END:
             self._streams.end(connection, header)
@@ -161,7 +163,9 @@ class Ingest:
         """Take one piece; return False when it is a duplicate."""
         simulation = self._streams.current(connection, header)
         size, values = self._pieces.values(header, payload)
-        where = simulation.partition.place(header, self._pieces.components(header.field))
+        where = simulation.partition.place(
+            header, self._pieces.components(header.field), self._pieces.name(header.field)
+        )
         if (static := self._schema.static(header.field)) is not None:
             return self._static.take(static, size, values, where)
         held_out = header.simulation in self._held_out

@@ -25,13 +25,14 @@ class Partition:
     _claimed: dict[int, NDArray[np.bool_]] = field(default_factory=dict)  # (points,) by field id
     _unlisted: set[int] = field(default_factory=set)  # fields of which pieces have come at offsets of the whole
 
-    def claim(self, header: Header, payload: bytes, points: int) -> None:
+    def claim(self, header: Header, payload: bytes, points: int, name: str) -> None:
         """Take the list of the points of a field that a solver rank holds; the same list may come again.
 
         Args:
             header: of INDICES.
             payload: the indices.
             points: number of points of the field.
+            name: of the field, for messages.
 
         Raises:
             Refused: not so many integers of 4 or 8 bytes; a point outside the field, listed twice or held by another
@@ -44,7 +45,7 @@ class Partition:
         if len(payload) != header.count * dtype.itemsize or not 1 <= header.count <= points:
             raise Refused(
                 Reason.SIZE,
-                f"index list of {header.count} points in {len(payload)} bytes: field id {header.field} has {points} "
+                f"index list of {header.count} points in {len(payload)} bytes: field {name} has {points} "
                 "points, an index "
                 f"{dtype.itemsize} bytes",
             )
@@ -53,35 +54,30 @@ class Partition:
         if before is not None:
             if np.array_equal(before, indices):
                 return
-            raise Refused(Reason.SIZE, f"solver rank {rank} sent another index list of field id {header.field} before")
+            raise Refused(Reason.SIZE, f"solver rank {rank} sent another index list of field {name} before")
         if header.field in self._unlisted:
             raise Refused(
                 Reason.SIZE,
-                f"index list of field id {header.field} after pieces at offsets of the whole field: lists come first",
+                f"index list of field {name} after pieces at offsets of the whole field: lists come first",
             )
         outside = indices[(indices < 0) | (indices >= points)]
         if outside.size:
             raise Refused(
                 Reason.SIZE,
-                f"index list of solver rank {rank} has point {outside[0]}: field id {header.field} has 0 to "
-                f"{points - 1}",
+                f"index list of solver rank {rank} has point {outside[0]}: field {name} has 0 to {points - 1}",
             )
         claimed = self._claimed.setdefault(header.field, np.zeros(points, np.bool_))
         taken = indices[claimed[indices]]
         if taken.size:
-            raise Refused(
-                Reason.SIZE, f"point {taken[0]} of field id {header.field} is held by solver rank {rank} and by another"
-            )
+            raise Refused(Reason.SIZE, f"point {taken[0]} of field {name} is held by solver rank {rank} and by another")
         held = np.zeros(points, np.bool_)
         held[indices] = True
         if np.count_nonzero(held) != indices.size:
-            raise Refused(
-                Reason.SIZE, f"index list of solver rank {rank} names a point of field id {header.field} twice"
-            )
+            raise Refused(Reason.SIZE, f"index list of solver rank {rank} names a point of field {name} twice")
         claimed |= held
         self._lists[key] = indices
 
-    def place(self, header: Header, components: int) -> Where:
+    def place(self, header: Header, components: int, name: str) -> Where:
         """Return which elements or points of its field a piece holds.
 
         Offset and count are those of the sender's own list if it has sent one.
@@ -89,6 +85,7 @@ class Partition:
         Args:
             header: of the piece.
             components: elements of the field at each of its points.
+            name: of the field, for messages.
 
         Raises:
             Refused: beyond the end of that list, or not whole points of it; without a list where another rank has sent
@@ -99,7 +96,7 @@ class Partition:
             if header.field in self._claimed:
                 raise Refused(
                     Reason.SIZE,
-                    f"piece of field id {header.field} by solver rank {header.rank}, which has sent no index list, "
+                    f"piece of field {name} by solver rank {header.rank}, which has sent no index list, "
                     "while others have",
                 )
             self._unlisted.add(header.field)
@@ -113,6 +110,6 @@ class Partition:
                 Reason.SIZE,
                 f"piece of {header.count} elements from {header.offset}: solver rank {header.rank} holds "
                 f"{indices.size} points of "
-                f"field id {header.field}, of {components} elements each",
+                f"field {name}, of {components} elements each",
             )
         return indices[header.offset // components : (header.offset + header.count) // components]

@@ -27,7 +27,12 @@ class Pieces:
         self._schema = schema
         self._columns = {schema.ids[name]: columns for name, columns in schema.spec.columns().items()}
         self._components = {schema.ids[f.name]: f.components for f in schema.spec.fields}
+        self._names = {number: name for name, number in schema.ids.items()}
         self.first_field = min(self._columns)
+
+    def name(self, field_id: int) -> str:
+        """Return a field's name for messages; "id 7" where there is no such field."""
+        return self._names.get(field_id, f"id {field_id}")
 
     def columns(self, field_id: int) -> slice:
         """Return the columns of a sample's targets that belong to a field; a static one has none."""
@@ -46,7 +51,7 @@ class Pieces:
             return self.components(field_id) * self._schema.spec.fields[0].points
         columns = self._columns.get(field_id)
         if columns is None:
-            raise Refused(Reason.UNKNOWN_FIELD, f"field id {field_id}: the study has {sorted(self._columns)}")
+            raise Refused(Reason.UNKNOWN_FIELD, f"field id {field_id}: the study has {', '.join(self._names.values())}")
         return int(columns.stop - columns.start)
 
     def components(self, field_id: int) -> int:
@@ -72,12 +77,14 @@ class Pieces:
         static = self._schema.static(header.field)
         if expected is None or (static is not None) != (header.step == STATIC_STEP):
             raise Refused(
-                Reason.UNKNOWN_FIELD, f"field id {header.field} at time step {header.step}: announce the field first"
+                Reason.UNKNOWN_FIELD,
+                f"field {self.name(header.field)} at time step {header.step}: announce the field first",
             )
         if header.dtype is not expected:
             raise Refused(
                 Reason.DTYPE,
-                f"field id {header.field} sent as {header.dtype.name.lower()}, announced as {expected.name.lower()}",
+                f"field {self.name(header.field)} sent as {header.dtype.name.lower()}, announced as "
+                f"{expected.name.lower()}",
             )
         size = self.size(header.field)
         if (
@@ -87,9 +94,8 @@ class Pieces:
         ):
             raise Refused(
                 Reason.SIZE,
-                f"piece of {header.count} elements from {header.offset} in {len(payload)} bytes: the field has "
-                f"{size} elements "
-                f"of {NUMPY_DTYPES[expected].itemsize} bytes",
+                f"piece of {header.count} elements from {header.offset} in {len(payload)} bytes: field "
+                f"{self.name(header.field)} has {size} elements of {NUMPY_DTYPES[expected].itemsize} bytes",
             )
         if not STATIC_STEP <= header.step < MAX_STEPS:
             raise Refused(Reason.MALFORMED, f"time step {header.step}: expected 0 to {MAX_STEPS - 1}")
@@ -99,8 +105,7 @@ class Pieces:
             raise Refused(
                 Reason.NOT_FINITE,
                 f"time step {header.step} of simulation {header.simulation} has {values[at - header.offset]} at "
-                f"element {at} "
-                f"of field id {header.field}: the solver has diverged",
+                f"element {at} of field {self.name(header.field)}: the solver has diverged",
             )
         return size, values
 

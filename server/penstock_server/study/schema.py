@@ -78,7 +78,7 @@ def agree(
 
     A client that sends plain arrays announces one component and the whole shape of the array. If the study file gives
     the field's number of components, the last dimension is taken as the components. If it gives the shape as well, a
-    single dimension with all values is accepted.
+    single dimension with all values, or with all points, is accepted.
 
     Args:
         announced: fields that the client announces.
@@ -156,10 +156,28 @@ def _field_spec(f: FieldAnnouncement, section: FieldSection) -> FieldSpec:
     ):
         # The client knows only the number of values; the study file gives their layout.
         shape, components = section.shape, section.components or 1
+    elif section.shape is not None and shape == (math.prod(section.shape),):
+        shape = section.shape  # the client knows the components of a point, and only the number of points
     if section.components not in (None, components):
         raise Refused(
             Reason.SCHEMA, f"field {f.name!r} has {components} components, the study file says {section.components}"
         )
     if section.shape not in (None, shape):
-        raise Refused(Reason.SCHEMA, f"field {f.name!r} has shape {shape}, the study file says {section.shape}")
+        raise Refused(
+            Reason.SCHEMA,
+            f"field {f.name!r} has shape {shape}, the study file says {section.shape}: {_remedy(shape, section)}",
+        )
     return FieldSpec(f.name, components, shape)
+
+
+def _remedy(shape: tuple[int, ...], section: FieldSection) -> str:
+    """Return what to do about a shape that is not the study file's."""
+    assert section.shape is not None
+    points = math.prod(section.shape)
+    if section.components is None and len(shape) > 1 and math.prod(shape[:-1]) == points:
+        return f"if the last {shape[-1]} are components, set components = {shape[-1]} as well"
+    if math.prod(shape) == points * (section.components or 1):
+        return (
+            "set the shape that the solver announces, or announce one dimension, which is given the study file's shape"
+        )
+    return f"{math.prod(shape)} points against {points}; set the shape that the solver announces"

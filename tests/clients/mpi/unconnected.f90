@@ -12,6 +12,10 @@ program null_client
   call server%announce([penstock_field("u", PENSTOCK_FLOAT64, [3])], status); print *, status
   call server%indices(1, [1_c_int64_t], status); print *, status
   call server%finish(status); print *, status
+  call server%send(1, 0, 0d0, 1d0, status=status); print *, status
+  call server%flush(status); print *, status
   call server%fail("x")
+  call server%close()
+  print *, server%attempt()
   print *, server%error_text()
 end program

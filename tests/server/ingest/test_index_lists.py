@@ -50,10 +50,10 @@ def test_the_same_index_list_again_does_no_harm() -> None:
 @pytest.mark.parametrize(
     ("points", "header", "reason", "text"),
     [
-        ([6], {}, Reason.SIZE, "has point 6: field id 1 has 0 to 5"),
+        ([6], {}, Reason.SIZE, "has point 6: field p has 0 to 5"),
         ([-1], {}, Reason.SIZE, "has point -1"),
-        ([2, 3, 2], {}, Reason.SIZE, "names a point of field id 1 twice"),
-        ([1], {}, Reason.SIZE, "point 1 of field id 1 is held by solver rank 1 and by another"),
+        ([2, 3, 2], {}, Reason.SIZE, "names a point of field p twice"),
+        ([1], {}, Reason.SIZE, "point 1 of field p is held by solver rank 1 and by another"),
         ([], {}, Reason.SIZE, "index list of 0 points"),
         ([2, 3, 4, 5, 2, 3, 4], {}, Reason.SIZE, "index list of 7 points"),
         ([2], {"count": 2}, Reason.SIZE, "index list of 2 points in 4 bytes"),

@@ -13,11 +13,11 @@ from penstock_client.stream_payloads import Begin
 from penstock_client.wire import Dtype, Header, Kind, unpack
 
 BAD_PIECES = [
-    ("nan", {"values": np.array([1.0, np.nan, 3.0], "<f8")}, Reason.NOT_FINITE, "nan at element 1 of field id 0: the solver has div"),
+    ("nan", {"values": np.array([1.0, np.nan, 3.0], "<f8")}, Reason.NOT_FINITE, "nan at element 1 of field U: the solver has div"),
     ("inf", {"values": np.array([np.inf], "<f8"), "offset": 4}, Reason.NOT_FINITE, "inf at element 4"),
-    ("beyond the end", {"values": np.zeros(3), "offset": 3 * POINTS - 2}, Reason.SIZE, "piece of 3 elements from 16"),
+    ("beyond the end", {"values": np.zeros(3), "offset": 3 * POINTS - 2}, Reason.SIZE, "from 16 in 24 bytes: field U has 18 elements"),
     ("empty", {"values": np.zeros(0)}, Reason.SIZE, "piece of 0 elements"),
-    ("other dtype", {"values": np.zeros(3, "<f4"), "dtype": Dtype.FLOAT32}, Reason.DTYPE, "sent as float32, announced as float64"),
+    ("other dtype", {"values": np.zeros(3, "<f4"), "dtype": Dtype.FLOAT32}, Reason.DTYPE, "field U sent as float32, announced as float64"),
     ("other simulation", {"values": np.zeros(3), "simulation": 2}, Reason.NO_BEGIN, "PIECE of simulation 2 before its BEGIN"),
     ("other attempt", {"values": np.zeros(3), "attempt": 9}, Reason.NO_BEGIN, "before its BEGIN"),
     ("other incarnation", {"values": np.zeros(3), "incarnation": 6}, Reason.INCARNATION, "incarnation 7"),
@@ -43,6 +43,7 @@ def test_an_unknown_field_is_refused() -> None:
     header, payload = rig.piece("U", np.zeros(3))
     refuse = rig.refusal(unpack(header)._replace(field=5).pack(), payload)
     assert refuse.reason is Reason.UNKNOWN_FIELD
+    assert "field id 5 at time step 0: announce the field first" in refuse.text
 
 
 @pytest.mark.parametrize(
