@@ -66,8 +66,8 @@ class Partition:
                 f"index list of solver rank {rank} has point {outside[0]}: field id {header.field} has 0 to "
                 f"{points - 1}",
             )
-        claimed = self._claimed.setdefault(header.field, np.zeros(points, np.bool_))
-        taken = indices[claimed[indices]]
+        claimed = self._claimed.get(header.field)
+        taken = indices[:0] if claimed is None else indices[claimed[indices]]
         if taken.size:
             raise Refused(
                 Reason.SIZE, f"point {taken[0]} of field id {header.field} is held by solver rank {rank} and by another"
@@ -78,8 +78,12 @@ class Partition:
             raise Refused(
                 Reason.SIZE, f"index list of solver rank {rank} names a point of field id {header.field} twice"
             )
-        claimed |= held
+        self._claimed[header.field] = held if claimed is None else claimed | held
         self._lists[key] = indices
+
+    def has_list(self, header: Header) -> bool:
+        """Return whether a solver rank has sent a list of a field."""
+        return (header.field, header.rank) in self._lists
 
     def place(self, header: Header, components: int) -> Where:
         """Return which elements or points of its field a piece holds.
