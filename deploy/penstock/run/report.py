@@ -16,6 +16,7 @@ from penstock.run.numbers import duration, number
 from penstock.study import is_file
 from penstock.workers import tail
 from penstock_client import PenstockError
+from penstock_server.telemetry import plain_text
 
 REPORT = "report.json"
 EXIT_CODES = {"finished": 0, "stopped": 1, "failed": 1}  # of a command, by the status of its study
@@ -70,11 +71,14 @@ def outcome(directory: Path) -> str:
 def print_report(console: Console, report: Mapping[str, Any], directory: Path) -> None:
     """Print a report for people, with the reasons of failed simulations, and where the rest is.
 
+    Its texts may come from a solver or from a stranger's file: characters that steer a terminal are replaced.
+
     Args:
         console: where to.
         report: the content of report.json.
         directory: the run directory.
     """
+    report = _plain(report)
     color = {"finished": "green", "stopped": "yellow"}.get(report["status"], "red")
     title = Text(f"{report['study']}: ").append(report["status"], style=f"bold {color}")
     console.print(title.append(f" ({report['message']})" if report.get("message") else ""), soft_wrap=True)
@@ -87,10 +91,19 @@ def print_report(console: Console, report: Mapping[str, Any], directory: Path) -
     for line in report.get("warnings", ()):
         console.print(Text(f"warning: {line}", style="yellow"), soft_wrap=True)
     for line in failure_lines(report.get("failures", {}), directory / LOGS):
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(plain_text(line)), soft_wrap=True)
     console.print(Text(f"report: {directory / REPORT}"), soft_wrap=True)
     if where := _plots(report, directory):
         console.print(Text(f"plots:  {where}"), soft_wrap=True)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a report with all its texts plain, keys included."""
+    if isinstance(value, str):
+        return plain_text(value)
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def failure_lines(failures: Mapping[str | int, str], logs: Path) -> Iterator[str]:

@@ -90,7 +90,7 @@ class Contents:
         slot.open = False
         self.simulation[index] = slot.simulation
         self.sample[index] = slot.sample
-        self.times_seen.held[index] = 0
+        self.times_seen.insert(index)
         self.population.insert(index)
         self.counters.received += 1
 
@@ -119,7 +119,7 @@ class Contents:
         counters.batches += 1
         counters.population_sum += len(population)
         counters.presentations += len(slots)
-        np.add.at(self.times_seen.held, slots, 1)
+        self.times_seen.draw(slots)
         for slot in slots.tolist():
             counters.trained_unique += population.mark_seen(slot)
             if remove:
@@ -154,7 +154,7 @@ class Contents:
             spilled=counters.spilled,
             batches=counters.batches,
             mean_population=counters.population_sum / max(1, counters.batches),
-            times_seen=self.times_seen.histogram(population.held()),
+            times_seen=self.times_seen.histogram(),
             mean_times_seen=counters.presentations / max(1, counters.received),
             put_blocked_seconds=put_blocked_seconds,
             stall_seconds=stall_seconds,

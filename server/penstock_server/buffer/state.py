@@ -119,8 +119,7 @@ def load_state(contents: Contents, state: BufferState, population: Population) -
     contents.storage.targets[:number] = arrays["targets"]
     contents.simulation[:number] = arrays["simulation"]
     contents.sample[:number] = arrays["sample"]
-    contents.times_seen.held[:number] = arrays["times_seen"]
-    contents.times_seen.removed = np.array(arrays["times_seen_left"], dtype=np.int64)
+    contents.times_seen.load(arrays["times_seen"], arrays["times_seen_left"])
     contents.population = population
     contents.counters = Counters(**meta["counters"])
     contents.rng.bit_generator.state = meta["rng"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,19 +112,38 @@ class WaitClock:
 
 
 class TimesSeen:
-    """Number of draws of each sample held, and a histogram of those of removed samples.
+    """Number of draws of each sample held, and histograms of all samples and of those that were removed.
+
+    The histogram is kept up to date, so that reading it costs the same for any number of samples.
 
     Args:
         slots: number of slots.
 
     Attributes:
-        held: number of draws of each slot's sample, (slots,).
+        held: number of draws of each slot's sample, (slots,); read only.
         removed: number of removed samples by number of draws.
     """
 
     def __init__(self, slots: int) -> None:
         self.held: NDArray[np.int64] = np.zeros(slots, dtype=np.int64)
         self.removed: NDArray[np.int64] = np.zeros(8, dtype=np.int64)
+        self._all: Counter[int] = Counter()  # number of samples, held or removed, by number of draws
+
+    def insert(self, slot: int) -> None:
+        """Count a new sample in a slot, not drawn yet."""
+        self.held[slot] = 0
+        self._all[0] += 1
+
+    def draw(self, slots: NDArray[np.int64]) -> None:
+        """Count one draw for each of `slots` (n,), which may name a slot more than once."""
+        for slot in slots.tolist():
+            times = int(self.held[slot])
+            self.held[slot] = times + 1
+            self._all[times + 1] += 1
+            if self._all[times] == 1:
+                del self._all[times]
+            else:
+                self._all[times] -= 1
 
     def remove(self, slot: int) -> None:
         """Count the sample of a slot among the removed."""
@@ -134,8 +154,18 @@ class TimesSeen:
             self.removed = longer
         self.removed[times] += 1
 
-    def histogram(self, slots: NDArray[np.int64]) -> dict[int, int]:
-        """Return times seen -> number of samples, over removed samples and those in `slots` (n,)."""
-        counts = np.bincount(self.held[slots], minlength=len(self.removed))
-        counts[: len(self.removed)] += self.removed
-        return {int(times): int(counts[times]) for times in np.flatnonzero(counts)}
+    def load(self, held: NDArray[np.int64], removed: NDArray[np.int64]) -> None:
+        """Continue with the counts of a checkpoint.
+
+        Args:
+            held: number of draws of the samples in the first slots, (n,).
+            removed: number of removed samples by number of draws.
+        """
+        self.held[: len(held)] = held
+        self.removed = np.array(removed, dtype=np.int64)
+        for counts in (np.bincount(self.held[: len(held)]), self.removed):
+            self._all.update({int(times): int(counts[times]) for times in np.flatnonzero(counts)})
+
+    def histogram(self) -> dict[int, int]:
+        """Return times seen -> number of samples, held or removed, in rising order."""
+        return dict(sorted(self._all.items()))

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from penstock_client import Solver
+from penstock_client import ServerLost, Solver
 from penstock_client.memory_transport import MemoryTransport
 from penstock_server.buffer import Slot
 from penstock_server.checkpoint import Checkpoint
@@ -172,6 +172,8 @@ class InlineEngine:
             self._sockets.close()
         for metrics in (self._metrics, self._rank.metrics):
             metrics.close()
+        if self._rank.training is not None:
+            self._rank.training.loop.close()
         results = StudyResults(
             [self._rank.status()],
             unique=self._rank.ledgers.trained.total(),
@@ -274,10 +276,13 @@ class InlineEngine:
         if self._production is not None:
             self._kept = self._kept or self._coordinator_state()
 
-    @staticmethod
-    def _direct(handle: Any) -> Any:
+    def _direct(self, handle: Any) -> Any:
         def handler(peer: bytes, frames: list[bytes]) -> list[list[bytes]]:
-            return [reply for _, reply in handle(peer, frames, time.monotonic())]
+            try:
+                return [reply for _, reply in handle(peer, frames, time.monotonic())]
+            except Exception as error:  # of the server: the client must not take it for one of its solver
+                self._broken(error)
+                raise ServerLost(self._end.error) from error
 
         return handler
 

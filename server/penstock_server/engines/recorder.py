@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server.buffer import available_memory
 from penstock_server.coordinator import Point
-from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds, refuse_before_schema
+from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds, allowance, refuse_before_schema
 from penstock_server.network import Admissions, Assignment, Message
 from penstock_server.recording import RecordingWriter
 from penstock_server.study import Schema, Study
@@ -78,6 +79,7 @@ class Recorder:
             credit=study.buffer.credit,
             metrics=self.metrics,
             admissions=self.admissions,
+            limit=allowance(study, schema, available_memory()),
         )
 
     def handle(self, peer: bytes, frames: list[bytes], now: float, worker: str) -> list[Message]:

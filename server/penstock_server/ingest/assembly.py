@@ -26,6 +26,10 @@ class Stretches:
         self._starts: list[int] = []
         self._ends: list[int] = []
 
+    def __len__(self) -> int:
+        """Return the number of stretches."""
+        return len(self._starts)
+
     def add(self, start: int, end: int) -> bool:
         """Note the elements from `start` up to `end`; return False when all of them have arrived already.
 
@@ -72,13 +76,18 @@ class PartialStep:
     Args:
         inputs: shape (n_inputs,), float32.
         targets: shape (width,), float32.
+        held: see below.
 
     Attributes:
         inputs: as given.
         targets: as given.
+        stretches: disjoint stretches of elements that have come.
+        held: bytes that are counted for it; see `Holdings`.
     """
 
-    def __init__(self, inputs: Floats, targets: Floats) -> None:
+    def __init__(self, inputs: Floats, targets: Floats, held: int = 0) -> None:
+        self.stretches = 0
+        self.held = held
         self.inputs = inputs
         self.targets = targets
         self._missing = targets.size
@@ -101,7 +110,7 @@ class PartialStep:
             Refused: a part of it has arrived already.
         """
         end = start + values.size
-        if not self._come.add(start, end):
+        if not self._note(self._come, start, end):
             return False
         self.targets[start:end] = values
         self._missing -= values.size
@@ -122,12 +131,18 @@ class PartialStep:
             Refused: a part of it has arrived already.
         """
         come = self._listed.setdefault((header.field, header.rank), Stretches())
-        if not come.add(header.offset, header.offset + header.count):
+        if not self._note(come, header.offset, header.offset + header.count):
             return False
         rows = values.reshape(points.size, -1)
         self.targets[columns].reshape(-1, rows.shape[1])[points] = rows
         self._missing -= values.size
         return True
+
+    def _note(self, come: Stretches, start: int, end: int) -> bool:
+        before = len(come)
+        new = come.add(start, end)
+        self.stretches += len(come) - before
+        return new
 
 
 @dataclass(frozen=True)

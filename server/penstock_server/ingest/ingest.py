@@ -14,6 +14,7 @@ from penstock_client.stream_payloads import Begin
 from penstock_client.wire import Header, Kind, unpack
 from penstock_server.buffer import Slot
 from penstock_server.ingest.assembly import PartialStep, uncounted
+from penstock_server.ingest.holdings import LIST_BYTES, STRETCH_BYTES, UNFINISHED
 from penstock_server.ingest.partition import Where
 from penstock_server.ingest.pieces import LARGEST, Pieces
 from penstock_server.ingest.sinks import SampleSinks, SimulationIds
@@ -23,7 +24,6 @@ from penstock_server.network import Admissions, Assignment, Envelope, Message, r
 from penstock_server.study import SamplesSection, Schema
 from penstock_server.telemetry import Metrics
 
-UNFINISHED = 16  # time steps that a simulation may always have unfinished; more while their bytes are few
 MAX_REFUSALS = 100  # answered one by one in a stream; STREAMED counts all
 UNREAD = Header(Kind.PIECE)  # stands for the header of a message whose own cannot be read
 
@@ -42,6 +42,7 @@ class Ingest:
         credit: bytes that a client may have under way.
         metrics: of this process.
         admissions: what the coordinator has assigned; None: everything is taken, where there is no coordinator.
+        limit: bytes that the clients of one key may make this rank hold outside the buffer; None: any number.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Ingest:
         credit: int,
         metrics: Metrics,
         admissions: Admissions | None = None,
+        limit: int | None = None,
     ) -> None:
         self._schema = schema
         self._samples = samples
@@ -64,7 +66,7 @@ class Ingest:
         self._credit = credit
         self._metrics = metrics
         self._pieces = Pieces(schema)
-        self._streams = Streams(schema, samples, ids.total, self._drop, admissions)
+        self._streams = Streams(schema, samples, ids, self._drop, admissions, limit)
         self._static = StaticFields(sinks.on_static)
 
     def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0, worker: str = "") -> list[Message]:  # noqa: ARG002 - a Handler
@@ -147,10 +149,7 @@ class Ingest:
             self._streams.current(connection, header)
             return [self._grant(connection)]
         if header.kind is Kind.INDICES:
-            points = self._pieces.size(header.field) // self._pieces.components(header.field)
-            self._streams.current(connection, header).partition.claim(
-                header, payload, points, self._pieces.name(header.field)
-            )
+            self._take_index_list(self._streams.current(connection, header), header, payload)
             return []
         if header.kind is Kind.END:
             self._streams.end(connection, header)
@@ -158,6 +157,12 @@ class Ingest:
         raise WireError(
             f"{header.kind.name} was sent to a trainer rank: expected BEGIN, INDICES, PIECE, CREDIT or END there"
         )
+
+    def _take_index_list(self, simulation: StreamedSimulation, header: Header, payload: bytes) -> None:
+        points = self._pieces.size(header.field) // self._pieces.components(header.field)
+        if not simulation.partition.has_list(header):  # kept as 8 bytes a point, with a mask of the field's points
+            self._streams.hold(simulation, 2 * len(payload) + points + LIST_BYTES)
+        simulation.partition.claim(header, payload, points, self._pieces.name(header.field))
 
     def _take_piece(self, connection: DataConnection, header: Header, payload: bytes) -> bool:
         """Take one piece; return False when it is a duplicate."""
@@ -179,14 +184,18 @@ class Ingest:
         elif simulation.windows is not None and simulation.windows.passed(header.step):
             return self._drop_duplicate(header, where)
         partial, slot = simulation.partial.get(header.step) or self._open_step(connection, simulation, header, held_out)
-        columns = self._pieces.columns(header.field)
+        columns, stretches = self._pieces.columns(header.field), partial.stretches
         if isinstance(where, slice):
             new = partial.add(columns.start + where.start, values)
         else:
             new = partial.scatter(columns, where, values, header)
         if partial.whole:
             del simulation.partial[header.step]
+            self._streams.holdings.give_back(simulation.worker, partial.held)
             self._take_step(simulation, header, partial, slot, held_out)
+        elif partial.stretches > stretches:
+            self._streams.holdings.take(simulation.worker, STRETCH_BYTES)
+            partial.held += STRETCH_BYTES
         return new
 
     def _drop_duplicate(self, header: Header, where: Where) -> bool:
@@ -216,6 +225,7 @@ class Ingest:
                 f"time step {header.step} has the physical time {header.time}, expected a finite number: "
                 'send(step, time, ...) or set samples.time = "step"',
             )
+        held = self._streams.hold_step(simulation)
         slot = None
         if self._samples.window == 1 and not held_out:
             slot = self._reserve()
@@ -224,7 +234,7 @@ class Ingest:
             inputs, targets = np.empty(spec.n_inputs, np.float32), np.empty(spec.width, np.float32)
         inputs[:-1] = connection.parameters
         inputs[-1] = header.time if self._samples.time == "physical" else header.step
-        simulation.partial[header.step] = (PartialStep(inputs, targets), slot)
+        simulation.partial[header.step] = (PartialStep(inputs, targets, held), slot)
         return simulation.partial[header.step]
 
     def _take_step(

@@ -66,16 +66,20 @@ class Partition:
                 Reason.SIZE,
                 f"index list of solver rank {rank} has point {outside[0]}: field {name} has 0 to {points - 1}",
             )
-        claimed = self._claimed.setdefault(header.field, np.zeros(points, np.bool_))
-        taken = indices[claimed[indices]]
+        claimed = self._claimed.get(header.field)
+        taken = indices[:0] if claimed is None else indices[claimed[indices]]
         if taken.size:
             raise Refused(Reason.SIZE, f"point {taken[0]} of field {name} is held by solver rank {rank} and by another")
         held = np.zeros(points, np.bool_)
         held[indices] = True
         if np.count_nonzero(held) != indices.size:
             raise Refused(Reason.SIZE, f"index list of solver rank {rank} names a point of field {name} twice")
-        claimed |= held
+        self._claimed[header.field] = held if claimed is None else claimed | held
         self._lists[key] = indices
+
+    def has_list(self, header: Header) -> bool:
+        """Return whether a solver rank has sent a list of a field."""
+        return (header.field, header.rank) in self._lists
 
     def place(self, header: Header, components: int, name: str) -> Where:
         """Return which elements or points of its field a piece holds.

@@ -14,8 +14,10 @@ from penstock_client.stream_payloads import Begin, Streamed
 from penstock_client.wire import Header, Kind
 from penstock_server.buffer import Slot
 from penstock_server.ingest.assembly import PartialStep, WindowBuilder
+from penstock_server.ingest.holdings import Holdings, step_bytes
 from penstock_server.ingest.partition import Partition
 from penstock_server.ingest.pieces import finite
+from penstock_server.ingest.sinks import SimulationIds
 from penstock_server.network import MAX_RANKS, Admissions, Assignment
 from penstock_server.study import SamplesSection, Schema
 
@@ -73,6 +75,8 @@ class StreamedSimulation:
 
     Attributes:
         attempt: the attempt that is streamed; 0 before the first.
+        worker: name of the key for which its memory is counted.
+        held: bytes that are counted for it beside its unfinished time steps.
         partial: by time step, those of which pieces are missing, each with its slot in the buffer where it is a sample
             by itself.
         windows: puts time steps together to windows; None where each is a sample by itself.
@@ -86,6 +90,8 @@ class StreamedSimulation:
     """
 
     attempt: int = 0
+    worker: str = ""
+    held: int = 0
     partial: dict[int, tuple[PartialStep, Slot | None]] = field(default_factory=dict)
     windows: WindowBuilder | None = None
     ended: set[int] = field(default_factory=set)
@@ -104,23 +110,30 @@ class Streams:
     Args:
         schema: the fields that clients send.
         samples: the study's [samples].
-        total: number of simulation ids.
+        ids: which simulations there are, and which of them are held out.
         on_incomplete: called with the slot, if any, of each time step that is given up because pieces of it are
             missing.
         admissions: what the coordinator has assigned; None: everything is taken.
+        limit: bytes that the clients of one key may make this rank hold; None: any number.
+
+    Attributes:
+        holdings: bytes held for each key.
     """
 
     def __init__(
         self,
         schema: Schema,
         samples: SamplesSection,
-        total: int,
+        ids: SimulationIds,
         on_incomplete: Callable[[Slot | None], None],
         admissions: Admissions | None = None,
+        limit: int | None = None,
     ) -> None:
+        self.holdings = Holdings(limit)
+        self._step_bytes = step_bytes(schema)
         self._schema = schema
         self._samples = samples
-        self._total = total
+        self._ids = ids
         self._on_incomplete = on_incomplete
         self._admissions = admissions
         self._connections: OrderedDict[bytes, DataConnection] = OrderedDict()  # the longest silent first
@@ -151,8 +164,8 @@ class Streams:
                 do not fit.
         """
         number = header.simulation
-        if not 0 <= number < self._total:
-            raise Refused(Reason.UNKNOWN_SIMULATION, f"simulation {number}: the study has 0 to {self._total - 1}")
+        if not 0 <= number < self._ids.total:
+            raise Refused(Reason.UNKNOWN_SIMULATION, f"simulation {number}: the study has 0 to {self._ids.total - 1}")
         if not 1 <= begin.ranks <= MAX_RANKS:
             raise Refused(Reason.MALFORMED, f"a simulation of {begin.ranks} solver ranks: expected 1 to {MAX_RANKS}")
         if header.rank >= begin.ranks:
@@ -162,12 +175,15 @@ class Streams:
         if self._admissions is not None:
             self._admissions.check(header, connection.worker)
         parameters = self._parameters(number, begin.parameters)
-        simulation = self._simulation(number)
-        if header.attempt < simulation.attempt:
-            raise _stale(header, simulation)
-        if header.attempt > simulation.attempt:
-            self._drop_incomplete(number)
-            simulation = self._simulations[number] = self._fresh(header.attempt, begin.ranks)
+        known = self._simulations.get(number)
+        attempt = self._ended.get(number, (0, 1))[0] if known is None else known.attempt
+        if header.attempt < attempt:
+            raise _stale(header, attempt)
+        if header.attempt > attempt:
+            self._forget(number)
+            simulation = self._open(number, header.attempt, begin.ranks, connection.worker)
+        else:
+            simulation = self._simulation(number, connection.worker)
         self._leave(connection, number)
         simulation.senders.add(connection.peer)
         connection.stream, connection.parameters, connection.streamed = header, parameters, NOTHING_STREAMED
@@ -188,10 +204,31 @@ class Streams:
             raise Refused(Reason.NO_BEGIN, f"{header.kind.name} of simulation {header.simulation} before its BEGIN")
         if self._admissions is not None:
             self._admissions.check(header, connection.worker)
-        simulation = self._simulation(header.simulation)
+        simulation = self._simulation(header.simulation, connection.worker)
         if header.attempt != simulation.attempt:
-            raise _stale(header, simulation)
+            raise _stale(header, simulation.attempt)
         return simulation
+
+    def hold_step(self, simulation: StreamedSimulation) -> int:
+        """Count a time step of which the first piece has come; return its bytes.
+
+        Args:
+            simulation: to which it belongs.
+
+        Raises:
+            Refused: the simulation's key would hold more than it may.
+        """
+        self.holdings.take(simulation.worker, self._step_bytes)
+        return self._step_bytes
+
+    def hold(self, simulation: StreamedSimulation, size: int) -> None:
+        """Count `size` bytes for a simulation, until it ends.
+
+        Raises:
+            Refused: its key would hold more than it may.
+        """
+        self.holdings.take(simulation.worker, size)
+        simulation.held += size
 
     def end(self, connection: DataConnection, header: Header) -> None:
         """Note the END of a solver rank; with the last one the simulation's stream is over.
@@ -211,21 +248,19 @@ class Streams:
             )
         simulation.ended.add(header.rank)
         if len(simulation.ended) >= simulation.ranks:
-            self._drop_incomplete(header.simulation)
-            del self._simulations[header.simulation]
+            self._forget(header.simulation)
             self._ended[header.simulation] = simulation.attempt, simulation.ranks
 
     def resume(self, simulation: int, attempt: int, steps: int, *, counted: int) -> None:
         """See `Ingest.take_up`."""
-        state = self._simulations[simulation] = self._fresh(attempt, ranks=1)
+        state = self._open(simulation, attempt, 1, "")
         state.replayed, state.counted = steps, counted
 
     def release(self, assignment: Assignment) -> None:
         """See `Ingest.release`."""
         simulation = self._simulations.get(assignment.simulation)
         if simulation is not None and simulation.attempt <= assignment.attempt:
-            self._drop_incomplete(assignment.simulation)
-            del self._simulations[assignment.simulation]
+            self._forget(assignment.simulation)
 
     def is_late(self, connection: DataConnection, header: Header) -> bool:
         """Return whether a message was under way when its attempt ended, as those of a failed simulation are."""
@@ -269,29 +304,42 @@ class Streams:
             raise Refused(Reason.NOT_FINITE, f"simulation {number} has the parameters {parameters}")
         return parameters
 
-    def _simulation(self, number: int) -> StreamedSimulation:
+    def _simulation(self, number: int, worker: str) -> StreamedSimulation:
         """Return a simulation's entry; a new one where it has ended and is named again, as when END is repeated."""
         simulation = self._simulations.get(number)
-        if simulation is None:
-            simulation = self._simulations[number] = self._fresh(*self._ended.pop(number, (0, 1)))
+        return simulation or self._open(number, *self._ended.get(number, (0, 1)), worker)
+
+    def _open(self, number: int, attempt: int, ranks: int, worker: str) -> StreamedSimulation:
+        """Make the entry of a simulation; its window of time steps is counted at once."""
+        simulation = StreamedSimulation(attempt, worker, ranks=ranks)
+        window = self._samples.window
+        if window > 1 and number not in self._ids.held_out_ids:
+            self.hold(simulation, window * self._step_bytes)
+            simulation.windows = WindowBuilder(window, self._samples.stride)
+        self._ended.pop(number, None)
+        self._simulations[number] = simulation
         return simulation
 
-    def _fresh(self, attempt: int, ranks: int) -> StreamedSimulation:
-        windows = WindowBuilder(self._samples.window, self._samples.stride) if self._samples.window > 1 else None
-        return StreamedSimulation(attempt, windows=windows, ranks=ranks)
+    def _forget(self, number: int) -> None:
+        """Give back everything that is held for a simulation."""
+        self._drop_incomplete(number)
+        simulation = self._simulations.pop(number, None)
+        if simulation is not None:
+            self.holdings.give_back(simulation.worker, simulation.held)
 
     def _drop_incomplete(self, number: int) -> None:
         simulation = self._simulations.get(number)
         if simulation is None:
             return
-        for _, slot in simulation.partial.values():
+        for partial, slot in simulation.partial.values():
+            self.holdings.give_back(simulation.worker, partial.held)
             self._on_incomplete(slot)
         simulation.partial.clear()
         simulation.senders.clear()
 
 
-def _stale(header: Header, simulation: StreamedSimulation) -> Refused:
+def _stale(header: Header, attempt: int) -> Refused:
     return Refused(
         Reason.STALE_ATTEMPT,
-        f"attempt {header.attempt} of simulation {header.simulation}: {simulation.attempt} is under way",
+        f"attempt {header.attempt} of simulation {header.simulation}: {attempt} is under way",
     )

@@ -110,6 +110,10 @@ class TrainingLoop:
         if self._context.rank == 0:
             self._write_pictures()
             self._export()
+        self.close()
+
+    def close(self) -> None:
+        """Close the logs, also of a study that has failed; a second call does nothing."""
         if self._log is not None:
             self._log.close()
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.buffer import Buffer, Slot
+from penstock_server.buffer import Buffer, Slot, available_memory
 from penstock_server.checkpoint import Checkpoint
-from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds, refuse_before_schema
+from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds, allowance, refuse_before_schema
 from penstock_server.network import Admissions, Assignment, Message
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import Metrics
@@ -274,6 +274,8 @@ class TrainerRank:
 
     def _make_ingest(self, parts: TrainingParts, buffer: Buffer) -> Ingest:
         study = self.context.study
+        # The buffer takes its memory as samples come.
+        spare = available_memory() // (self._ranks_here or study.training.ranks) - buffer.capacity * buffer.spec.bytes
         return Ingest(
             parts.schema,
             study.samples,
@@ -292,6 +294,7 @@ class TrainerRank:
             credit=study.buffer.credit,
             metrics=self.metrics,
             admissions=self.admissions,
+            limit=allowance(study, parts.schema, max(0, spare)),
         )
 
     def _save_static(self, name: str, values: NDArray[np.float64]) -> None:

@@ -150,3 +150,19 @@ def test_what_never_trained_is_not_to_be_plotted(tmp_path: Path) -> None:
 
 def test_durations() -> None:
     assert [duration(s) for s in (0, 59.9, 3600)] == ["0:00:00", "0:00:59", "1:00:00"]
+
+
+def test_a_strangers_report_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    evil = "\x1b[2K\x1b]0;title\x07\u202eall is well"
+    report = REPORT | {
+        "study": evil,
+        "message": evil,
+        "warnings": [evil],
+        "failures": {"0": evil, evil: "why"},
+    }
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "simulation-0.log").write_text(f"solver: {evil}\n")
+    out = io.StringIO()
+    print_report(Console(file=out, width=140), report, tmp_path)
+    assert "all is well" in out.getvalue()
+    assert not set(out.getvalue()) & set("\x1b\x07\u202e")

@@ -181,3 +181,16 @@ def test_population_without_a_free_slot() -> None:
     assert population.filling == 1
     with pytest.raises(IndexError, match="no slot is free"):
         population.take_free()
+
+
+def test_figures_do_not_look_at_each_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read several times a second, with the lock held that puts and draws need."""
+    buffer = Buffer(SPEC, policy="reservoir", capacity=8, batch_size=2)
+    for number in range(8):
+        slot = buffer.reserve()
+        slot.simulation, slot.sample = 0, number
+        assert buffer.try_commit(slot)
+    assert buffer.try_get(2) is not None
+    monkeypatch.setattr(buffer._contents.population, "held", None)
+    monkeypatch.setattr(buffer._contents.times_seen, "held", None)
+    assert sum(buffer.stats().times_seen.values()) == 8

@@ -29,6 +29,7 @@ class Rig:
         capacity: int = 50,
         credit: int = 1000,
         redraws: int = 0,
+        limit: int | None = None,
     ) -> None:
         wanted = {"U": FieldSection(components=3), "p": FieldSection()}
         announced = [
@@ -57,6 +58,7 @@ class Rig:
             incarnation=7,
             credit=credit,
             metrics=self.metrics,
+            limit=limit,
         )
 
     def say(self, *frames: bytes, peer: bytes = PEER):
@@ -100,7 +102,8 @@ def indices(rig: Rig, field: str, points: list[int], rank: int, dtype: Dtype = D
     """The message with a solver rank's index list for a field."""
     values = np.array(points, "<i4" if dtype is Dtype.INT32 else "<i8")
     base = {"count": values.size, "dtype": dtype, **header}
-    return [Header(Kind.INDICES, 7, 0, 1, field=rig.schema.ids[field], rank=rank, **base).pack(), values.tobytes()]
+    base = {"simulation": 0, **base}
+    return [Header(Kind.INDICES, 7, attempt=1, field=rig.schema.ids[field], rank=rank, **base).pack(), values.tobytes()]
 
 
 def two_ranks() -> Rig:
