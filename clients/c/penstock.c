@@ -132,6 +132,17 @@ static pnsk_stream *stream_of(penstock *p, int64_t step)
     return &p->streams[turn % p->n_streams];
 }
 
+static penstock_status send_piece(penstock *p, const pnsk_header *header, const void *data, uint64_t size)
+{
+    penstock_status status = PENSTOCK_OK;
+    pnsk_stream *stream = stream_of(p, header->step);
+    /* Before waiting for this trainer rank, flush the others: they may be waiting for the pieces held back here. */
+    if (!pnsk_stream_may_send(stream, size))
+        for (uint32_t i = 0; i < p->n_streams && status == PENSTOCK_OK; i++)
+            status = pnsk_stream_flush(&p->streams[i], &p->error);
+    return status == PENSTOCK_OK ? pnsk_stream_send(stream, header, data, (size_t)size, &p->error) : status;
+}
+
 penstock_status penstock_send(penstock *p, size_t field, int64_t step, double time, penstock_dtype dtype,
                               const void *data, uint64_t offset, uint64_t count)
 {
@@ -150,21 +161,20 @@ penstock_status penstock_send(penstock *p, size_t field, int64_t step, double ti
     if (count == 0 || (p->fields[field].is_static && !p->accept.wanted[field]))
         return PENSTOCK_OK; /* a rank without cells, or geometry that the server already has */
     status = pnsk_heartbeat_check(p->beat, &p->error);
-    const uint64_t size = count * pnsk_dtype_bytes((uint8_t)dtype);
-    pnsk_stream *stream = stream_of(p, step);
-    /* Before waiting for this trainer rank, flush the others: they may be waiting for the pieces held back here. */
-    if (!pnsk_stream_may_send(stream, size))
-        for (uint32_t i = 0; i < p->n_streams && status == PENSTOCK_OK; i++)
-            status = pnsk_stream_flush(&p->streams[i], &p->error);
     pnsk_header header = pnsk_header_of(p, PNSK_PIECE);
     header.step = step;
     header.field = p->accept.ids[field];
-    header.offset = offset;
-    header.count = count;
     header.dtype = (uint8_t)dtype;
     header.time = time;
-    if (status == PENSTOCK_OK)
-        status = pnsk_stream_send(stream, &header, data, (size_t)size, &p->error);
+    const uint64_t width = pnsk_dtype_bytes((uint8_t)dtype);
+    const uint64_t components = p->fields[field].components;
+    const uint64_t points = PNSK_MAX_PIECE / (width * components);
+    const uint64_t most = (points > 0 ? points : 1) * components; /* a list of indices needs whole points */
+    for (uint64_t sent = 0; sent < count && status == PENSTOCK_OK; sent += header.count) {
+        header.offset = offset + sent;
+        header.count = count - sent < most ? count - sent : most;
+        status = send_piece(p, &header, (const char *)data + sent * width, header.count * width);
+    }
     return pnsk_settle(p, status);
 }
 

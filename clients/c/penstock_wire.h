@@ -15,6 +15,7 @@
 #define PNSK_VERSION 1
 #define PNSK_HEADER_BYTES 64
 #define PNSK_CLIENT_BYTES 16
+#define PNSK_MAX_PIECE (1u << 24) /* bytes; a larger part of a field goes as several pieces, so that messages stay small */
 #define PNSK_MAX_STRING (1u << 20)
 #define PNSK_MAX_ITEMS (1u << 16)
 

@@ -16,7 +16,7 @@ from penstock_client.piece import Field, check_fields, checked_indices, first_el
 from penstock_client.reasons import Reason
 from penstock_client.stream import Stream
 from penstock_client.stream_payloads import Begin
-from penstock_client.wire import STATIC_STEP, WIRE_DTYPES, Dtype, Header, Kind
+from penstock_client.wire import MAX_PIECE_BYTES, STATIC_STEP, WIRE_DTYPES, Dtype, Header, Kind
 
 Request = Callable[[Header, bytes, Kind], bytes]
 """Sends a request to the coordinator and returns the payload of the answer, which must have the given kind."""
@@ -167,13 +167,7 @@ class Simulation:
         n = len(self._streams)
         stream = self._streams[self.id % n if self._welcome.pin_simulations else (self.id + step) % n]
         for name, (first, array) in ready.items():
-            if not array.size:
-                continue  # a rank that holds no points
-            if not stream.may_send(array.nbytes):
-                # Before waiting for this rank, flush the others: they may be waiting for the pieces held back here.
-                for other in self._streams:
-                    other.flush()
-            stream.send(self._piece(name, step, time, first, array), array)
+            self._send_part(stream, name, step, time, first, array)
         stream.step_sent()
         for other in self._streams:  # the other trainer ranks wait, too
             other.flush_old()
@@ -191,8 +185,8 @@ class Simulation:
         """
         for name, value in fields.items():
             first, array = self._checked(name, np.asarray(value), offset)
-            if self._wanted[name] and array.size:
-                self._streams[0].send(self._piece(name, STATIC_STEP, math.nan, first, array), array)
+            if self._wanted[name]:
+                self._send_part(self._streams[0], name, STATIC_STEP, math.nan, first, array)
 
     def finish(self) -> None:
         """Wait until the server has processed every time step, then report the simulation as finished.
@@ -246,6 +240,27 @@ class Simulation:
             # success.
             if refused.reason is not Reason.STALE_ATTEMPT or outcome is Outcome.FINISHED:
                 raise
+
+    def _send_part(
+        self,
+        stream: Stream,
+        name: str,
+        step: int,
+        time: float,
+        first: int,
+        array: NDArray,  # type: ignore[type-arg]
+    ) -> None:
+        """Send this rank's part of a field, in pieces of whole points that a message has room for."""
+        values = array.reshape(-1)
+        components = self._fields[name].components
+        slice_size = max(1, MAX_PIECE_BYTES // (values.itemsize * components)) * components
+        for begin in range(0, values.size, slice_size):
+            piece = values[begin : begin + slice_size]
+            if not stream.may_send(piece.nbytes):
+                # Before waiting for this rank, flush the others: they may be waiting for the pieces held back here.
+                for other in self._streams:
+                    other.flush()
+            stream.send(self._piece(name, step, time, first + begin, piece), piece)
 
     def _piece(self, name: str, step: int, time: float, first: int, array: NDArray) -> Header:  # type: ignore[type-arg]
         return self._header._replace(

@@ -18,6 +18,7 @@ MAGIC = b"PNSK"
 VERSION = 1
 HEADER_BYTES = 64
 STATIC_STEP = -1  # time step of a static field (mesh cell centres, cell volumes)
+MAX_PIECE_BYTES = 1 << 24  # a larger part of a field goes as several pieces, so that messages stay small
 ANY_SIMULATION = -1  # in NEXT: any simulation that is waiting
 
 _HEADER = struct.Struct("<4sHBBIIqqIIQQd")

@@ -45,7 +45,8 @@ Foam::string Foam::functionObjects::penstockStream::available
     const fvMesh& mesh
 )
 {
-    const wordList names(mesh.thisDb().sortedToc());
+    const objectRegistry& objects = mesh;
+    const wordList names(objects.sortedToc());
     string text;
 
     forAll(names, i)
@@ -107,7 +108,7 @@ Foam::string Foam::functionObjects::penstockStream::sendFields()
 {
     for (const Part& part : parts_)
     {
-        const label nCells = returnReduce(part.mesh->nCells(), sumOp<label>());
+        const label nCells = returnReduce(part.mesh->nCells(), penstockCompat::Sum());
 
         if (nCells != part.nCells)
         {

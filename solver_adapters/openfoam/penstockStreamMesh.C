@@ -196,7 +196,7 @@ Foam::string Foam::functionObjects::penstockStream::sendAddressing
     );
 
     const bool known = addressing.size() == mesh.nCells();
-    if (!returnReduce(known, andOp<bool>()))
+    if (!returnReduce(known, penstockCompat::And()))
     {
         if (processorOrder_)
         {

@@ -79,6 +79,10 @@ def warnings_for(study: Study, *, here: bool = True) -> list[str]:
         )
     if solver.validation_simulations == 0:
         warnings.append("[solver] validation_simulations = 0: nothing is held out, so no error will be reported")
+    if solver.adapter == "openfoam" and study.training.source is None:
+        from penstock_solvers.openfoam import case_warnings
+
+        warnings += case_warnings(solver_description(study), study.samples.time)
     return warnings
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from penstock_client.errors import Refused
 from penstock_client.payloads import FieldAnnouncement
 from penstock_client.reasons import Reason
-from penstock_client.wire import NUMPY_DTYPES, Dtype
+from penstock_client.wire import MAX_PIECE_BYTES, NUMPY_DTYPES, Dtype
 from penstock_server.study.data import FieldSection, SamplesSection
 from penstock_server.study.samples import FieldSpec, SampleSpec
 
@@ -87,7 +87,8 @@ def agree(
         samples: [samples] of the study file.
         schema: schema that the first announcement fixed; None for the first announcement.
         seeds: number of parameters that are seeds.
-        max_message: bytes that the server accepts in one message; a whole field of one time step must fit.
+        max_message: bytes that the server accepts in one message; clients send at most MAX_PIECE_BYTES, and a smaller
+            field must fit.
 
     Returns:
         The schema: `schema`, or a new one where it is None.
@@ -119,11 +120,11 @@ def agree(
                 Reason.SCHEMA, f"field {spec.name!r} of {spec.size} elements, at most {MAX_FIELD_ELEMENTS} are allowed"
             )
         size = spec.size * NUMPY_DTYPES[moving[spec.name].dtype].itemsize
-        if size > max_message:
+        if min(size, MAX_PIECE_BYTES) > max_message:
             raise Refused(
                 Reason.SCHEMA,
                 f"field {spec.name!r} of {size} bytes, the server takes at most {max_message} in one message: raise "
-                "[server] max_message",
+                f"[server] max_message; {MAX_PIECE_BYTES} suffice for a field of any size",
             )
     if schema is None:
         ids = {name: i for i, name in enumerate(wanted)} | {

@@ -1,6 +1,6 @@
 """OpenFOAM cases as solvers: copying, modifying, checking and running them; building the function object."""
 
-from penstock_solvers.openfoam.check import check_case
+from penstock_solvers.openfoam.check import case_warnings, check_case
 from penstock_solvers.openfoam.runner import OpenFOAMRunner
 
-__all__ = ["OpenFOAMRunner", "check_case"]
+__all__ = ["OpenFOAMRunner", "case_warnings", "check_case"]

@@ -49,13 +49,14 @@ def copy(source: Path, target: Path, link: Collection[str] = ()) -> None:
 
     Args:
         source: the file or folder.
-        target: path of the copy, which does not exist yet.
+        target: path of the copy. A folder that exists gets the files in addition to its own, such as the 0 that
+            splitMeshRegions has made.
         link: names of files and folders that become links to the originals.
     """
     if source.name in link:
         target.symlink_to(source)
     elif source.is_dir():
-        target.mkdir()
+        target.mkdir(exist_ok=True)
         for child in source.iterdir():
             copy(child, target / child.name, link)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from penstock_client.errors import PenstockError
 from penstock_solvers.openfoam.case import Control, copy, copy_template, read_control
+from penstock_solvers.openfoam.control import adapts_time_step
 from penstock_solvers.openfoam.entries import entry_problems
 from penstock_solvers.openfoam.environment import find_application, openfoam_environment
 from penstock_solvers.openfoam.mesh_steps import RESTORE, makes_entries, steps
@@ -55,6 +57,25 @@ def check_case(solver: Mapping[str, Any]) -> list[str]:
     if control is not None:
         problems += _case_problems(settings, control, environment or {})
     return problems
+
+
+def case_warnings(solver: Mapping[str, Any], time: str) -> list[str]:
+    """Find what will run, but perhaps not as the user meant. Nothing is run.
+
+    Args:
+        solver: as for `OpenFOAMRunner`.
+        time: the study's [samples] time.
+
+    Returns:
+        One line per warning.
+    """
+    with contextlib.suppress(PenstockError, SolverFailed):  # check_case tells that
+        if time == "step" and adapts_time_step(CaseSettings.of(solver).case):
+            return [
+                '[samples] time = "step": the case says adjustTimeStep, so that time step 10 of one simulation is at '
+                'another time than that of another; set time = "physical"'
+            ]
+    return []
 
 
 def _program_problems(program: str, environment: Mapping[str, str], case: Path) -> list[str]:

@@ -82,6 +82,22 @@ def read_control(settings: CaseSettings) -> Control:
     )
 
 
+def adapts_time_step(case: Path) -> bool:
+    """Whether the solver chooses the size of its time steps, so that equal steps have other times in other simulations.
+
+    Args:
+        case: the template case, which has a system/controlDict.
+
+    Returns:
+        True if the controlDict switches adjustTimeStep on.
+
+    Raises:
+        CaseError: the controlDict cannot be read.
+    """
+    dictionary = FoamDictionary(case / "system" / "controlDict", f"{case}/system/controlDict")
+    return understood(case, dictionary, "adjustTimeStep") in ("yes", "on", "true", "y", "t")
+
+
 def _one_of(case: Path, dictionary: FoamDictionary, key: str, allowed: tuple[str, ...], default: str) -> str:
     value = understood(case, dictionary, key) or default
     if value not in allowed:

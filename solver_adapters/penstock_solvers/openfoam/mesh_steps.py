@@ -22,8 +22,10 @@ _MESH_TOOLS = re.compile(
 # Further programs that change the mesh, and would fail on fields for the mesh as it will be.
 _BEFORE_FIELDS = re.compile(
     r"topoSet|setSet|createBaffles|createPatch|mergeMeshes|stitchMesh|refineMesh|transformPoints|renumberMesh|"
-    r"splitMeshRegions|autoPatch|extrudeToRegionMesh|collapseEdges|mergeOrSplitBaffles|subsetMesh|splitBaffles"
+    r"autoPatch|collapseEdges|mergeOrSplitBaffles|subsetMesh|splitBaffles"
 )
+# They map the fields to the meshes of regions. Where 0.orig has a folder for each region, there is nothing to map.
+_REGIONS = re.compile(r"splitMeshRegions|extrudeToRegionMesh")
 # Further programs that make no entries in dictionaries.
 _NO_NEW_ENTRIES = re.compile(
     r"topoSet|setSet|refineMesh|transformPoints|renumberMesh|setFields|mapFields|potentialFoam"
@@ -35,8 +37,8 @@ _NOT_OF_THE_MESH = {"controlDict", "fvSchemes", "fvSolution", "fvOptions", "deco
 def steps(settings: CaseSettings, case: Path, start: str) -> tuple[tuple[str, ...], ...]:
     """List the mesh commands, with the copying of 0.orig to 0 at its place.
 
-    It comes before the first command that works on fields, and after those that change the mesh. A command that names
-    0.orig replaces it.
+    It comes before the first command that works on fields, and after those that change the mesh. splitMeshRegions and
+    extrudeToRegionMesh work on fields if 0.orig has some that are of no region. A command that names 0.orig replaces it.
 
     Args:
         settings: settings of the case.
@@ -51,7 +53,10 @@ def steps(settings: CaseSettings, case: Path, start: str) -> tuple[tuple[str, ..
     if named or (case / start).is_dir() or not (case / "0.orig").is_dir():
         return commands
     names = [Path(command[0]).name for command in commands]
-    after = [i for i, name in enumerate(names) if not (_MESH_TOOLS.fullmatch(name) or _BEFORE_FIELDS.fullmatch(name))]
+    before = [_MESH_TOOLS, _BEFORE_FIELDS]
+    if not any(path.is_file() for path in (case / "0.orig").iterdir()):
+        before.append(_REGIONS)
+    after = [i for i, name in enumerate(names) if not any(pattern.fullmatch(name) for pattern in before)]
     place = after[0] if after else len(commands)
     return (*commands[:place], RESTORE, *commands[place:])
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from penstock_solvers.openfoam import case_warnings
 from penstock_solvers.openfoam.case import add_control
 from penstock_solvers.openfoam.control import Control, read_control
 from penstock_solvers.openfoam.dictionary import CaseError
@@ -45,6 +46,22 @@ def test_a_run_begins_where_the_case_says(case: Path, text: str, start: str) -> 
     assert control.start == start
     add_control(case, control, settings(case), None)
     assert f"startTime       {start};" in (case / "system" / "controlDict").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "time", "warned"),
+    [
+        ("adjustTimeStep yes;", "step", True),
+        ("adjustTimeStep on;", "physical", False),
+        ("adjustTimeStep no;", "step", False),
+        ("", "step", False),
+    ],
+)
+def test_time_steps_of_a_changing_size_are_no_measure_of_time(case: Path, text: str, time: str, warned: bool) -> None:
+    append(case, text)
+    lines = case_warnings({"case": str(case)}, time)
+    assert bool(lines) is warned
+    assert all(line.startswith('[samples] time = "step": the case says adjustTimeStep') for line in lines)
 
 
 def test_a_run_that_would_make_no_time_step_is_refused(case: Path) -> None:

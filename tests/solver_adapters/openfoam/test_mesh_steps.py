@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penstock_solvers.openfoam.case import copy_template
+from penstock_solvers.openfoam.case import copy, copy_template
 from penstock_solvers.openfoam.entries import Writing, entry_problems
 from penstock_solvers.openfoam.environment import OpenFOAMMissing, find_application
 from penstock_solvers.openfoam.mesh_steps import RESTORE, steps, steps_once
@@ -77,6 +77,27 @@ def test_0_orig_becomes_0_between_mesh_and_fields(
     (case / "0").rename(case / "0.orig")
     assert list(steps(settings(case, "0/U", *commands), case, "0")) == expected
     assert steps_once(settings(case, "0.orig/U", *commands), case, "0") < len(expected)
+
+
+def test_fields_of_no_region_are_there_before_the_mesh_is_split(case: Path) -> None:
+    (case / "0").rename(case / "0.orig")
+    split = ("splitMeshRegions", "-cellZones", "-overwrite")
+    commands = [BLOCKMESH, ("topoSet",), split, ("changeDictionary", "-region", "heater")]
+    assert list(steps(settings(case, "0/U", *commands), case, "0")) == [*commands[:2], RESTORE, *commands[2:]]
+    (case / "0.orig" / "heater").mkdir()
+    for field in [path for path in (case / "0.orig").iterdir() if path.is_file()]:
+        field.rename(case / "0.orig" / "heater" / field.name)
+    assert list(steps(settings(case, "0/U", *commands), case, "0")) == [*commands[:3], RESTORE, *commands[3:]]
+
+
+def test_0_orig_is_added_to_the_fields_that_a_command_has_made(case: Path) -> None:
+    (case / "0").rename(case / "0.orig")
+    (case / "0" / "heater").mkdir(parents=True)
+    (case / "0" / "heater" / "cellToRegion").write_text("made")
+    (case / "0" / "p").write_text("made")
+    copy(case / "0.orig", case / "0")
+    assert (case / "0" / "p").read_text() == (case / "0.orig" / "p").read_text()
+    assert (case / "0" / "heater" / "cellToRegion").read_text() == "made"
 
 
 def test_a_file_that_a_command_writes_anew_gets_its_parameter_again(case: Path) -> None:
