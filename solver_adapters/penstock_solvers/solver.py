@@ -46,8 +46,17 @@ def make_solver(adapter: str, options: Mapping[str, Any]) -> Solver:
             f'adapter = {adapter!r}: expected one of {", ".join(known)} or "package.module:Class"'
             + (f"; {hint}" if hint else "")
         )
+    if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
+        raise SolverError(
+            f'adapter = {adapter!r}: expected "package.module:Class", such as "my_solver:Solver" for my_solver.py beside '
+            "the study file"
+        )
     try:
         made_by = getattr(importlib.import_module(module_name), class_name)
+    except SystemExit as error:
+        raise SolverError(
+            f"adapter = {adapter!r}: {module_name} ends the program as it is imported ({error}); correct the module"
+        ) from error
     except ImportError as error:
         raise SolverError(
             f"adapter = {adapter!r}: cannot import {module_name} ({error}); install it or put it beside the study file"
@@ -62,7 +71,12 @@ def make_solver(adapter: str, options: Mapping[str, Any]) -> Solver:
         raise SolverError(
             f"adapter = {adapter!r}: [solver.options] do not fit {class_name}{inspect.signature(made_by)}: {error}"
         ) from error
-    solver: Solver = made_by(**options)
+    try:
+        solver: Solver = made_by(**options)
+    except SystemExit as error:
+        raise SolverError(
+            f"adapter = {adapter!r}: {class_name} ends the program as it is made ({error}); raise an error instead"
+        ) from error
     for member in ("fields", "run"):
         if not hasattr(solver, member):
             raise SolverError(f"adapter = {adapter!r}: {class_name} has no `{member}`; see penstock_client.Solver")

@@ -33,7 +33,7 @@ def penstock(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
         for name in ("PYTHONPATH", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT"):
             monkeypatch.setenv(name, "")
             monkeypatch.delenv(name)
-        for module in ("wrong_model", "wrong_import"):
+        for module in ("wrong_model", "wrong_import", "own_solver"):
             monkeypatch.delitem(sys.modules, module, raising=False)
         capfd.readouterr()
         with pytest.raises(SystemExit) as exit_:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from penstock.study.file import make_importable
+from penstock.study.python_solver import description, python_solver, raised, streamed_fields, unknown_parameters
 from penstock.study.threads import available_cores
 from penstock_client import PenstockError, Solver
 from penstock_client.nearest import nearest
@@ -25,7 +26,7 @@ from penstock_server.trainer_rank import batch_share, buffer_share
 from penstock_server.training import make_loss, make_optimizer, make_scheduler, resolve_device
 from penstock_server.training.models import make_model
 from penstock_server.training.models.loader import check_options
-from penstock_solvers.solver import EXTERNAL, make_solver
+from penstock_solvers.solver import EXTERNAL
 
 GIB = 2**30
 SOBOL_NUMBERS = 21_201  # dimensions for which scipy has direction numbers, scipy.stats.qmc.Sobol.MAXDIM
@@ -47,9 +48,9 @@ def check_study(study: Study, *, here: bool = True) -> list[str]:
     if study.training.source is not None:
         spec, problems = _recording(study)
     else:
-        solver, problems = _python_solver(study)
-        problems += [*_parameters(study), *_entries(study), *_external_solver(study), *_fields(study, solver)]
-        problems += _unknown_parameters(study, solver)
+        solver, problems = python_solver(study)
+        problems += [*_parameters(study), *_entries(study), *_external_solver(study), *streamed_fields(study, solver)]
+        problems += [*unknown_parameters(study, solver), *description(study)]
         spec = _spec(study, solver)
     problems += [*_model(study, spec, here), *_training(study, here), *(_server(study) if here else ())]
     return list(dict.fromkeys(" ".join(problem.split()) for problem in problems))
@@ -91,15 +92,6 @@ def is_python_solver(study: Study) -> bool:
     return study.solver.adapter is not None and study.solver.adapter not in EXTERNAL
 
 
-def _raised(place: str, check: Callable[[], object]) -> Iterator[str]:
-    """The message of the error that a check raises; `place` goes before a message that does not begin with its own."""
-    try:
-        check()
-    except (PenstockError, ValueError) as error:
-        text = str(error)
-        yield text if text.startswith("[") else f"{place}{text}"
-
-
 def _parameters(study: Study) -> Iterator[str]:
     section, solver = study.parameters, study.solver
     for name, bounds in section.bounds.items():
@@ -109,7 +101,7 @@ def _parameters(study: Study) -> Iterator[str]:
     if section.sampler == "file":
         space = ParameterSpace(section, study.directory)
         total = solver.simulations + solver.validation_simulations
-        yield from _raised("[parameters] ", lambda: space.draw(total, study.study.seed))
+        yield from raised("[parameters] ", lambda: space.draw(total, study.study.seed))
     if section.sampler == "sobol" and len(section.bounds) > SOBOL_NUMBERS:
         yield (
             f'[parameters] sampler = "sobol" with {len(section.bounds)} numbers: expected at most {SOBOL_NUMBERS}; '
@@ -117,7 +109,7 @@ def _parameters(study: Study) -> Iterator[str]:
         )
         return
     if solver.redraws:
-        yield from _raised("[solver] ", lambda: make_spares(study))
+        yield from raised("[solver] ", lambda: make_spares(study))
 
 
 def _entries(study: Study) -> Iterator[str]:
@@ -156,57 +148,6 @@ def _external_solver(study: Study) -> Iterator[str]:
             key = next(iter(study.solver.options))
             problems.append(f"[solver] options.{key}: expected no options beside command; write it into command")
     yield from (line if line.startswith("[") else f"[solver] {line}" for line in problems)
-
-
-def _python_solver(study: Study) -> tuple[Solver | None, list[str]]:
-    section = study.solver
-    if section.adapter is None or section.adapter in EXTERNAL:
-        return None, []
-    problems = []
-    if section.concurrency == 0 and study.study.engine == "inline":
-        problems.append(
-            "[solver] concurrency = 0: the inline engine runs a Python solver itself, and takes no workers; "
-            'set 1 or more, or engine = "ray"'
-        )
-    if section.ranks > 1:
-        problems.append(
-            f"[solver] ranks = {section.ranks}: a Python solver runs in one process; set ranks = 1 and raise "
-            "concurrency, or start an MPI program with command"
-        )
-    try:
-        return make_solver(section.adapter, section.options), problems
-    except PenstockError as error:
-        return None, [*problems, f"[solver] {error}"]
-    except Exception as error:  # a user's constructor, or its module, may raise anything
-        raised = f"{type(error).__name__}: {error}"
-        return None, [*problems, f"[solver] adapter = {section.adapter!r} cannot be made: {raised}; correct the solver"]
-
-
-def _fields(study: Study, solver: Solver | None) -> Iterator[str]:
-    """Fields of the study that a Python solver does not stream, or streams in another shape."""
-    if solver is None:
-        return
-    for name, section in study.fields.items():
-        field = solver.fields.get(name)
-        if field is None:
-            yield f"[fields] {name}: the solver streams no such field; {nearest(name, solver.fields)}"
-        elif section.components not in (None, field.components):
-            yield (
-                f"[fields] {name}.components = {section.components}: the solver streams {field.components}; "
-                "correct it or leave it out"
-            )
-        elif section.shape is not None and tuple(section.shape) != tuple(field.shape):
-            yield (
-                f"[fields] {name}.shape = {list(section.shape)}: the solver streams {list(field.shape)}; "
-                "correct it or leave it out"
-            )
-
-
-def _unknown_parameters(study: Study, solver: Solver | None) -> Iterator[str]:
-    """Parameters that a Python solver does not take, where it has the optional method `check_parameters(names)`."""
-    check = getattr(solver, "check_parameters", None)
-    if check is not None:
-        yield from _raised("[parameters] ", lambda: check(study.parameters.names))
 
 
 def _spec(study: Study, solver: Solver | None) -> SampleSpec | None:
@@ -248,7 +189,7 @@ def _model(study: Study, spec: SampleSpec | None, here: bool) -> Iterator[str]:
             check_options(section, small)  # making the others needs shapes that are not known yet
     except PenstockError as error:
         yield str(error)
-    yield from _raised("[model] ", lambda: check_part("weights", model.state_dict()))
+    yield from raised("[model] ", lambda: check_part("weights", model.state_dict()))
     try:
         optimizer = make_optimizer(study.training.optimizer, model.parameters())
         make_scheduler(study.training.scheduler, optimizer)
@@ -277,7 +218,7 @@ def _buffer(study: Study, spec: SampleSpec | None) -> Iterator[str]:
 
 def _training(study: Study, here: bool) -> Iterator[str]:
     training = study.training
-    missing = list(_raised("[training] device = ", lambda: resolve_device(training.device))) if here else []
+    missing = list(raised("[training] device = ", lambda: resolve_device(training.device))) if here else []
     yield from missing
     one_gpu = study.study.engine == "ray" and training.source is None and not missing
     if one_gpu and re.fullmatch(r"cuda:0*[1-9]\d*", training.device):
@@ -285,7 +226,7 @@ def _training(study: Study, here: bool) -> Iterator[str]:
             f'[training] device = "{training.device}": expected "cuda", since with engine = "ray" each trainer rank sees '
             'one GPU alone; set device = "cuda" and choose the GPUs with CUDA_VISIBLE_DEVICES'
         )
-    yield from _raised("[training] loss = ", lambda: make_loss(training.loss))
+    yield from raised("[training] loss = ", lambda: make_loss(training.loss))
     if isinstance(training.threads, int) and training.threads < 1:
         yield f'[training] threads = {training.threads}: expected at least 1 or "auto"; set threads = "auto"'
     if training.target_error is not None and study.solver.validation_simulations == 0:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from penstock_client.piece import MAX_DIMENSIONS
 from penstock_server.study.section import Bytes, Section, parse_bytes
 
 
@@ -19,7 +20,7 @@ class FieldSection(Section):
     """
 
     components: int | None = Field(None, gt=0)
-    shape: tuple[int, ...] | None = None
+    shape: tuple[Annotated[int, Field(gt=0)], ...] | None = Field(None, min_length=1, max_length=MAX_DIMENSIONS)
 
 
 class SamplesSection(Section):
@@ -62,7 +63,7 @@ class BufferSection(Section):
     policy: Literal["fifo", "firo", "reservoir"] = "reservoir"
     capacity: int | str = 2000
     watermark: int = Field(0, ge=0)
-    presentations_per_sample: float = Field(0.0, ge=0)
+    presentations_per_sample: float = Field(0.0, ge=0, allow_inf_nan=False)
     credit: Bytes = 8 * 2**20
 
     @model_validator(mode="after")

@@ -55,12 +55,16 @@ class ParametersSection(Section):
                 continue
             _check_kind(name, value)
             new = {name: value}
+            if isinstance(value, list) and any(isinstance(bound, bool) for bound in value):
+                raise ValueError(f"{name} = {value}: expected [low, high], two numbers with low < high")
             if isinstance(value, dict):
                 size = value.get("size")
-                if value.keys() != {"bounds", "size"} or not isinstance(size, int) or size < 1:
+                if value.keys() != {"bounds", "size"} or not isinstance(size, int) or size is True or size < 1:
                     raise ValueError(
                         f'{name} = {value}: expected {{ bounds = [low, high], size = n }}, [low, high] or "seed"'
                     )
+                if not isinstance(value["bounds"], list):
+                    raise ValueError(f"{name} has bounds = {value['bounds']!r}: expected [low, high]")
                 if size > MAX_ITEMS:
                     raise ValueError(f"{name} has size = {size}: at most {MAX_ITEMS} parameters are allowed")
                 new = {f"{name}_{i}": value["bounds"] for i in range(size)}
@@ -78,6 +82,8 @@ class ParametersSection(Section):
                 raise ValueError(f"{name} = [{low:g}, {high:g}]: expected two numbers with low < high; NaN is none")
             if low == high:
                 raise ValueError(f"{name} = [{low:g}, {high:g}]: expected [low, high] with low < high; {_CONSTANT}")
+            if math.isfinite(low) and math.isfinite(high) and math.isinf(high - low):
+                raise ValueError(f"{name} = [{low:g}, {high:g}]: expected bounds whose difference is a finite number")
             if not low < high:
                 raise ValueError(f"{name} = [{low:g}, {high:g}]: expected [low, high] with low < high; swap them")
         return bounds
@@ -105,6 +111,14 @@ def _gathered(data: dict[str, Any]) -> bool:
     return isinstance(bounds, dict) and not isinstance(bounds.get("size"), int)
 
 
+_LATER = {
+    "log-uniform ranges": ("log", "loguniform", "log-uniform", "log_uniform", "logarithmic"),
+    "integers": ("int", "integer", "integers", "discrete"),
+    "choices": ("choice", "choices", "values", "categories", "categorical"),
+}
+"""Kinds of parameters to come, and the words by which people ask for them."""
+
+
 def _check_kind(name: str, value: Any) -> None:
     """Refuse what is not available yet, with what there is instead."""
     kind = ""
@@ -113,9 +127,8 @@ def _check_kind(name: str, value: Any) -> None:
     if isinstance(value, list) and (len(value) > 2 or (value and all(isinstance(v, str) for v in value))):
         kind = "choices"
     if isinstance(value, dict):
-        words = " ".join([*value, *(str(v) for v in value.values() if isinstance(v, str))]).lower()
-        kinds = (("log", "log-uniform ranges"), ("int", "integers"), ("choice", "choices"), ("values", "choices"))
-        kind = next((what for word, what in kinds if word in words), "")
+        words = [word.lower() for word in (*value, *value.values()) if isinstance(word, str)]
+        kind = next((what for what, known in _LATER.items() if any(word in known for word in words)), "")
     if kind:
         raise ValueError(
             f"{name} = {value}: {kind} are not available yet; write {name} = [low, high] for a number that is uniform "
@@ -298,6 +311,8 @@ class ParameterSpace:
                     f"{place}: {name} = {text}, expected a value within its bounds [{low:g}, {high:g}]; "
                     "correct the row or widen the bounds"
                 )
+            if name in self.names[len(self.names) - self.seeds :] and not value.is_integer():
+                raise ValueError(f"{place}: {name} = {text}, expected a whole number, since {name} is a seed")
             point.append(value)
         return point
 

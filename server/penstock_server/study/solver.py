@@ -9,6 +9,11 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from penstock_server.study.section import Seconds, Section
 
+_MESH = [["blockMesh"]]
+
+MOST = 10**8
+"""Simulations: their points and states are held in memory."""
+
 
 class EntrySection(Section):
     """One of [solver.entries]: a dictionary entry of an OpenFOAM case that a parameter sets.
@@ -78,20 +83,20 @@ class SolverSection(Section):
     adapter: str | None = None
     command: list[str] | None = Field(None, min_length=1)
     case: str | None = None
-    simulations: int = Field(gt=0)
-    validation_simulations: int = Field(0, ge=0)
-    concurrency: int = Field(1, ge=0)
+    simulations: int = Field(gt=0, le=MOST)
+    validation_simulations: int = Field(0, ge=0, le=MOST)
+    concurrency: int = Field(1, ge=0, le=10**6)
     ranks: int = Field(1, gt=0)
     every: int = Field(1, gt=0)
     last: bool = False
     region: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")
-    retries: int = Field(2, ge=0)
+    retries: int = Field(2, ge=0, lt=2**31)
     retry_final: bool = False
     on_failure: Literal["drop", "redraw"] = "drop"
     same_failures: int = Field(5, ge=0)
     wall_time: Seconds = 3600.0
     application: str | None = None
-    mesh_commands: list[list[str]] = [["blockMesh"]]
+    mesh_commands: list[list[str]] = _MESH
     entries: dict[str, Entries] = {}
     options: dict[str, Any] = {}
 
@@ -103,6 +108,12 @@ class SolverSection(Section):
             raise ValueError('adapter = "openfoam" needs case = "path/to/template case"')
         if self.adapter != "openfoam" and (self.last or self.region is not None):
             raise ValueError('last and region are for adapter = "openfoam" only')
+        if self.adapter != "openfoam" and (self.application is not None or self.mesh_commands != _MESH):
+            raise ValueError('application and mesh_commands are for adapter = "openfoam" only: remove them')
+        if self.adapter not in (None, "openfoam") and self.case is not None:
+            raise ValueError(
+                f"case = {self.case!r} is for OpenFOAM and for command: a Python solver has no case; remove it"
+            )
         return self
 
     @property

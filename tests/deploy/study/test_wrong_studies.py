@@ -1,4 +1,12 @@
-"""`check` and `run` on studies with one thing wrong each: one line that says what, exit code 2, no traceback."""
+"""`check` and `run` on studies with one thing wrong each: one line that says what, exit code 2, no traceback.
+
+The files in wrong_studies/table have a row for each study:
+
+- base: the good study that it differs from, heat.toml (the default) or examples/cavity.
+- change, remove: how it differs.
+- files: name and content of files beside the study.
+- expect: a regular expression for the whole line after "<study file>: ".
+"""
 
 from __future__ import annotations
 
@@ -15,7 +23,8 @@ import tomli_w
 
 HERE = Path(__file__).parent / "wrong_studies"
 CAVITY = Path(__file__).parents[3] / "examples" / "cavity"
-TABLE: list[dict[str, Any]] = tomllib.loads((HERE / "table.toml").read_text())["wrong"]
+TABLES = {file.stem: tomllib.loads(file.read_text())["wrong"] for file in sorted((HERE / "table").glob("*.toml"))}
+TABLE: list[dict[str, Any]] = [row for table in TABLES.values() for row in table]
 
 Penstock = Callable[..., Any]
 
@@ -34,7 +43,11 @@ def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_study(
-    folder: Path, base: str = "heat", change: dict[str, Any] | None = None, remove: tuple[str, ...] = ()
+    folder: Path,
+    base: str = "heat",
+    change: dict[str, Any] | None = None,
+    remove: tuple[str, ...] = (),
+    files: dict[str, str] | None = None,
 ) -> Path:
     file = HERE / "heat.toml" if base == "heat" else CAVITY / "study.toml"
     data = tomllib.loads(file.read_text())
@@ -49,6 +62,8 @@ def write_study(
         del table[key]
     study = folder / "study.toml"
     study.write_text(tomli_w.dumps(data))
+    for name, text in (files or {}).items():
+        (folder / name).write_text(text)
     for module in HERE.glob("*.py"):
         (folder / module.name).write_text(module.read_text())
     (folder / "points.csv").write_text("initial,left,right,bottom,top\n" + "200,200,200,200,200\n" * 2)
@@ -62,11 +77,18 @@ def marked(row: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("row", [marked(row) for row in TABLE])
 def test_one_line_says_what_is_wrong(row: dict[str, Any], tmp_path: Path, penstock: Penstock) -> None:
-    study = write_study(tmp_path, row.get("base", "heat"), row.get("change"), tuple(row.get("remove", ())))
-    for command in (["check", study], ["run", study, "--out", tmp_path / "out"]):
-        code, stderr = outcome(penstock(*command))
-        assert re.fullmatch(f"{re.escape(str(study))}: {row['expect']}\n", stderr), stderr
-        assert code == 2
+    remove = tuple(row.get("remove", ()))
+    study = write_study(tmp_path, row.get("base", "heat"), row.get("change"), remove, row.get("files"))
+    code, stderr = outcome(penstock("check", study))
+    assert re.fullmatch(f"{re.escape(str(study))}: {row['expect']}\n", stderr), stderr
+    assert code == 2
+
+
+@pytest.mark.parametrize("row", [marked(table[0]) for table in TABLES.values()])
+def test_run_says_what_check_says_and_makes_nothing(row: dict[str, Any], tmp_path: Path, penstock: Penstock) -> None:
+    remove = tuple(row.get("remove", ()))
+    study = write_study(tmp_path, row.get("base", "heat"), row.get("change"), remove, row.get("files"))
+    assert penstock("run", study, "--out", tmp_path / "out") == penstock("check", study)
     assert not (tmp_path / "out").exists()
 
 
