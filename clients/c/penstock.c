@@ -258,6 +258,8 @@ penstock_status penstock_fail(penstock *p, const char *message)
     if (!p->begun)
         return pnsk_bad(p, "penstock_fail: no simulation has been begun");
     const pnsk_error why = p->error;
+    for (uint32_t i = 0; i < p->n_streams && p->broken == PENSTOCK_OK; i++) /* the control connection tells what is wrong */
+        (void)pnsk_stream_flush(&p->streams[i], &p->error);
     const penstock_status status = send_finish(p, PNSK_OUTCOME_FAILED, message, pnsk_now_ms() + FAIL_WAIT_MS);
     if (status == PENSTOCK_OK)
         p->error = why; /* keep the error for which the caller reports the failure */

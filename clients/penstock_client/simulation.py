@@ -232,7 +232,7 @@ class Simulation:
         for stream in self._streams:
             stream.blocked_seconds = 0.0
             with suppress(PenstockError):  # the control connection tells what is wrong
-                stream.flush()  # the ranks take nothing of an attempt that has ended
+                stream.flush()  # the ranks take nothing of an attempt that ended long ago
         try:
             self._request(self._header._replace(kind=Kind.FINISH), finish.pack(), Kind.FINISHED)
         except Refused as refused:

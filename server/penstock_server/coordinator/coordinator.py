@@ -244,3 +244,4 @@ class Coordinator:
         if gap >= SUSPENDED_SECONDS:
             self._clients.delay(gap)
             self._runs.delay(gap)
+        self._assignments.advance(now)

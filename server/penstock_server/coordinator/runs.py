@@ -177,7 +177,7 @@ class Runs:
                 return
             self._simulations.enter(number, "finished")
             self.same_failures.note_finished()
-            self._release(number)
+            self._release(number, finished=True)
             self._events.write("finished", simulation=number, attempt=header.attempt, steps=simulation.steps)
         elif finish.outcome is Outcome.RETURNED:
             self.give_back(number)
@@ -264,11 +264,11 @@ class Runs:
         for run in self._runs.values():
             run.begun += seconds
 
-    def _release(self, number: int) -> None:
+    def _release(self, number: int, *, finished: bool = False) -> None:
         """Let go of a simulation that runs no more: its clients hold nothing."""
         run = self._runs.pop(number, None)
         if run is not None:
-            self._assignments.end(number, run.attempt, run.worker)
+            self._assignments.end(number, run.attempt, run.worker, finished=finished)
         for key in run.clients if run is not None else ():
             client = self._clients.get(key)
             if client is not None and client.holds == number:

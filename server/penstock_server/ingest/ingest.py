@@ -14,12 +14,13 @@ from penstock_client.stream_payloads import Begin
 from penstock_client.wire import Header, Kind, unpack
 from penstock_server.buffer import Slot
 from penstock_server.ingest.assembly import PartialStep, uncounted
+from penstock_server.ingest.data_connection import DataConnection
 from penstock_server.ingest.holdings import LIST_BYTES, STRETCH_BYTES, UNFINISHED
 from penstock_server.ingest.partition import Where
 from penstock_server.ingest.pieces import LARGEST, Pieces
 from penstock_server.ingest.sinks import SampleSinks, SimulationIds
 from penstock_server.ingest.static_fields import StaticFields
-from penstock_server.ingest.streams import DataConnection, StreamedSimulation, Streams
+from penstock_server.ingest.streams import StreamedSimulation, Streams
 from penstock_server.network import Admissions, Assignment, Envelope, Message, refusal_of
 from penstock_server.study import SamplesSection, Schema
 from penstock_server.telemetry import Metrics

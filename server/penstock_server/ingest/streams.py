@@ -10,10 +10,11 @@ import numpy as np
 
 from penstock_client.errors import Refused
 from penstock_client.reasons import Reason
-from penstock_client.stream_payloads import Begin, Streamed
+from penstock_client.stream_payloads import Begin
 from penstock_client.wire import Header, Kind
 from penstock_server.buffer import Slot
 from penstock_server.ingest.assembly import PartialStep, WindowBuilder
+from penstock_server.ingest.data_connection import NOTHING_STREAMED, DataConnection
 from penstock_server.ingest.holdings import Holdings, step_bytes
 from penstock_server.ingest.partition import Partition
 from penstock_server.ingest.pieces import finite
@@ -22,51 +23,6 @@ from penstock_server.network import MAX_RANKS, Admissions, Assignment
 from penstock_server.study import SamplesSection, Schema
 
 MAX_CONNECTIONS = 2**14  # remembered; more than a process may have open. ZeroMQ does not tell when one has gone.
-NOTHING_STREAMED = Streamed(0, 0, 0)
-
-
-@dataclass
-class DataConnection:
-    """One data connection: the stream that is open on it, and its credit.
-
-    Attributes:
-        peer: its routing id.
-        worker: name of the key with which its client is connected.
-        stream: header of the BEGIN that opened its current stream; None before the first.
-        parameters: of the simulation that is streamed, without the seeds.
-        streamed: pieces of the current stream, by what became of them.
-        consumed: payload bytes dealt with since the connection was made.
-        granted: payload bytes the client may have sent since then.
-    """
-
-    peer: bytes
-    worker: str = ""
-    stream: Header | None = None
-    parameters: tuple[float, ...] = ()
-    streamed: Streamed = NOTHING_STREAMED
-    consumed: int = 0
-    granted: int = 0
-
-    def count_piece(self, *, new: bool) -> None:
-        """Count a piece as accepted, or as a duplicate when it is not new."""
-        s = self.streamed
-        self.streamed = Streamed(s.accepted + new, s.duplicates + (not new), s.refused)
-
-    def count_refused_piece(self) -> int:
-        """Count a refused piece and return how many of the stream were refused before it."""
-        s = self.streamed
-        self.streamed = Streamed(s.accepted, s.duplicates, s.refused + 1)
-        return s.refused
-
-    def needs_credit(self, credit: int) -> bool:
-        """Return whether an eighth of `credit` bytes has been used since the last grant."""
-        return self.stream is not None and self.consumed + credit - self.granted >= credit // 8
-
-    def grant(self, credit: int) -> Header:
-        """Allow `credit` bytes beyond those consumed; return the header of the answer that says so."""
-        assert self.stream is not None
-        self.granted = self.consumed + credit
-        return self.stream.with_credit(self.granted)
 
 
 @dataclass(slots=True)
@@ -248,8 +204,7 @@ class Streams:
             )
         simulation.ended.add(header.rank)
         if len(simulation.ended) >= simulation.ranks:
-            self._forget(header.simulation)
-            self._ended[header.simulation] = simulation.attempt, simulation.ranks
+            self._close(header.simulation)
 
     def resume(self, simulation: int, attempt: int, steps: int, *, counted: int) -> None:
         """See `Ingest.take_up`."""
@@ -291,7 +246,10 @@ class Streams:
             return
         simulation = self._simulations.get(left.simulation)
         if simulation is not None and simulation.attempt == left.attempt and left.rank not in simulation.ended:
-            self._drop_incomplete(left.simulation)
+            if simulation.ranks == 1:  # nothing more can come
+                self._close(left.simulation)
+            else:
+                self._drop_incomplete(left.simulation)
 
     def _parameters(self, number: int, parameters: tuple[float, ...]) -> tuple[float, ...]:
         """Return those of a simulation's parameters that the model sees."""
@@ -319,6 +277,12 @@ class Streams:
         self._ended.pop(number, None)
         self._simulations[number] = simulation
         return simulation
+
+    def _close(self, number: int) -> None:
+        """Give back what is held for a simulation that has ended; remember its attempt."""
+        simulation = self._simulations[number]
+        self._forget(number)
+        self._ended[number] = simulation.attempt, simulation.ranks
 
     def _forget(self, number: int) -> None:
         """Give back everything that is held for a simulation."""

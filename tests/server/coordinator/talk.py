@@ -6,6 +6,7 @@ from penstock_client.payloads import FieldAnnouncement, Finish, Hello, Outcome, 
 from penstock_client.reasons import Reason
 from penstock_client.wire import ANY_SIMULATION, Dtype, Header, Kind, unpack
 from penstock_server.coordinator import Coordinator, Point, make_welcome
+from penstock_server.network import Assignment
 from penstock_server.study import Schema
 from penstock_server.telemetry import EventLog, Metrics, ServerRun
 
@@ -22,12 +23,14 @@ class Talk:
         self.numbers: dict[bytes, int] = {}
         self.workers: dict[bytes, str] = {}  # names of the peers' keys
         self.now = 0.0
+        self.assignments: list[Assignment] = []  # as the trainer ranks are told of them
         self.coordinator = Coordinator(
             [Point((float(i),) * 5, validation=i >= 3) for i in range(4)],
             make_welcome(study, ("data",)),
             study,
             ServerRun(7, events, self.metrics),
             on_schema=lambda schema: self.schemas.append(schema) or self.ready,
+            on_assignment=lambda assignment: not self.assignments.append(assignment),
             spares=spares,
         )
 

@@ -12,6 +12,8 @@ from penstock_client.payloads import Assign, Finish, Hello, Outcome
 from penstock_client.reasons import Reason
 from penstock_client.wire import ANY_SIMULATION, Kind
 from penstock_server.coordinator import Coordinator, Point, make_welcome
+from penstock_server.coordinator.assignments import LATE_SECONDS
+from penstock_server.network import Assignment
 from penstock_server.telemetry import EventLog, ServerRun
 
 
@@ -169,3 +171,17 @@ def test_a_connection_stands_for_one_client_at_a_time(talk: Talk) -> None:
         given.append(talk.assigned(b"p"))
         talk.finish(b"p", *given[-1])
     assert (held[0], held[1] + 1) in given
+
+
+def test_trainer_ranks_take_the_pieces_of_a_failed_attempt_for_a_while(talk: Talk) -> None:
+    talk.hello(b"a")
+    finished = talk.assigned(b"a")
+    talk.finish(b"a", *finished)
+    failed = talk.assigned(b"a")
+    talk.finish(b"a", *failed, Outcome.FAILED, "boom")
+    begun = [Assignment(*finished, ""), Assignment(*finished, "", over=True), Assignment(*failed, "")]
+    assert talk.assignments == begun
+    talk.tick(LATE_SECONDS - 1)
+    assert talk.assignments == begun
+    talk.tick(LATE_SECONDS + 1)
+    assert talk.assignments == [*begun, Assignment(*failed, "", over=True)]

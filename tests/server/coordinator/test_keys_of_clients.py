@@ -99,7 +99,7 @@ def test_the_ranks_know_of_an_attempt_before_its_client_may_begin(talk: Talk) ->
     assert news == [Assignment(simulation, attempt, "local-0")]
     ((peer, (header, _)),) = talk.coordinator.admitted(1)
     assert (peer, unpack(header).kind) == (b"a", Kind.ACCEPT)
-    talk.finish(b"a", simulation, attempt, Outcome.FAILED)
+    talk.finish(b"a", simulation, attempt)
     assert news[1] == Assignment(simulation, attempt, "local-0", over=True)
 
 

@@ -65,6 +65,18 @@ def test_what_is_held_for_an_attempt_is_given_back_when_it_ends(rig: Rig) -> Non
     assert (rig.metrics.refusals(), rig.metrics.total("late_dropped")) == ({"stale_attempt": 1}, 1)
 
 
+def test_what_a_client_leaves_without_end_is_given_back_when_it_begins_another_simulation(rig: Rig) -> None:
+    rig.ingest._streams._admissions.note(Assignment(1, 1, ""))
+    rig.begin(attempt=2)
+    rig.say(*rig.piece("p", np.zeros(POINTS, "<f4"), attempt=2))
+    rig.begin(simulation=1)
+    assert (rig.ingest.incomplete(), list(rig.ingest._streams._simulations)) == (0, [1])
+    assert rig.ingest._streams.holdings.held("") == 0
+    rig.begin(attempt=2)  # it may still come back to the same attempt, as after a reconnect
+    rig.say(*rig.step(0, attempt=2))
+    assert rig.end(attempt=2).accepted == 2
+
+
 def test_late_news_of_an_earlier_attempt_change_nothing() -> None:
     admissions = Admissions()
     admissions.note(Assignment(0, 2, "a"))
