@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from penstock_client import PenstockError, Solver
+from penstock_client import Field, PenstockError, Solver
 from penstock_client.codec import MAX_STRING
 from penstock_client.nearest import nearest
+from penstock_client.wire import MAX_PIECE_BYTES
 from penstock_server.coordinator import solver_description
 from penstock_server.study import Study
 from penstock_solvers.solver import EXTERNAL, make_solver
@@ -63,9 +64,9 @@ def streamed_fields(study: Study, solver: Solver | None) -> Iterator[str]:
             yield f"[fields] {name}: the solver announces it as static, which is for mesh geometry; remove static=True"
         elif field.dtype not in DTYPES:
             yield f"[fields] {name}: the solver streams {field.dtype}, expected one of {', '.join(DTYPES)}"
-        elif (size := field.points * field.components * np.dtype(field.dtype).itemsize) > study.server.max_message:
+        elif (size := min(_size(field), MAX_PIECE_BYTES)) > study.server.max_message:
             yield (
-                f"[server] max_message = {study.server.max_message}: a time step of {name} takes {size} bytes, expected "
+                f"[server] max_message = {study.server.max_message}: a message with {name} takes {size} bytes, expected "
                 f"at least as many; set max_message = {size}"
             )
         elif section.components not in (None, field.components):
@@ -78,6 +79,11 @@ def streamed_fields(study: Study, solver: Solver | None) -> Iterator[str]:
                 f"[fields] {name}.shape = {list(section.shape)}: the solver streams {list(field.shape)}; "
                 "correct it or leave it out"
             )
+
+
+def _size(field: Field) -> int:
+    """Bytes of a time step of a field."""
+    return field.points * field.components * np.dtype(field.dtype).itemsize
 
 
 def unknown_parameters(study: Study, solver: Solver | None) -> Iterator[str]:
