@@ -82,7 +82,7 @@ _STUDY = Study.model_validate(
         "parameters": {"a": [0.0, 10.0], "b": [0.0, 1.0]},
         "solver": {"adapter": "heat2d", "simulations": HELD_OUT, "validation_simulations": 1, "retries": 1000},
         "fields": FIELDS,
-        "server": {"client_timeout": 1e9, "max_message": 2**63},
+        "server": {"client_timeout": 1e9, "max_message": 2**62},
     }
 )
 
