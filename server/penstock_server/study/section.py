@@ -76,7 +76,7 @@ class Section(BaseModel):
             and info.field_name
             and bool not in _types(cls.model_fields[info.field_name].annotation)
         ):
-            raise ValueError("expected a value of another type than true or false")
+            raise ValueError("true and false cannot be used here")
         return value
 
 

@@ -126,7 +126,7 @@ class Writing:
                 self._set(file, self._waiting.pop(file), missing_is_an_error=False)
 
     def finish(self) -> None:
-        """Set the remaining entries, and those of files that a mesh command has written anew.
+        """Set the remaining entries, and those of files that a mesh command has written again.
 
         Raises:
             CaseError: an entry does not exist.
