@@ -76,7 +76,7 @@ class Section(BaseModel):
             and info.field_name
             and bool not in _types(cls.model_fields[info.field_name].annotation)
         ):
-            raise ValueError("true and false cannot be used here")
+            raise ValueError("expected a value other than true and false")
         return value
 
 
