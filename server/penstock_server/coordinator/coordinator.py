@@ -77,6 +77,12 @@ class Coordinator:
         return self._requests.blocked_seconds
 
     @property
+    def remaining_seconds(self) -> float:
+        """Estimated time to the end of production; NaN before the first simulation has ended."""
+        s = self._simulations
+        return self._runs.pace.remaining_seconds(self._requests.now, s.ended, self.wanted_workers and s.wanted)
+
+    @property
     def production_over(self) -> bool:
         """True when no time step will come any more."""
         return self._requests.production_over

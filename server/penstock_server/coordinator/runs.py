@@ -12,6 +12,7 @@ from penstock_client.reasons import Reason
 from penstock_client.wire import Header
 from penstock_server.coordinator.assignments import Assignments
 from penstock_server.coordinator.clients import KnownClient, KnownClients
+from penstock_server.coordinator.pace import Pace
 from penstock_server.coordinator.same_failures import SameFailures
 from penstock_server.coordinator.simulations import Simulation, Simulations
 from penstock_server.network import MAX_RANKS, MAX_TEXT
@@ -69,6 +70,7 @@ class Runs:
         self._simulations, self._clients, self._events, self._solver = simulations, clients, events, solver
         self._assignments = assignments
         self._runs: dict[int, Run] = {}
+        self.pace = Pace()
         self.same_failures = SameFailures(min(solver.same_failures, len(simulations)))
         self.stopping = False
 
@@ -79,6 +81,7 @@ class Runs:
             client: that serves it from now on.
             now: seconds on the coordinator's clock.
         """
+        self.pace.begin(now, self._simulations.ended)
         number = self._simulations.take()
         attempt = self._simulations[number].attempt
         self._runs[number] = Run(now, attempt, client.worker, {client.id})
@@ -263,6 +266,8 @@ class Runs:
         """Shift all deadlines: for so long this process itself was suspended."""
         for run in self._runs.values():
             run.begun += seconds
+        if self.pace.begun is not None:
+            self.pace.begun += seconds
 
     def _release(self, number: int, *, finished: bool = False) -> None:
         """Let go of a simulation that runs no more: its clients hold nothing."""

@@ -95,9 +95,14 @@ class Simulations:
         return self._plan[number]
 
     @property
+    def ended(self) -> int:
+        """Number of simulations that have finished, or failed for good."""
+        return self._states["finished"] + self._states["failed"]
+
+    @property
     def all_ended(self) -> bool:
         """True when every simulation has finished or failed."""
-        return self._states["finished"] + self._states["failed"] == len(self._all)
+        return self.ended == len(self._all)
 
     @property
     def wanted(self) -> int:

@@ -30,7 +30,7 @@ from penstock_server.engines.engine import StudyStatus
 from penstock_server.engines.journal import RunJournal
 from penstock_server.engines.production import Production
 from penstock_server.engines.results import StudyResults, coordinator_results, coordinator_status, study_status
-from penstock_server.engines.setup import configure_from_checkpoint, make_coordinator
+from penstock_server.engines.setup import configure_from_checkpoint, make_coordinator, set_coordinator_gauges
 from penstock_server.engines.sockets import StudySockets
 from penstock_server.network import Assignment, next_incarnation, open_keys, own_address, write_connect_file
 from penstock_server.study import Schema, Study
@@ -138,7 +138,8 @@ class InlineEngine:
         return path
 
     def status(self) -> StudyStatus:
-        """Return the state of the study."""
+        """Return the state of the study; set the gauges of the coordinator."""
+        set_coordinator_gauges(self._coordinator, self._run)
         coordinator = coordinator_status(self._coordinator)
         return study_status(
             [self._rank.status()],

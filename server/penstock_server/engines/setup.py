@@ -1,4 +1,4 @@
-"""Making the coordinator of a study, new or restored from a checkpoint; the same for all engines that have one."""
+"""Making the coordinator of a study, new or restored from a checkpoint, and its metrics; the same for all engines."""
 
 from __future__ import annotations
 
@@ -85,3 +85,17 @@ def make_coordinator(
     if restored is not None:
         coordinator.load_state_dict(restored.coordinator, restored.arrived.__getitem__, again=again)
     return coordinator
+
+
+def set_coordinator_gauges(coordinator: Coordinator, run: ServerRun) -> None:
+    """Set the gauges of the coordinator's process.
+
+    Args:
+        coordinator: the coordinator.
+        run: incarnation and metrics of its process.
+    """
+    metrics = run.metrics
+    metrics.incarnation.set(run.incarnation)
+    metrics.simulations(vars(coordinator.counts()))
+    metrics.client_blocked_seconds.set(coordinator.blocked_seconds)
+    metrics.remaining_seconds.set(coordinator.remaining_seconds)

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from penstock_client.atomic_file import write_atomic
 from penstock_client.reasons import Reason
+
+BATCH_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Upper bounds of the histogram of the time from one training step to the next."""
 
 
 class Metrics:
@@ -56,10 +59,20 @@ class Metrics:
         self.keys_unusable = self._counter("keys_unusable", "Changes of keys.json that could not be used")
         self.batches = self._counter("batches", "Training steps")
         self.presentations = self._counter("presentations", "Samples drawn for training")
+        self.batch_seconds = Histogram(
+            "penstock_batch_seconds",
+            "Time from one training step to the next, waiting for samples included",
+            ["study", "process"],
+            registry=self.registry,
+            buckets=BATCH_SECONDS,
+        ).labels(**self._labels)
         self.validation_seconds = self._counter("validation_seconds", "Time spent in validation")
         self.checkpoint_seconds = self._counter("checkpoint_seconds", "Time spent writing checkpoints")
         self.checkpoints = self._counter("checkpoints", "Checkpoints written")
         self.checkpoints_failed = self._counter("checkpoints_failed", "Checkpoints that the disk did not take")
+        self.checkpoint_time = self._gauge(
+            "last_checkpoint_timestamp_seconds", "When the last checkpoint was written, Unix time; 0 before the first"
+        )
         self.ingest_blocked_seconds = self._counter(
             "checkpoint_ingest_blocked_seconds", "Time that checkpoints have kept ingest from the buffer, at most"
         )
@@ -81,6 +94,12 @@ class Metrics:
             "penstock_simulations", "Simulations by state", ["study", "process", "state"], registry=self.registry
         )
         self.client_blocked_seconds = self._gauge("client_blocked_seconds", "Time clients have waited for credit")
+        self.incarnation = self._gauge("incarnation", "Number of the server's run in the run directory, from 1")
+        self.remaining_seconds = self._gauge(
+            "production_remaining_seconds", "Estimated time to the end of production; NaN before a simulation has ended"
+        )
+        self.device_memory_used = self._gauge("device_memory_used_bytes", "Memory of the GPU in use, by all processes")
+        self.device_memory = self._gauge("device_memory_bytes", "Memory of the GPU; 0 where training is on CPUs")
 
     def refused(self, reason: Reason, number: int = 1) -> None:
         """Count refused messages.

@@ -80,6 +80,7 @@ class Checkpoints:
             else:
                 figures.count += 1
                 self._metrics.checkpoints.inc()
+                self._metrics.checkpoint_time.set(time.time())
                 self._events.write("checkpoint", number=number, batches=batches, seconds=round(seconds, 3))
         self._next = number + (not failure)
         blocked = ingest_blocked_seconds() - blocked_before

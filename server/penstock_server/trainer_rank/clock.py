@@ -49,18 +49,23 @@ class TrainingClock:
         """
         self._begun, self._stall_before = time.monotonic(), stall_seconds
 
-    def batch(self, samples: int) -> None:
+    def batch(self, samples: int) -> float:
         """Count a training step.
 
         Args:
             samples: number of samples that this rank has trained on in it.
+
+        Returns:
+            Seconds of training time since the step before, or since the first began.
         """
         self._samples += samples
         self.last_step = time.monotonic()
         now = self._training_seconds()
+        since = now - self._recent[-1][0] if self._recent else now
         self._recent.append((now, self._samples))
         while self._recent[0][0] < now - RECENT_SECONDS and len(self._recent) > 2:
             self._recent.popleft()
+        return since
 
     @contextmanager
     def excluded(self, counter: Counter) -> Iterator[None]:

@@ -161,7 +161,7 @@ class TrainingLoop:
         if first:  # the optimizer has made its state
             check_part("trainer", trainer.state_dict())
         samples = 0 if batch is None else len(batch)
-        clock.batch(samples)
+        self._metrics.batch_seconds.observe(clock.batch(samples))
         self._metrics.batches.inc()
         self._metrics.presentations.inc(samples)
         if trainer.batches % training.validate_every == 0:
@@ -199,7 +199,7 @@ class TrainingLoop:
         self._log_due = time.monotonic() + LOG_SECONDS
         stats, clock, trainer = self._source.stats(), self.parts.clock, self.parts.trainer
         rate, loss = clock.recent_samples_per_second(), trainer.last_loss()
-        set_gauges(self._metrics, stats, rate, loss)
+        set_gauges(self._metrics, stats, rate, loss, trainer.device)
         totals = totals_of_ranks(self._group, stats, rate)
         if self._log is not None:
             self._log.training(clock, trainer.batches, loss, trainer.learning_rate, totals)

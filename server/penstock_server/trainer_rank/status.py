@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
+
 from penstock_server.ingest import Fingerprint
 from penstock_server.telemetry import Metrics
 from penstock_server.trainer_rank.context import RankContext
@@ -170,7 +172,9 @@ def status_of_training(
     )
 
 
-def set_gauges(metrics: Metrics, stats: SourceStats, samples_per_second: float, loss: float | None) -> None:
+def set_gauges(
+    metrics: Metrics, stats: SourceStats, samples_per_second: float, loss: float | None, device: torch.device
+) -> None:
     """Set the Prometheus gauges of one rank.
 
     Args:
@@ -178,7 +182,12 @@ def set_gauges(metrics: Metrics, stats: SourceStats, samples_per_second: float, 
         stats: figures of its source of samples.
         samples_per_second: that it trained on lately.
         loss: of its last batch; None before the first.
+        device: of its model.
     """
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        metrics.device_memory.set(total)
+        metrics.device_memory_used.set(total - free)
     metrics.buffer_population.set(stats.population)
     metrics.buffer_unseen.set(stats.unseen)
     metrics.buffer_capacity.set(stats.capacity)

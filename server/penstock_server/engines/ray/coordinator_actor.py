@@ -18,7 +18,7 @@ from penstock_server.engines.results import (
     coordinator_results,
     coordinator_status,
 )
-from penstock_server.engines.setup import RestoredState, make_coordinator
+from penstock_server.engines.setup import RestoredState, make_coordinator, set_coordinator_gauges
 from penstock_server.engines.sockets import ControlSocket
 from penstock_server.network import StudyKeys, own_address, write_connect_file
 from penstock_server.study import Schema, Study
@@ -132,8 +132,7 @@ class CoordinatorActor:
         self._news.close()
 
     def _update_metrics(self) -> None:
-        self._run.metrics.simulations(vars(self._coordinator.counts()))
-        self._run.metrics.client_blocked_seconds.set(self._coordinator.blocked_seconds)
+        set_coordinator_gauges(self._coordinator, self._run)
 
     def _production_over(self) -> None:
         for rank in self._ranks:
