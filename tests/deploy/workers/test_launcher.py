@@ -239,7 +239,9 @@ def test_workers_that_all_die_at_the_same_moment_are_replaced(tmp_path: Path) ->
     failures: list[str] = []
     launcher = launcher_of(["sleep", "60"], tmp_path, failures)
     launcher = LocalLauncher(
-        replace(launcher._processes, count=2 * QUICK_DEATHS - 1), replace(launcher._study, wanted_workers=lambda: 99), print
+        replace(launcher._processes, count=2 * QUICK_DEATHS - 1),
+        replace(launcher._study, wanted_workers=lambda: 99),
+        print,
     )
     launcher.start()
     first = wait_for(lambda: len(pids := launcher.pids()) == 2 * QUICK_DEATHS - 1 and pids)
