@@ -99,6 +99,7 @@ class ServerProcesses:
         self._cluster = cluster
         self._silence, self._timeouts = study.server.server_timeout, study.timeouts
         self._heard = time.monotonic()
+        self._seemed_lost = False  # the ranks, to each other, in the last status
         self._processes = cluster.watch({}, {})
 
         def options(bundle: int) -> dict[str, Any]:
@@ -187,8 +188,10 @@ class ServerProcesses:
         if answers is None:
             return None
         (coordinator, error), *ranks = answers
-        if lost := network_lost(ranks, self._silence):
+        lost = network_lost(ranks, self._silence)
+        if lost and self._seemed_lost:  # once alone may be the first answer after all of them were suspended
             raise ServerDied("rank", lost)
+        self._seemed_lost = bool(lost)
         return ServerStatus(ranks, coordinator, error)
 
     def results(self) -> ServerResults:
