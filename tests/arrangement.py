@@ -38,6 +38,7 @@ TOGETHER = {
     "test_function_object_build": "the function object",
     "test_function_object_errors": "the function object",
     "test_function_object_fields": "the function object",
+    "test_function_object_memory": "the function object",
     "test_slurm_nodes": "Slurm of several nodes",
     "test_slurm_together": "Slurm of several nodes",
 }

@@ -36,6 +36,15 @@ def kill_worker(world: World, rng: random.Random) -> bool:
     return _kill(world, "worker", rng)
 
 
+def kill_all_workers(world: World, rng: random.Random) -> bool:
+    """SIGKILL to all local workers at the same moment."""
+    pids = world.pids("worker")
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return len(pids) > 1
+
+
 def freeze_worker(world: World, rng: random.Random) -> bool:
     """SIGSTOP to a local worker, for good."""
     pids = world.pids("worker")

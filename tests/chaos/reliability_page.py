@@ -56,7 +56,7 @@ def soak_table(found: dict[str, Any]) -> Iterator[str]:
         f"{sum(found['faults'].values())} faults in {found['seconds_of_faults']:.0f} s, {report['incarnations']} lives of the server. "
         f"Samples: {', '.join(f'{name} {number}' for name, number in samples.items())}. "
         f"Memory of the longest life, last quarter over second: {found['memory_growth']}. "
-        f"{len(found['gave_up'])} times three workers in a row were killed before any simulation had finished: the study failed, "
+        f"{len(found['gave_up'])} times several workers in a row were killed before any simulation had finished: the study failed, "
         "saying so, and was resumed. "
         f"Lost, or left behind: {'; '.join(found['wrong']) or 'nothing'}.\n"
     )

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import faults
-from accounting import faults_of
+import rows_of_clients
+import rows_of_servers
+from accounting import ended
 from network_namespace import other_host
 from world import PENSTOCK, World, world
 
@@ -37,16 +39,6 @@ SEED = 1
 SPREAD = 1.5  # a disturbed study's error over the worst undisturbed one, at most
 
 Row = Callable[[Path, random.Random], dict[str, Any]]
-
-
-def ended(study: World, *, failed: int = 0) -> dict[str, Any]:
-    """Wait for the study's end; its report, with what is wrong with it."""
-    code = study.wait()
-    report = study.report()
-    wrong = faults_of(report, failed=failed)
-    if code != 0:
-        wrong.append(f"exit code {code}: {study.said()[-300:]}")
-    return {"report": report, "wrong": wrong}
 
 
 def undisturbed(folder: Path, rng: random.Random) -> dict[str, Any]:
@@ -206,16 +198,22 @@ ROWS: dict[str, Row] = {
     "undisturbed_3": undisturbed,
     "client_killed": in_mid_study(faults.kill_worker),
     "client_frozen": in_mid_study(faults.freeze_worker),
+    "every_simulation_failed": rows_of_clients.every_simulation_failed,
+    "node_lost": rows_of_clients.node_lost,
     "network_cut_30s": network_cut(30.0),
     "network_cut_for_good": network_cut(None),
     "solver_diverged": solver_diverged,
     "rank_killed": in_mid_study(faults.kill_rank),
+    "ranks_disconnected": rows_of_servers.ranks_disconnected,
+    "ranks_network_cut": rows_of_servers.ranks_network_cut,
     "coordinator_killed": in_mid_study(faults.kill_coordinator),
     "ray_head_killed": in_mid_study(faults.kill_ray_head),
     "raylet_killed": in_mid_study(faults.kill_raylet),
     "server_killed": server_killed,
     "checkpoint_truncated": checkpoint_truncated,
     "disk_full": disk_full,
+    "old_checkpoints_stay": rows_of_servers.old_checkpoints_stay,
+    "socket_thread_died": rows_of_servers.socket_thread_died,
     "two_servers": two_servers,
     "stale_worker": stale_worker,
     "damaged_messages": in_mid_study(faults.corrupt_frames),

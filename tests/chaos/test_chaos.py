@@ -14,7 +14,9 @@ from traces import left_over, shared_memory
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-@pytest.mark.parametrize("name", ["network_cut_30s", "disk_full", "stale_worker", "strangers"])
+@pytest.mark.parametrize(
+    "name", ["network_cut_30s", "ranks_network_cut", "socket_thread_died", "disk_full", "stale_worker", "strangers"]
+)
 def test_a_fault_costs_no_sample(name: str, tmp_path: Path, root_and_iproute2: None) -> None:
     before = shared_memory()
     end = rows.ROWS[name](tmp_path / "row", random.Random(name))

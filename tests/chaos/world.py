@@ -40,7 +40,7 @@ top = [100.0, 500.0]
 adapter = "paced_heat:PacedHeat"
 simulations = {simulations}
 validation_simulations = 8
-concurrency = 2
+concurrency = {concurrency}
 retries = {retries}
 options = {{ points = 16, steps = {steps}, dt = 0.04, pause = {pause}, diverges_above = {diverges_above} }}
 
@@ -61,6 +61,7 @@ batch_size = 32
 optimizer = {{ name = "adam", lr = 1e-3 }}
 device = "cpu"
 threads = 1
+ranks = {ranks}
 validate_every = 200
 checkpoint_every = {checkpoint_every}
 
@@ -69,7 +70,7 @@ host = "{host}"
 heartbeat = 0.5
 client_timeout = {client_timeout}
 server_timeout = {server_timeout}
-max_restarts = 1000000
+max_restarts = {max_restarts}
 """
 
 
@@ -78,10 +79,12 @@ class World:
     """One run directory and everything that runs for it.
 
     settings: of the study file above; what is not given is as in `SETTINGS`.
+    command: that runs `penstock`; may be changed before each start.
     """
 
     folder: Path
     settings: dict[str, Any] = field(default_factory=dict)
+    command: list[str] = field(default_factory=lambda: list(PENSTOCK))
     process: subprocess.Popen[bytes] | None = None
     others: list[subprocess.Popen[bytes]] = field(default_factory=list)
     shared_memory: set[Path] = field(default_factory=shared_memory)
@@ -115,7 +118,7 @@ class World:
     def _launch(self, *arguments: str) -> None:
         with (self.folder / "penstock.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*PENSTOCK, *arguments],
+                [*self.command, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -224,21 +227,24 @@ SETTINGS: dict[str, Any] = {
     "simulations": 60,
     "steps": 40,
     "pause": 0.01,
+    "concurrency": 2,
+    "ranks": 1,
     "retries": 1000000,
     "diverges_above": 1e9,
     "capacity": 1000,
     "checkpoint_every": 2.0,
     "client_timeout": 4.0,
     "server_timeout": SERVER_TIMEOUT,
+    "max_restarts": 1000000,
     "host": "127.0.0.1",
 }
 
 
 @contextmanager
-def world(folder: Path, **settings: Any) -> Iterator[World]:
-    """A study that is running; ended, whatever happens, with the context."""
+def world(folder: Path, *, command: list[str] | None = None, **settings: Any) -> Iterator[World]:
+    """A study that is running; ended, whatever happens, with the context. command: as of `World`."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = World(folder, settings)
+    made = World(folder, settings, command or list(PENSTOCK))
     made.start()
     try:
         made.until(lambda: made.events("assigned"))

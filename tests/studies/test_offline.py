@@ -17,7 +17,7 @@ from command import EXAMPLES, events, penstock, report, started
 from penstock.study import load_study
 from penstock_server.checkpoint import load_latest
 from penstock_server.coordinator import make_plan
-from penstock_server.recording import Recording, RecordingReader
+from penstock_server.recording import Recording, RecordingReader, check_recording
 from penstock_solvers.problems.heat2d import Heat2D
 from waiting import PATIENCE, wait_for
 
@@ -201,7 +201,7 @@ def test_workers_killed_while_recording_lose_and_double_nothing(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_interrupted_recording_leaves_no_file(tmp_path: Path) -> None:
+def test_an_interrupted_recording_keeps_what_has_finished(tmp_path: Path) -> None:
     path, directory = tmp_path / "data.h5", tmp_path / "data.h5.recording"
     process = started("record", HEAT, "--out", path, *SMALL, "--set=solver.simulations=100000")
     wait_for(lambda: len(events(directory, "finished")) > 5)
@@ -210,8 +210,15 @@ def test_an_interrupted_recording_leaves_no_file(tmp_path: Path) -> None:
     printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, printed
     assert "Traceback" not in printed
-    assert f"recording stopped (interrupted by SIGINT): there is no {path}" in printed
-    assert list(tmp_path.iterdir()) == []
+    partial = tmp_path / "data-partial.h5"
+    assert f"recording stopped (interrupted by SIGINT): {partial} has the simulations that have finished, " in printed
+    assert list(tmp_path.iterdir()) == [partial]
+    there = Recording.open(partial)
+    assert there.finished.sum() > 5
+    assert len(set(there.steps[there.finished].tolist())) == 1, "a finished simulation has all its time steps"
+    assert f"{there.finished.sum()} of 100003; there is no {path}" in printed
+    study = load_study(HEAT, [setting.removeprefix("--set=") for setting in offline(partial)])
+    assert check_recording(there, study) == []
 
 
 def test_a_recording_with_failed_simulations_keeps_what_had_arrived(tmp_path: Path) -> None:

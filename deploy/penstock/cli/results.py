@@ -97,11 +97,10 @@ def predict(
     for warning in prediction.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for name, values in prediction.fields.items():
+        digits = 6 if values.dtype == "float32" else 12
         for time, field in zip(prediction.times, values, strict=True):
-            print(
-                f"{name} at {time:g}: shape {field.shape}, "
-                f"min {field.min():.6g}, mean {field.mean():.6g}, max {field.max():.6g}"
-            )
+            least, mean, most = (f"{number:.{digits}g}" for number in (field.min(), field.mean(), field.max()))
+            print(f"{name} at {time:g}: shape {field.shape}, min {least}, mean {mean}, max {most}")
     if out is not None:
         import numpy as np
 

@@ -19,6 +19,8 @@ from penstock.cli.common import (
 from penstock.cli.failures import log_failures_in
 from penstock.cli.slurm import check_profile
 
+FIRST_STEP_SECONDS = 10.0
+
 
 def check(
     study: StudyFile,
@@ -27,19 +29,39 @@ def check(
         Path | None,
         typer.Option(metavar="FILE", help="Check this profile of a cluster, too.", show_default=False),
     ] = None,
+    first_step: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.0,
+            help="Run a Python solver until its first time step, for at most so long; 0 leaves it out. Default: 10, "
+            "and 0 with --profile.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Check a study without running its simulations, and list everything that is wrong with it.
 
-    The study's own Python modules are imported, and its solver and model are made: do not check a stranger's study.
+    The study's own Python modules are imported, its solver and model are made, and a Python solver runs until its first
+    time step: do not check a stranger's study.
     """
     checked = load_and_check(study, overrides, here=profile is None)
     if profile is not None:
         check_profile(profile, checked)
+    from penstock.study import StudyError
+    from penstock.study.first_step import run_first_step
+
+    if first_step is None:
+        first_step = FIRST_STEP_SECONDS if profile is None else 0.0
+    tried = run_first_step(checked, first_step)
+    if tried.problem:
+        raise StudyError([f"{study}: {tried.problem}"])
     solver = checked.solver
     print(
         f"{study}: nothing wrong found: {solver.simulations} simulations and {solver.validation_simulations} held out, "
         f"{len(checked.parameters.names)} parameters, fields {', '.join(checked.fields)}"
     )
+    print(f"{study}: {tried.said}")
 
 
 def run(

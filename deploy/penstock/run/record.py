@@ -18,8 +18,9 @@ from penstock_server.study import Study
 def record_study(study: Study, out: Path, display: Display) -> int:
     """Run all simulations of a study, held-out ones included, and write their time steps to a file.
 
-    The file is there, whole, at the end, or not at all. Logs and events are in `out`.recording meanwhile, and stay
-    there where something failed.
+    The file is there, whole, at the end, or not at all. A recording that ends early keeps the simulations that have
+    finished in a file of another name. Logs and events are in `out`.recording meanwhile, and stay there where
+    something failed.
 
     Args:
         study: checked (`penstock.study.check.check_study`).
@@ -59,7 +60,7 @@ def record_study(study: Study, out: Path, display: Display) -> int:
                 signals,
                 workers=study.solver.concurrency,
                 timeouts=study.timeouts,
-                stopping="leaving no file",
+                stopping="keeping the simulations that have finished",
             )
         _print_end(end, out, directory, display)
         if end["status"] == "stopped" or (end["status"] == "finished" and not end["failures"]):
@@ -85,9 +86,12 @@ def _print_end(end: dict[str, Any], out: Path, directory: Path, display: Display
     counts = end["simulations"]
     for line in failure_lines(end["failures"], directory / LOGS):
         display.log(line)
-    if end["status"] != "finished" and not end["bytes"]:
+    if end["path"] != out.absolute():
         logs = f"; logs are in {directory}" if end["status"] == "failed" else ""
-        display.log(f"recording {end['status']} ({end['message']}): there is no {out}{logs}")
+        kept = f"{end['path']} has the simulations that have finished, {end['kept']} of {counts.requested}; "
+        display.log(
+            f"recording {end['status']} ({end['message']}): {kept if end['path'] else ''}there is no {out}{logs}"
+        )
         return
     display.log(
         f"{out}: {counts.finished} of {counts.requested} simulations, {end['time_steps']} time steps, "

@@ -11,7 +11,7 @@ from pathlib import Path
 from penstock.slurm.commands import SlurmError, without_job
 from penstock.slurm.profile import WorkerJobs
 from penstock.slurm.scripts import memory_per_cpu
-from penstock.workers import QUICK_DEATHS, LocalLauncher, StudyLink, WorkerProcesses
+from penstock.workers import LocalLauncher, StudyLink, WorkerProcesses
 from penstock_server.study import TimeoutsSection
 
 
@@ -49,7 +49,6 @@ def step_launcher(
         command=lambda _number: step_command(job, workers, script),
         logs=logs,
         environment=without_job(os.environ),
-        quick_deaths=max(QUICK_DEATHS, 2 * count),
         # srun then ends its step at once, whatever state that is in. Killed by SIGKILL, srun would leave it behind.
         kill_signal=signal.SIGTERM,
         elsewhere=True,

@@ -40,7 +40,8 @@ class WorkerProcesses:
         command: makes the command line of a worker from its number, 0 to count - 1; called at every start.
         logs: folder of worker-<number>.log, to which a worker's output is appended.
         environment: all environment variables of the processes.
-        quick_deaths: number of quick deaths in a row, while no simulation finishes, at which the launcher gives up.
+        quick_deaths: number of quick deaths in a row, while no simulation finishes, at which the launcher gives up; at
+            least 2 * count, since all may die at the same moment, and once more.
         kill_signal: what ends the process of a worker that was given up. A stopped process ends by SIGKILL alone.
         elsewhere: the process here only starts the worker on another machine, as srun does: the worker is then known
             by the host and process id that it writes into its log.
@@ -90,9 +91,8 @@ class LocalLauncher:
         self._lock = threading.Lock()  # guards what follows
         self._running: dict[int, _Running] = {}  # by worker number
         self._killed: set[int] = set()  # process ids that `kill` has killed
-        self._quick_deaths = QuickDeaths(
-            processes.quick_deaths, processes.timeouts.quick_death, study.finished_simulations
-        )
+        most = max(processes.quick_deaths, 2 * processes.count)
+        self._quick_deaths = QuickDeaths(most, processes.timeouts.quick_death, study.finished_simulations)
         self._threads = [
             threading.Thread(target=self._keep, args=(number,), name=f"penstock-worker-{number}", daemon=True)
             for number in range(processes.count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ class RecordEngine:
     Args:
         study: the study.
         directory: folder of connect.json, events and logs while the study runs.
-        path: of the recording; the file appears only once it is complete.
+        path: of the recording; the file appears only once it is complete. A recording that ends earlier leaves the
+            simulations that have finished in a file called `partial_path(path)`.
     """
 
     def __init__(self, study: Study, directory: Path, path: Path) -> None:
@@ -63,7 +65,8 @@ class RecordEngine:
             on_hopeless=self.fail,
         )
         self._coordinator = self._sockets.coordinator
-        self._written = False
+        self._written: Path | None = None
+        self._kept = 0
 
     def start(self) -> Path:
         """Open the sockets."""
@@ -94,7 +97,7 @@ class RecordEngine:
             self._sockets.worker_exited(pid, f"exit code {code}: {message}")
 
     def stop(self, reason: str) -> None:
-        """End the recording early; no file is left."""
+        """End the recording early; the simulations that have finished are kept in a file of another name."""
         self._end.stop(reason)
 
     def fail(self, reason: str) -> None:
@@ -110,12 +113,13 @@ class RecordEngine:
 
         Returns:
             A dictionary of status ("finished", "stopped" or "failed"), message, simulations, failures, time_steps,
-            duplicates_dropped, bytes of the file, and wall_seconds.
+            duplicates_dropped, path and bytes of the file (None and 0 where there is none), kept (number of finished
+            simulations in a file that is not whole), and wall_seconds.
         """
         self._end.close()
         self._sockets.close()
         writer, counts = self._recorder.writer, self._coordinator.counts()
-        if writer is not None and not self._written:
+        if writer is not None and self._written is None:
             writer.discard()
         status, message = self._outcome()
         self._events.write(status, message=message)
@@ -127,7 +131,9 @@ class RecordEngine:
             "failures": self._coordinator.failures(),
             "time_steps": 0 if writer is None else writer.time_steps,
             "duplicates_dropped": self._recorder.metrics.total("duplicates_dropped"),
-            "bytes": self._path.stat().st_size if self._written else 0,
+            "path": self._written,
+            "bytes": self._written.stat().st_size if self._written is not None else 0,
+            "kept": self._kept,
             "wall_seconds": time.monotonic() - self._begun,
         }
 
@@ -136,7 +142,7 @@ class RecordEngine:
         self._sockets.stop()
 
     def _outcome(self) -> tuple[str, str]:
-        if self._written:
+        if self._written == self._path:
             failed = mostly_failed(self._coordinator.counts())
             return ("failed", failed) if failed else ("finished", "")
         if self._end.error:
@@ -164,13 +170,34 @@ class RecordEngine:
     def _conclude(self) -> None:
         """Complete the file, once no time step will arrive any more; on the data thread, which alone writes."""
         writer = self._recorder.writer
+        self._recorder.complete = True
+        requested = self._coordinator.counts().requested
         if writer is not None and writer.time_steps and not self._end.stopped and not self._gaps():
             failed = self._coordinator.failures()
-            writer.finish(np.array([i not in failed for i in range(self._coordinator.counts().requested)]))
-            self._written = True
+            writer.finish(np.array([i not in failed for i in range(requested)]))
+            self._written = self._path
+        elif writer is not None:
+            gaps = writer.gaps()
+            finished = [int(i) for i in self._coordinator.state_dict()["steps"] if int(i) not in gaps]
+            if finished:
+                writer.path = partial_path(self._path)
+                writer.finish(np.isin(np.arange(requested), finished))
+                self._written, self._kept = writer.path, len(finished)
         self._end.finish()
 
     def _broken(self, error: BaseException) -> None:
         self._end.note_error(self._log.failure(error))
         self._recorder.over = self._end.error
         self._end.finish()
+
+
+def partial_path(path: Path) -> Path:
+    """Return a new file for a recording that ended early: "heat-partial.h5" for "heat.h5", then "heat-partial-2.h5".
+
+    It has another name, so that whoever finds the recording's own file can rely on it to be whole.
+    """
+    for number in itertools.count(1):
+        there = path.with_name(f"{path.stem}-partial{f'-{number}' if number > 1 else ''}{path.suffix}")
+        if not there.exists():
+            break
+    return there

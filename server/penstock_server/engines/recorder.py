@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_client.reasons import Reason
+from penstock_client.wire import Header, Kind
 from penstock_server.buffer import available_memory
 from penstock_server.coordinator import Point
 from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds, allowance, refuse_before_schema
-from penstock_server.network import Admissions, Assignment, Message
+from penstock_server.network import Admissions, Assignment, Envelope, Message
 from penstock_server.recording import RecordingWriter
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import Metrics
@@ -36,6 +38,7 @@ class Recorder:
         arrived: ledger of the time steps in the file.
         over: why no more data are taken; "" while they are.
         writer: writes the file; None until the fields are known.
+        complete: the file is complete. What is still under way from simulations that were interrupted is refused.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Recorder:
         self.admissions = Admissions()
         self.arrived = Ledger()
         self.over = ""
+        self.complete = False
         self.writer: RecordingWriter | None = None
         self._ingest: Ingest | None = None
 
@@ -84,6 +88,10 @@ class Recorder:
 
     def handle(self, peer: bytes, frames: list[bytes], now: float, worker: str) -> list[Message]:
         """Deal with one message of the data socket; see `Ingest.handle`."""
+        if self.complete:
+            envelope = Envelope(self._incarnation, self.metrics.refused)
+            text = "the recording has ended and takes no more data"
+            return [(peer, envelope.refuse(Header(Kind.REFUSE), Reason.STUDY_OVER, text))]
         if self._ingest is None:
             return refuse_before_schema(peer, self._incarnation, self.metrics)
         return self._ingest.handle(peer, frames, now, worker)

@@ -102,6 +102,7 @@ def build_report(
             "mean_times_seen": round(sum(b.presentations for b in buffers) / received, 3) if received else 0.0,
             "times_seen": {str(times): number for times, number in sorted(times_seen.items())},
         },
+        "references": {name: field.reference for name, field in study.fields.items() if field.reference},
         "validation": None if validation is None else {**validation.figures(), "history": "metrics.jsonl"},
     }
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from penstock_client.errors import Refused
 from penstock_client.reasons import Reason
-from penstock_client.wire import NUMPY_DTYPES, STATIC_STEP, Dtype, Header
+from penstock_client.wire import NUMPY_DTYPES, STATIC_STEP, Header
 from penstock_server.study import MAX_STEPS, STATIC_FIELDS, Schema
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -27,6 +27,7 @@ class Pieces:
         self._schema = schema
         self._columns = {schema.ids[name]: columns for name, columns in schema.spec.columns().items()}
         self._components = {schema.ids[f.name]: f.components for f in schema.spec.fields}
+        self._references = {schema.ids[f.name]: f.reference for f in schema.spec.fields if f.reference}
         self._names = {number: name for name, number in schema.ids.items()}
         self.first_field = min(self._columns)
 
@@ -68,7 +69,7 @@ class Pieces:
 
         Returns:
             The number of elements of the whole field, and the piece's elements, shape (header.count,), in the dtype
-            sent.
+            sent; less the field's reference, in float64, where it has one.
 
         Raises:
             Refused: they do not fit the field, or are not finite.
@@ -99,12 +100,14 @@ class Pieces:
             )
         if not STATIC_STEP <= header.step < MAX_STEPS:
             raise Refused(Reason.MALFORMED, f"time step {header.step}: expected 0 to {MAX_STEPS - 1}")
-        values = np.frombuffer(payload, NUMPY_DTYPES[expected])
-        if expected in (Dtype.FLOAT32, Dtype.FLOAT64) and not (there := finite(values)).all():
+        sent = values = np.frombuffer(payload, NUMPY_DTYPES[expected])
+        if reference := self._references.get(header.field):
+            values = sent.astype(np.float64) - reference
+        if values.dtype.kind == "f" and not (there := finite(values)).all():
             at = header.offset + int(np.flatnonzero(~there)[0])
             raise Refused(
                 Reason.NOT_FINITE,
-                f"time step {header.step} of simulation {header.simulation} has {values[at - header.offset]} at "
+                f"time step {header.step} of simulation {header.simulation} has {sent[at - header.offset]} at "
                 f"element {at} of field {self.name(header.field)}: the solver has diverged",
             )
         return size, values

@@ -145,6 +145,9 @@ class RouterLoop:
             self.post(None)
             self._thread.join()
         self._waker.close(0)
+        if not self._authenticator.is_alive():  # `stop` would wait for ever for the thread to take its message
+            self._authenticator.pipe.close(0)
+            self._authenticator.pipe = None  # type: ignore[assignment]
         self._authenticator.stop()
         self._context.destroy()
 
@@ -172,6 +175,8 @@ class RouterLoop:
         while True:
             now = time.monotonic()
             if now >= next_tick:
+                if not self._authenticator.is_alive():
+                    raise RuntimeError("the thread that lets clients in has died: nobody could connect any more")
                 self._allow.refresh()
                 self._tell_withdrawn()
                 self._send(self._tick(now))

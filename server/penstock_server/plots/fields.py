@@ -70,6 +70,8 @@ def _draw(items: list[Snapshot], name: str, centres: NDArray[np.float64] | None,
         of = "" if components == 1 else ", magnitude"
         note = "" if isinstance(how, Line) or not how.note else f", {how.note}"
         point = ", ".join(f"{k} = {v:.4g}" for k, v in items[0].inputs.items() if k != "time")
+        if reference := items[0].references.get(name):
+            name = f"{name} {'-' if reference > 0 else '+'} {abs(reference):.12g}"
         drawing.suptitle(f"{name}{of}{note} · held-out simulation {items[0].simulation} · {batches:,} batches\n{point}")
 
 

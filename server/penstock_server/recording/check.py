@@ -52,6 +52,11 @@ def _contents(recording: Recording, study: Study) -> Iterator[str]:
                 f"[fields] {name}.shape = {list(section.shape)}: {recording.path} has {list(field.shape)}; "
                 "correct it or leave it out"
             )
+        if section.reference != field.reference:
+            yield (
+                f"[fields] {name}.reference = {section.reference:.17g}: {recording.path} was recorded with "
+                f"{field.reference:.17g}; write that, or record it again"
+            )
     if (recording.time, study.samples.time) == ("step", "physical"):
         yield (
             f'[samples] time = "physical": {recording.path} was recorded without physical times; record the study with '

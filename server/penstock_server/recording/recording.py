@@ -88,7 +88,10 @@ class Recording:
                     str(about["time"]),
                     tuple(json.loads(about["parameters"])),
                     tuple(json.loads(about["seeds"])),
-                    tuple(FieldSpec(f["name"], f["components"], tuple(f["shape"])) for f in fields),
+                    tuple(
+                        FieldSpec(f["name"], f["components"], tuple(f["shape"]), f.get("reference", 0.0))
+                        for f in fields
+                    ),
                     file["parameters"][...],
                     file["held_out"][...],
                     file["finished"][...],
@@ -235,7 +238,7 @@ class RecordingWriter:
         self._values: h5py.Dataset | None = None
         self._file = h5py.File(self._writing, "w")
         self._file.attrs.update({"format": FORMAT, **about})
-        fields = [{"name": f.name, "components": f.components, "shape": f.shape} for f in spec.fields]
+        fields = [vars(f) for f in spec.fields]
         for name, content in (("fields", fields), ("parameters", spec.parameters), ("seeds", list(seeds))):
             self._file.attrs[name] = json.dumps(content)
         self._file["parameters"] = points

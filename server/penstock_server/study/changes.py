@@ -64,6 +64,8 @@ def expect_same_study(before: Mapping[str, Any], study: Study) -> None:
     then, now = dict(_flat(before)), dict(_flat(study_state(study)))
     # Keys that the checkpoint lacks belong to a later version of Penstock, where they stand for the former behaviour;
     # inside a table of the user's own names, such as [parameters], they are new.
+    for name in study.fields:
+        then.setdefault(f"fields.{name}.reference", 0.0)  # the name is the user's, the key a later version's
     changed = [
         f"{key} is {now.get(key, _NO_KEY)!r} and was {then.get(key, _NO_KEY)!r}"
         for key in sorted(then.keys() | now.keys())

@@ -17,10 +17,13 @@ class FieldSection(Section):
         components: 1 for a scalar, 3 for a vector, 6 and 9 for symmetric and full tensors; None to take it from the
             first client that announces the field.
         shape: spatial shape, row-major; None likewise.
+        reference: subtracted in float64 from every value that arrives, before it is stored as float32; the model learns
+            the difference.
     """
 
     components: int | None = Field(None, gt=0)
     shape: tuple[Annotated[int, Field(gt=0)], ...] | None = Field(None, min_length=1, max_length=MAX_DIMENSIONS)
+    reference: float = Field(0.0, allow_inf_nan=False)
 
 
 class SamplesSection(Section):

@@ -53,11 +53,13 @@ class FieldSpec:
         name: name of the field.
         components: 1 for a scalar, 3 for a vector, 6 and 9 for symmetric and full tensors.
         shape: spatial shape, row-major: (ny, nx) on a structured grid, (n_cells,) on an unstructured mesh.
+        reference: samples hold the values less this number.
     """
 
     name: str
     components: int
     shape: tuple[int, ...]
+    reference: float = 0.0
 
     @property
     def points(self) -> int:

@@ -43,7 +43,7 @@ class Schema:
         """Return the schema as plain data, for a checkpoint."""
         return {
             "parameters": list(self.spec.parameters),
-            "fields": [[f.name, f.components, list(f.shape)] for f in self.spec.fields],
+            "fields": [[f.name, f.components, list(f.shape), f.reference] for f in self.spec.fields],
             "window": self.spec.window,
             "bundle": self.spec.bundle,
             "seeds": self.seeds,
@@ -54,7 +54,8 @@ class Schema:
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Schema:
         """Restore a schema from what `state_dict` returned."""
-        fields = tuple(FieldSpec(name, components, tuple(shape)) for name, components, shape in state["fields"])
+        # Checkpoints of earlier versions have no reference.
+        fields = tuple(FieldSpec(name, n, tuple(shape), *rest) for name, n, shape, *rest in state["fields"])
         spec = SampleSpec(tuple(state["parameters"]), fields, state["window"], state["bundle"])
         return cls(spec, dict(state["ids"]), {int(k): Dtype(v) for k, v in state["dtypes"].items()}, state["seeds"])
 
@@ -168,7 +169,7 @@ def _field_spec(f: FieldAnnouncement, section: FieldSection) -> FieldSpec:
             Reason.SCHEMA,
             f"field {f.name!r} has shape {shape}, the study file says {section.shape}: {_remedy(shape, section)}",
         )
-    return FieldSpec(f.name, components, shape)
+    return FieldSpec(f.name, components, shape, section.reference)
 
 
 def _remedy(shape: tuple[int, ...], section: FieldSection) -> str:

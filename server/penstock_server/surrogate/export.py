@@ -88,7 +88,8 @@ def export_model(directory: Path, trainer: Trainer, spec: SampleSpec, card: Mode
     """Write surrogate.pt2 and card.json.
 
     The program maps inputs (batch, n_inputs), and with window > 1 the state before (batch, state_width), to targets
-    (batch, width or state_width), float32, in raw units, for any batch size.
+    (batch, width or state_width), float32, in raw units, for any batch size. A field with a reference is its difference
+    from the reference there, since float32 could not hold the sum; `Surrogate.predict` adds it in float64.
 
     Args:
         directory: folder of the two files, usually RUN/model.
@@ -165,6 +166,7 @@ def _card(trainer: Trainer, spec: SampleSpec, card: ModelCard) -> dict[str, Any]
                 "components": field.components,
                 "shape": list(field.shape),
                 "offset": columns[field.name].start,
+                "reference": field.reference,
             }
             for field in spec.fields
         ],

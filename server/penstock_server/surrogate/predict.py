@@ -40,12 +40,13 @@ class Prediction:
 
     Attributes:
         times: times of the prediction.
-        fields: field name to values (times, *shape, components), float32, raw units.
+        fields: field name to values (times, *shape, components), float32, raw units; float64 for a field with a reference
+            ([fields]), which has been added.
         warnings: a line for each input outside the trained range.
     """
 
     times: list[float]
-    fields: dict[str, NDArray[np.float32]]
+    fields: dict[str, NDArray[np.floating[Any]]]
     warnings: list[str]
 
 
@@ -201,20 +202,21 @@ class Surrogate:
             want = (*before, *field["shape"], field["components"])
             if field["name"] not in initial:
                 raise PredictError(f"the initial field {field['name']} {want} is missing")
-            values = np.asarray(initial[field["name"]], dtype=np.float32)
+            values = np.asarray(initial[field["name"]], np.float64) - field.get("reference", 0.0)
             if values.size != math.prod(want):
                 raise PredictError(f"the initial field {field['name']} has shape {values.shape}, expected {want}")
-            parts.append(torch.from_numpy(values.reshape(self._bundle, -1)))
+            parts.append(torch.from_numpy(values.astype(np.float32).reshape(self._bundle, -1)))
         return torch.cat(parts, dim=1).reshape(1, -1)
 
-    def _split(self, rows: torch.Tensor) -> dict[str, NDArray[np.float32]]:
-        values = rows.numpy()
-        return {
-            f["name"]: values[:, f["offset"] : f["offset"] + _size(f)].reshape(
-                len(values), *f["shape"], f["components"]
+    def _split(self, rows: torch.Tensor) -> dict[str, NDArray[np.floating[Any]]]:
+        fields: dict[str, NDArray[np.floating[Any]]] = {}
+        for f in self.card["fields"]:
+            values = rows.numpy()[:, f["offset"] : f["offset"] + _size(f)].reshape(
+                len(rows), *f["shape"], f["components"]
             )
-            for f in self.card["fields"]
-        }
+            reference = f.get("reference", 0.0)  # cards of earlier versions have none
+            fields[f["name"]] = values.astype(np.float64) + reference if reference else values
+        return fields
 
 
 def _size(field: dict[str, Any]) -> int:

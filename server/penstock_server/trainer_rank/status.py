@@ -42,6 +42,7 @@ class RankStatus:
         over: why training has ended; "" while it goes on.
         error: what the rank failed of; "" where it did not.
         lost: how the rank has lost the other ranks; "" where it has not.
+        waiting: seconds that its call to the other ranks which is under way has taken; 0 where none is.
         device: torch device of the model.
         batches: training steps since the study began.
         samples_per_second: samples trained on per second of training, over the last seconds.
@@ -66,6 +67,7 @@ class RankStatus:
     over: str = ""
     error: str = ""
     lost: str = ""
+    waiting: float = 0.0
     device: str = "cpu"
     batches: int = 0
     samples_per_second: float = 0.0
@@ -122,6 +124,7 @@ def status_before_training(context: RankContext) -> RankStatus:
         over=context.over,
         error=context.error,
         lost=context.lost,
+        waiting=context.group.waiting_seconds,
         refused=context.metrics.refusals(),
         warnings=(*context.warnings, *context.events.warnings()),
     )
@@ -150,6 +153,7 @@ def status_of_training(
         over=context.over,
         error=context.error,
         lost=context.lost,
+        waiting=context.group.waiting_seconds,
         device=str(parts.trainer.device),
         batches=parts.trainer.batches,
         samples_per_second=clock.recent_samples_per_second(),

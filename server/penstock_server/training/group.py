@@ -8,7 +8,9 @@ others raise PeersLost.
 from __future__ import annotations
 
 import os
+import re
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,9 +25,11 @@ from torch import Tensor, nn
 from penstock_client.errors import PenstockError
 from penstock_server.network import interface_of
 
-# In effect infinite: the engine's status poll detects hung ranks, and others may wait long for a rank that validates.
+# In effect infinite, for the others may wait long for a rank that validates. The engine's status poll detects ranks that
+# hang, and ranks that all wait for the others.
 PATIENCE = timedelta(days=1)
 Floats = NDArray[np.float64]
+_PLACE = re.compile(r"^\[[^\]]*:\d+\] ")  # in gloo's sources, before its messages
 _Store: Any = dist.TCPStore  # type: ignore[attr-defined]  # its stub lacks most of its parameters
 
 
@@ -69,11 +73,18 @@ class RankGroup:
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
         self._joined = False
+        self._waiting_since: float | None = None  # by time.monotonic()
 
     @property
     def alone(self) -> bool:
         """Whether there is one rank only."""
         return self.size == 1
+
+    @property
+    def waiting_seconds(self) -> float:
+        """How long the call under way has waited for the other ranks; 0 where none is. Any thread may ask."""
+        since = self._waiting_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def join(self, meeting: MeetingPoint | tuple[str, int], host: str) -> None:
         """Wait until all ranks are there.
@@ -95,7 +106,7 @@ class RankGroup:
             else _Store(*meeting, self.size, is_master=False, wait_for_workers=False)
         )
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        with _peers():
+        with self._together():
             dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=PATIENCE)
         self._joined = True
 
@@ -119,7 +130,7 @@ class RankGroup:
         """
         row = torch.tensor(list(values), dtype=torch.float64)
         if not self.alone:
-            with _peers():
+            with self._together():
                 dist.all_reduce(row)
         return row.numpy()
 
@@ -178,7 +189,7 @@ class RankGroup:
             flat = torch.cat([g.reshape(-1) for g in of_dtype])
             # The number of samples is sent along: one message instead of two.
             message = torch.cat([flat * samples, flat.new_tensor([samples])])
-            with _peers():
+            with self._together():
                 dist.all_reduce(message)
             mean = message[:-1] / message[-1].clamp(min=1)
             sizes = [g.numel() for g in of_dtype]
@@ -196,8 +207,19 @@ class RankGroup:
         """
         if not self.alone:
             for tensor in tensors:
-                with _peers():
+                with self._together():
                     dist.broadcast(_real(tensor.detach()), 0)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        self._waiting_since = time.monotonic()
+        try:
+            yield
+        except RuntimeError as error:  # torch.distributed has no narrower class for a broken connection
+            what = _PLACE.sub("", str(error).partition("\n")[0]).partition(". ")[0]  # without gloo's advice
+            raise PeersLost(f"another trainer rank has gone: {what}") from error
+        finally:
+            self._waiting_since = None
 
     def _gather_rows(self, rows: Tensor) -> list[Tensor]:
         """Collect rows (n, columns) of all ranks, in their order; n may differ."""
@@ -209,21 +231,12 @@ class RankGroup:
 
     def _gather(self, row: Tensor) -> list[Tensor]:
         everybody = [torch.empty_like(row) for _ in range(self.size)]
-        with _peers():
+        with self._together():
             dist.all_gather(everybody, row)
         return everybody
 
 
 ALONE = RankGroup()
-
-
-@contextmanager
-def _peers() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:  # torch.distributed has no narrower class for a broken connection
-        first_line = str(error).partition("\n")[0]
-        raise PeersLost(f"another trainer rank has gone: {first_line}") from error
 
 
 def _real(tensor: Tensor) -> Tensor:

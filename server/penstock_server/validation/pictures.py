@@ -4,13 +4,14 @@ The file has a bounded number of time steps (by default three of each of two sim
 in memory.
 
 Layout: attributes `format`, `batches`, `parameters` (names, the time last); for each time step a group `0`, `1`, ...
-with attributes `simulation`, `step`, `inputs` and datasets `FIELD/true`, `FIELD/prediction` (*shape, components).
+with attributes `simulation`, `step`, `inputs` and datasets `FIELD/true`, `FIELD/prediction` (*shape, components). Where a
+field has a reference ([fields]), it has been subtracted, and is the attribute `reference` of `FIELD`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class Snapshot:
         inputs: parameter name to value, `time` last.
         true: field name to values (*shape, components), raw units.
         prediction: the same for the predicted fields.
+        references: what has been subtracted from a field, by name; fields without are left out.
     """
 
     simulation: int
@@ -45,6 +47,7 @@ class Snapshot:
     inputs: dict[str, float]
     true: Fields
     prediction: Fields
+    references: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,12 @@ def take_snapshots(
     pairs = pairs[:: store.spec.bundle]  # the first time step of each bundle
     for (simulation, step), (prediction, true) in zip(keys, pairs, strict=True):
         inputs = store.time_step(simulation, step)[0].tolist()
-        named = [{k: v.cpu().numpy() for k, v in store.spec.split(row).items()} for row in (true, prediction)]
-        items.append(Snapshot(simulation, step, dict(zip(names, inputs, strict=True)), *named))
+        shown, predicted = (
+            {k: v.cpu().numpy() for k, v in store.spec.split(row).items()} for row in (true, prediction)
+        )
+        references = {f.name: f.reference for f in store.spec.fields if f.reference}
+        named = dict(zip(names, inputs, strict=True))
+        items.append(Snapshot(simulation, step, named, shown, predicted, references))
     return Snapshots(trainer.batches, items)
 
 
@@ -116,6 +123,8 @@ def write_snapshots(path: Path, snapshots: Snapshots) -> None:
             for kind, fields in (("true", item.true), ("prediction", item.prediction)):
                 for name, values in fields.items():
                     group[f"{name}/{kind}"] = values
+            for name, reference in item.references.items():
+                group[name].attrs["reference"] = reference
 
 
 def read_snapshots(path: Path) -> Snapshots:
@@ -138,6 +147,7 @@ def read_snapshots(path: Path) -> Snapshots:
                 dict(zip(names, (float(v) for v in group.attrs["inputs"]), strict=True)),
                 _fields(group, "true"),
                 _fields(group, "prediction"),
+                {name: float(group[name].attrs["reference"]) for name in group if "reference" in group[name].attrs},
             )
             for group in groups
         ]

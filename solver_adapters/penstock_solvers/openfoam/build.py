@@ -35,7 +35,12 @@ class OpenFOAMBuildError(PenstockError):
     """The function object cannot be built: something is missing, or the compiler reports an error."""
 
 
-def build(destination: Path | None = None, log: Callable[[str], None] = print, openfoam: Path | None = None) -> Path:
+def build(
+    destination: Path | None = None,
+    log: Callable[[str], None] = print,
+    openfoam: Path | None = None,
+    flags: Sequence[str] = (),
+) -> Path:
     """Build the function object's library.
 
     Args:
@@ -43,6 +48,7 @@ def build(destination: Path | None = None, log: Callable[[str], None] = print, o
             (XDG_CACHE_HOME/penstock/openfoam-VERSION/lib), where `library_path` finds it.
         log: called with a line of text for each stage.
         openfoam: folder of the OpenFOAM to build for; its etc/bashrc is sourced. Default: the one of this environment.
+        flags: further flags for compilers and linker, such as -fsanitize=address.
 
     Returns:
         Path of the library.
@@ -55,9 +61,9 @@ def build(destination: Path | None = None, log: Callable[[str], None] = print, o
     _require(environment)
     site = _wmake_site(environment)
     if site is None:
-        return _build_on_debian(_target(environment, destination), environment, log)
+        return _build_on_debian(_target(environment, destination), environment, log, flags)
     log(f"building with the wmake of {site}")
-    return _build_with_wmake(_target(environment, destination), environment)
+    return _build_with_wmake(_target(environment, destination), environment, flags)
 
 
 def library_path() -> Path | None:
@@ -195,7 +201,7 @@ def _install(built: Path, folder: Path) -> Path:
         ) from error
 
 
-def _build_with_wmake(folder: Path, environment: Mapping[str, str]) -> Path:
+def _build_with_wmake(folder: Path, environment: Mapping[str, str], flags: Sequence[str]) -> Path:
     with tempfile.TemporaryDirectory(prefix="penstock-wmake-") as scratch:
         work = Path(scratch)
         for source in sources():
@@ -205,6 +211,7 @@ def _build_with_wmake(folder: Path, environment: Mapping[str, str]) -> Path:
         (work / _EXPORTED).write_text(_LOCAL_NAMES)
         site = Path(environment["WM_PROJECT_DIR"])
         wmake = {**environment, "PENSTOCK_LIBBIN": str(work), "WM_DIR": str(site / "wmake")}
+        wmake["PENSTOCK_FLAGS"] = " ".join(flags)
         wmake["PATH"] = f"{site / 'wmake'}{os.pathsep}{environment.get('PATH', os.defpath)}"
         output = _must_run([site / "wmake" / "wmake", "libso"], wmake, work)
         if not (work / LIBRARY).is_file():
@@ -212,12 +219,14 @@ def _build_with_wmake(folder: Path, environment: Mapping[str, str]) -> Path:
         return _install(work / LIBRARY, folder)
 
 
-def _build_on_debian(folder: Path, environment: Mapping[str, str], log: Callable[[str], None]) -> Path:
+def _build_on_debian(
+    folder: Path, environment: Mapping[str, str], log: Callable[[str], None], flags: Sequence[str]
+) -> Path:
     includes = _headers(_cache(environment), environment, log)
     release = re.sub(r"\D", "", environment.get("WM_PROJECT_VERSION", "")) or "1912"
     zmq = _must_run(["pkg-config", "--cflags", "--libs", "libzmq"], environment, Path.cwd()).split()
     zmq_flags, zmq_libraries = [f for f in zmq if f.startswith("-I")], [f for f in zmq if f.startswith(("-l", "-L"))]
-    common = ["-O2", "-g", "-fPIC", "-pthread", *zmq_flags]
+    common = ["-O2", "-g", "-fPIC", "-pthread", *zmq_flags, *flags]
     # The package is built in double precision with 32-bit labels. No -Wall: OpenFOAM's own headers cause warnings.
     cpp = ["-std=c++11", f"-DOPENFOAM={release}", "-DWM_DP", "-DWM_LABEL_SIZE=32", "-Dlinux64", "-DWM_ARCH_OPTION=64"]
     cpp += ["-DNoRepository", "-ftemplate-depth-100", *(f"-I{include}" for include in includes)]
@@ -238,6 +247,7 @@ def _build_on_debian(folder: Path, environment: Mapping[str, str], log: Callable
             "g++",
             "-shared",
             "-pthread",
+            *flags,
             f"-Wl,--version-script={_EXPORTED}",
             *objects,
             *zmq_libraries,

@@ -22,28 +22,41 @@ from penstock.study import load_study
 PENSTOCK = [sys.executable, "-m", "penstock.main"]
 Penstock = Callable[..., Any]
 
-BROKEN = """
+SOLVER = """
 from penstock_client import Field
 
 
-class Broken:
+class Mine:
     fields = {"u": Field(shape=(4,), dtype="float32")}
 
     def run(self, parameters):
         yield 0.0, {"u": [0.0] * 4}
+"""
 
-    def check_parameters(self, names):
-        raise KeyError("a fault of\\nthis class")
+# The command line with a fault in it.
+FAULTY = """
+import sys
+
+from penstock.cli import studies
+from penstock.main import main
+
+
+def with_a_fault(*_, **__):
+    raise KeyError("a fault of\\nthis command")
+
+
+studies.load_and_check = with_a_fault
+sys.exit(main())
 """
 
 
 def study_file(folder: Path, **solver: Any) -> Path:
     """A study of a class beside it, or with `solver` of something else."""
-    (folder / "broken.py").write_text(BROKEN)
+    (folder / "mine.py").write_text(SOLVER)
     tables = {
         "study": {"name": "mine", "engine": "inline"},
         "parameters": {"a": [1.0, 2.0]},
-        "solver": {"simulations": 2, "validation_simulations": 1, **(solver or {"adapter": "broken:Broken"})},
+        "solver": {"simulations": 2, "validation_simulations": 1, **(solver or {"adapter": "mine:Mine"})},
         "fields": {"u": {"shape": [4], "components": 1}},
         "training": {"device": "cpu"},
     }
@@ -68,14 +81,18 @@ def one_line(called: Any, code: int = 1) -> str:
 
 
 def test_an_unexpected_error_is_one_line_and_a_log_in_a_folder_for_temporary_files(
-    tmp_path: Path, penstock: Penstock
+    tmp_path: Path, penstock: Penstock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def with_a_fault(*_: object, **__: object) -> None:
+        raise KeyError("a fault of\nthis command")
+
+    monkeypatch.setattr("penstock.cli.studies.load_and_check", with_a_fault)
     line = one_line(penstock("check", study_file(tmp_path)))
     text, _, log = line.partition("; the traceback is in ")
-    assert text == r"penstock: `penstock check` failed: KeyError: 'a fault of\nthis class'"
+    assert text == r"penstock: `penstock check` failed: KeyError: 'a fault of\nthis command'"
     written = Path(log).read_text()
     assert "Traceback (most recent call last):" in written
-    assert "in check_parameters" in written
+    assert "in with_a_fault" in written
     assert str(Path(log)).endswith("/logs/penstock.log")
 
 
@@ -173,7 +190,7 @@ def test_a_disk_that_takes_nothing_not_even_the_log(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert done.stderr.startswith(f"{out}: cannot be made or written as a run directory (File too large): ")
     done = subprocess.run(
-        [*PENSTOCK, "check", study_file(tmp_path)],
+        [sys.executable, "-c", FAULTY, "check", study_file(tmp_path)],
         capture_output=True,
         text=True,
         check=False,

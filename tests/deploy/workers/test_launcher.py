@@ -235,6 +235,23 @@ def launcher_of(command: list[str], logs: Path, failures: list[str]) -> LocalLau
     return LocalLauncher(processes, study, lambda *_: None)
 
 
+def test_workers_that_all_die_at_the_same_moment_are_replaced(tmp_path: Path) -> None:
+    failures: list[str] = []
+    launcher = launcher_of(["sleep", "60"], tmp_path, failures)
+    launcher = LocalLauncher(
+        replace(launcher._processes, count=2 * QUICK_DEATHS - 1),
+        replace(launcher._study, wanted_workers=lambda: 99),
+        print,
+    )
+    launcher.start()
+    first = wait_for(lambda: len(pids := launcher.pids()) == 2 * QUICK_DEATHS - 1 and pids)
+    for pid in first:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: failures or len(set(launcher.pids()) - set(first)) == len(first))
+    launcher.stop()
+    assert failures == []
+
+
 def test_a_worker_that_cannot_be_started_ends_the_study(tmp_path: Path) -> None:
     """No such program, no room for its log, no further process: the study must not wait for ever."""
     failures: list[str] = []

@@ -9,9 +9,11 @@ import pytest
 
 ray = pytest.importorskip("ray")
 
-from penstock_server.engines.ray.server_processes import ServerDied, ServerProcesses  # noqa: E402
+from penstock_server.engines.ray.server_processes import ServerDied, ServerProcesses, network_lost  # noqa: E402
 from penstock_server.engines.results import CoordinatorStatus, study_status  # noqa: E402
 from penstock_server.trainer_rank import RankStatus  # noqa: E402
+from penstock_server.training import PeersLost, RankGroup  # noqa: E402
+from waiting import wait_for  # noqa: E402
 
 LOST = RankStatus(over="connection closed", lost="connection closed")
 
@@ -48,3 +50,19 @@ def test_an_error_of_a_rank_or_a_rank_0_that_has_ended_well_is_no_restart(
     monkeypatch: pytest.MonkeyPatch, ranks: list[RankStatus]
 ) -> None:
     assert server(monkeypatch, ranks).results().study.ranks == ranks
+
+
+def test_ranks_that_all_wait_for_each_other_have_lost_the_network() -> None:
+    late, waiting = RankStatus(waiting=0.5), RankStatus(waiting=16.0)
+    assert "each has waited for the others for 16 s" in network_lost([waiting, RankStatus(waiting=17.0)], 15.0)
+    assert network_lost([waiting, late], 15.0) == ""  # the others wait for one that is busy
+    assert network_lost([RankStatus()], 15.0) == ""
+
+
+def test_a_group_knows_for_how_long_a_call_has_waited() -> None:
+    group = RankGroup(0, 2)
+    assert group.waiting_seconds == 0.0
+    with pytest.raises(PeersLost, match="has gone: closed$"), group._together():
+        wait_for(lambda: group.waiting_seconds > 0.0)
+        raise RuntimeError("[/x/pair.cc:537] closed. Have fun!")
+    assert group.waiting_seconds == 0.0

@@ -59,6 +59,16 @@ def test_work_is_done_in_order_however_much_is_posted_while_the_thread_is_busy(t
     assert (seen, errors) == (list(range(3000)), [])
 
 
+def test_a_loop_whose_authenticator_has_died_ends_with_the_cause(tmp_path: Path) -> None:
+    errors: list[BaseException] = []
+    loop = loop_in(tmp_path, errors)
+    loop.start()
+    loop._authenticator.pipe.send(b"TERMINATE")
+    wait_for(lambda: errors)
+    loop.close()
+    assert "nobody could connect any more" in str(errors[0])
+
+
 def test_a_loop_that_was_never_started_closes(tmp_path: Path) -> None:
     loop = loop_in(tmp_path, [])
     loop.close()

@@ -137,6 +137,7 @@ def test_what_is_no_recording(tmp_path: Path) -> None:
         ({"fields": {"U": {}}}, [r"\[training\] source.*has the fields T, the study T, U"]),
         ({"fields": {"T": {"components": 3}}}, [r"\[fields\] T.components = 3: .* has 1"]),
         ({"fields": {"T": {"shape": [12, 12]}}}, [r"\[fields\] T.shape = \[12, 12\]: .* has \[3, 2\]"]),
+        ({"fields": {"T": {"reference": 273.15}}}, [r"\[fields\] T.reference = 273.1\d*: .* recorded with 0; write"]),
         ({"samples": {"time": "physical"}}, [r"\[samples\] time = \"physical\": .* recorded without"]),
         ({"solver": {"simulations": 4}}, [r"\[solver\] simulations = 4: .* has 3 to train on"]),
         ({"solver": {"validation_simulations": 3}}, [r"\[solver\] validation_simulations = 3: .* has 2 held out"]),

@@ -23,6 +23,7 @@ Make = Callable[..., Study]
         ({"samples": {"window": 2}}, "samples.window is 2 and was 1"),
         ({"model": {"hidden": [7]}}, "model.hidden is [7] and was 'not there'"),
         ({"fields": {"q": {}}}, "fields.q"),
+        ({"fields": {"T": {"reference": 273.15}}}, "fields.T.reference is 273.15 and was 0.0"),
         ({"training": {"source": "data.h5"}}, "training.source is 'data.h5' and was None"),
     ],
 )
@@ -35,6 +36,7 @@ def test_a_bound_key_is_refused_by_name(heat_study: Make, changes: dict[str, Any
 def test_other_keys_may_change_and_keys_of_later_versions_may_be_there(heat_study: Make) -> None:
     before = study_state(heat_study())
     del before["samples"]["stride"]
+    del before["fields"]["T"]["reference"]
     changed = heat_study(
         training={"optimizer": {"name": "sgd", "lr": 1.0}, "batch_size": 7},
         solver={"concurrency": 3, "retries": 9},

@@ -77,7 +77,7 @@ def test_the_card_says_what_the_model_is(exported: Exported) -> None:
     low, high = card["parameters"]["velocity"]["trained"]
     assert 1.0 <= low < high <= 2.0
     assert card["time"] == {"kind": "step", "trained": [float(v) for v in trainer_range(trainer)]}
-    assert card["fields"][1] == {"name": "p", "components": 1, "shape": [2, 3], "offset": 12}
+    assert card["fields"][1] == {"name": "p", "components": 1, "shape": [2, 3], "offset": 12, "reference": 0.0}
     assert card["normalisation"] == {"inputs": True, "targets": True, "inside_program": True}
     assert card["validation"]["relative_l2"] == errors.relative_l2
     assert card["validation"]["fields"]["U"]["mse"] == errors.errors.fields["U"]["mse"]
@@ -113,6 +113,20 @@ def test_outside_the_trained_range_there_are_warnings(exported: Exported) -> Non
 def test_questions_that_cannot_be_answered(exported: Exported, parameters: dict, kwargs: dict, message: str) -> None:
     with pytest.raises(PredictError, match=message):
         Surrogate.load(exported[0]).predict(parameters, **kwargs)
+
+
+def test_a_reference_is_taken_from_the_initial_state_and_added_to_the_prediction(tmp_path: Path) -> None:
+    u, p = FIELDS
+    spec = SampleSpec(WINDOWS.parameters, (u, FieldSpec(p.name, p.components, p.shape, 101325.0)), window=2)
+    trainer, _ = trained(spec)
+    surrogate = Surrogate.load(export_model(tmp_path, trainer, spec, ModelCard("cavity", 7, BOUNDS)))
+    state = torch.full((1, spec.width), 310.0)
+    initial = {"U": np.full((4, 3), 310.0), "p": np.full((2, 3, 1), 310.0 + 101325.0)}
+    answer = surrogate.predict(POINT, [10], initial=initial)
+    want = trainer.predict(torch.tensor([[1.3, 0.01, 10.0]]), state)[0].numpy()
+    assert (answer.fields["U"].dtype, answer.fields["p"].dtype) == (np.float32, np.float64)
+    np.testing.assert_allclose(answer.fields["U"].reshape(-1), want[:12], rtol=1e-5)
+    np.testing.assert_allclose(answer.fields["p"].reshape(-1) - 101325.0, want[12:], rtol=1e-5)
 
 
 def test_a_windowed_surrogate_rolls_out_from_a_state(tmp_path: Path) -> None:

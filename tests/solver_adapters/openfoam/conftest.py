@@ -67,8 +67,9 @@ def tutorial(tmp_path: Path, library: Path) -> Callable[..., Path]:
 def studied(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Streams one training and one held-out simulation of a case through the real server; gives the report."""
 
-    def stream(case: Path, fields: dict[str, Any], *command: str) -> dict[str, Any]:
-        with live_server(tmp_path / "run", fields, validation_simulations=1) as server, worker(server) as client:
+    def stream(case: Path, fields: dict[str, Any], *command: str, max_message: str = "16 MiB") -> dict[str, Any]:
+        settings: dict[str, Any] = {"validation_simulations": 1, "max_message": max_message}
+        with live_server(tmp_path / "run", fields, **settings) as server, worker(server) as client:
             for simulation in client.simulations():
                 code, output = solve(server, simulation, case, *command)
                 assert code == 0, output[-3000:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -128,3 +129,20 @@ def test_a_solver_that_dies_does_not_finish_its_stream(tutorial: Callable[..., P
     assert report["simulations"]["finished"] == 0
     assert report["simulations"]["failed"] == 1
     assert report["samples"]["unique"] >= 3
+
+
+def test_an_entry_that_is_removed_while_the_solver_runs(tutorial: Callable[..., Path], tmp_path: Path) -> None:
+    control = tmp_path / "case" / "system" / "controlDict"
+    with live_server(tmp_path / "run", CAVITY) as server, worker(server) as client:
+        simulation = next(client.simulations())
+        with endless_cavity(tutorial, server, simulation) as process:
+            without = control.with_name("later")
+            without.write_text(control.read_text().partition("functions\n{")[0])
+            tomorrow = time.time() + 86400  # OpenFOAM ignores a file that is only a few seconds newer
+            os.utime(without, (tomorrow, tomorrow))
+            without.replace(control)
+        assert process.returncode == 1
+        said = " ".join((tmp_path / "case" / "log").read_text().split())
+        simulation.fail("the entry was removed")
+    assert "FOAM FATAL ERROR: penstock: the stream ends at time" in said
+    assert "before the run does: the entry penstock of controlDict was removed, disabled" in said

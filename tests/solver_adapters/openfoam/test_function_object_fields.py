@@ -50,6 +50,24 @@ def test_the_mesh_is_sent_once(
     np.testing.assert_allclose(volumes, 0.005 * 0.005 * 0.01, rtol=1e-9)
 
 
+def test_a_mesh_larger_than_a_message_is_sent_in_slices(
+    tutorial: Callable[..., Path], studied: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    case = tutorial("incompressible/icoFoam/cavity/cavity", "(p)", end_time="0.0001", mesh=[])
+    for name, old, new in (("blockMeshDict", "(20 20 1)", "(200 200 1)"), ("controlDict", "0.005;", "0.0001;")):
+        file = case / "system" / name
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+    foam(case, "blockMesh")
+    report = studied(case, {"p": {}}, "icoFoam", max_message="800 KiB")  # the cell centres have 938 KiB
+    assert report["samples"]["unique"] == 1
+    axis = (np.arange(200) + 0.5) * 0.0005
+    with h5py.File(tmp_path / "run" / "mesh.h5") as mesh:
+        centres = np.array(mesh["cell_centres"]).reshape(200, 200, 3)
+    np.testing.assert_allclose(centres[..., 0], np.broadcast_to(axis, (200, 200)), rtol=1e-9)
+    np.testing.assert_allclose(centres[..., 1], np.broadcast_to(axis[:, None], (200, 200)), rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("entries", "steps"),
     [

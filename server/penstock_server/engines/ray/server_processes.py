@@ -99,6 +99,7 @@ class ServerProcesses:
         self._cluster = cluster
         self._silence, self._timeouts = study.server.server_timeout, study.timeouts
         self._heard = time.monotonic()
+        self._seemed_lost = False  # the ranks, to each other, in the last status
         self._processes = cluster.watch({}, {})
 
         def options(bundle: int) -> dict[str, Any]:
@@ -178,11 +179,19 @@ class ServerProcesses:
         return True
 
     def status(self) -> ServerStatus | None:
-        """Return the state of the server; None when it takes too long to answer this time."""
+        """Return the state of the server; None when it takes too long to answer this time.
+
+        Raises:
+            ServerDied: a process has died, or the ranks hear nothing of each other any more.
+        """
         answers = self._ask([self._coordinator.status.remote(), *(rank.status.remote() for rank in self._ranks)])
         if answers is None:
             return None
         (coordinator, error), *ranks = answers
+        lost = network_lost(ranks, self._silence)
+        if lost and self._seemed_lost:  # once alone may be the first answer after all of them were suspended
+            raise ServerDied("rank", lost)
+        self._seemed_lost = bool(lost)
         return ServerStatus(ranks, coordinator, error)
 
     def results(self) -> ServerResults:
@@ -282,6 +291,27 @@ def peers_lost(ranks: Sequence[RankStatus]) -> str:
     if not ranks[0].lost or any(rank.error for rank in ranks):
         return ""
     return f"the trainer ranks have lost the connection between them ({ranks[0].lost})"
+
+
+def network_lost(ranks: Sequence[RankStatus], silence: float) -> str:
+    """Decide whether the ranks hear nothing of each other, though all of them live and no connection was closed.
+
+    A call in which all ranks take part lasts until the last of them makes it. Where all have made it and it does not
+    end, nothing gets through between them. TCP would notice that after a quarter of an hour, or never.
+
+    Args:
+        ranks: the trainer ranks.
+        silence: seconds after which that is so.
+
+    Returns:
+        What has happened; "" where the ranks hear of each other.
+    """
+    waited = min(rank.waiting for rank in ranks)
+    if waited <= silence:
+        return ""
+    return (
+        f"the trainer ranks have lost the connection between them (each has waited for the others for {waited:.0f} s)"
+    )
 
 
 def _checkpoints(started: Sequence[RankStarted]) -> str:
