@@ -12,12 +12,37 @@ from penstock.cli.common import RunDirectory, console
 from penstock_client import PenstockError
 
 
-def status(directory: RunDirectory) -> None:
+def status(
+    directory: RunDirectory,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show it again and again until the study has ended.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object; with --follow, one for each change.")
+    ] = False,
+    every: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="With --follow: time between two looks.")
+    ] = 2.0,
+) -> None:
     """Show the present state of a study, running or not."""
-    from penstock.run import read_state
-    from penstock.slurm.state import read_jobs
+    import time
 
-    print("\n".join(read_state(directory, read_jobs(directory)).lines()))
+    from penstock.run import RunState, read_state
+    from penstock.slurm.state import read_jobs
+    from penstock_server.telemetry import strict_json
+
+    def text(state: RunState) -> str:
+        return strict_json(state.figures()) if as_json else "\n".join(state.lines())
+
+    state = read_state(directory, read_jobs(directory))
+    shown = text(state)
+    print(shown, flush=True)
+    while follow and state.running:
+        time.sleep(every)
+        state = read_state(directory, read_jobs(directory))
+        if (new := text(state)) != shown:
+            shown = new
+            print(shown if as_json else f"\n{shown}", flush=True)
 
 
 def report(

@@ -3,7 +3,7 @@
 from penstock.run.directory import LOGS, default_directory, expect_changeable, expect_own, hold, open_run, prepare
 from penstock.run.display import Display
 from penstock.run.report import EXIT_CODES, REPORT, outcome, print_report, read_report
-from penstock.run.status import Jobs, read_state
+from penstock.run.status import Jobs, RunState, read_state
 
 __all__ = [
     "EXIT_CODES",
@@ -11,6 +11,7 @@ __all__ = [
     "REPORT",
     "Display",
     "Jobs",
+    "RunState",
     "default_directory",
     "expect_changeable",
     "expect_own",

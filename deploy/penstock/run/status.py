@@ -74,6 +74,32 @@ class RunState:
             out.append(self.jobs.line())
         return out
 
+    def figures(self) -> dict[str, Any]:
+        """Return the state as values for JSON.
+
+        `phase` is for people; `running` and `outcome` are for programs. `training` and `validation` are lines of
+        metrics.jsonl.
+        """
+        return {
+            "study": self.name,
+            "phase": self._phase(),
+            "running": self.running,
+            "pid": self.pid,
+            "outcome": None if self.outcome is None else self.outcome["status"],
+            "simulations": {
+                "requested": self.requested,
+                **{state: self.simulations[state] for state in ("finished", "running", "failed")},
+            },
+            "training": self.training,
+            "validation": self.validation,
+            "jobs": None if self.jobs is None else self.jobs.line(),
+        }
+
+    @property
+    def running(self) -> bool:
+        """Whether the study runs, or waits in the queue of a cluster for it."""
+        return self.pid is not None or (self.jobs is not None and bool(self.jobs.server_state()))
+
     def _phase(self) -> str:
         if self.jobs is not None and (server := self.jobs.server_state()):
             return server
