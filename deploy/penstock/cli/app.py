@@ -14,6 +14,7 @@ import typer
 from penstock.cli import results, slurm, studies
 from penstock.cli.compare import compare
 from penstock.cli.keys import key
+from penstock.cli.predict import predict
 
 app = typer.Typer(
     help="Train neural surrogates of PDE solvers while the solvers run.",
@@ -73,7 +74,7 @@ app.command()(results.status)
 app.command()(results.report)
 app.command()(studies.check)
 app.command()(worker)
-app.command()(results.predict)
+app.command()(predict)
 app.command()(results.export)
 app.command()(results.plot)
 app.command()(compare)

@@ -2,5 +2,6 @@
 
 from penstock_solvers.openfoam.check import case_warnings, check_case
 from penstock_solvers.openfoam.runner import OpenFOAMRunner
+from penstock_solvers.openfoam.time_folder import time_of_step, write_time_folder
 
-__all__ = ["OpenFOAMRunner", "case_warnings", "check_case"]
+__all__ = ["OpenFOAMRunner", "case_warnings", "check_case", "time_of_step", "write_time_folder"]

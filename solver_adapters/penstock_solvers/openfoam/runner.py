@@ -91,21 +91,66 @@ class OpenFOAMRunner:
         """Run one simulation; see `penstock_solvers.processes.Runner`."""
         environment = openfoam_environment({**os.environ, **task.environment})
         try:
-            if self._unusable is not None:
-                raise CaseError(self._unusable.reason, self._unusable.tail)
-            if self._prepared is None:
-                self._prepared = self._prepare_once(task, environment, abandoned)
-            with self._prepared.scratch.simulation(f"{task.simulation}-{task.attempt}") as directory:
-                return self._simulate(self._prepared, directory, task, environment, abandoned)
+            prepared = self._prepare_once(task, environment, abandoned)
+            with prepared.scratch.simulation(f"{task.simulation}-{task.attempt}") as directory:
+                return self._simulate(prepared, directory, task, environment, abandoned)
         except OSError as error:
             raise SolverFailed(f"the case of simulation {task.simulation} cannot be written: {error}") from error
 
+    def make_case(self, directory: Path, parameters: Mapping[str, float]) -> Control:
+        """Make the case of one simulation, with its mesh, to be used by hand. Nothing is run or streamed.
+
+        Args:
+            directory: an empty folder.
+            parameters: parameter values, by name.
+
+        Returns:
+            The settings of its controlDict, which is the user's own.
+
+        Raises:
+            CaseError: the case cannot be prepared.
+            SolverFailed: a mesh command fails.
+        """
+        task, environment = Task(0, 1, parameters), openfoam_environment(dict(os.environ))
+        prepared = self._prepare_once(task, environment, lambda: False)
+        self._fill(prepared, directory, task, environment, lambda: False, link=False)
+        return prepared.control
+
     def _prepare_once(self, task: Task, environment: dict[str, str], abandoned: Callable[[], bool]) -> Prepared:
-        try:
-            return self._prepare(task, environment, abandoned)
-        except CaseError as error:
-            self._unusable = error
-            raise
+        """Prepare the template for the first simulation; raise for the later ones what the first one raised."""
+        if self._unusable is not None:
+            raise CaseError(self._unusable.reason, self._unusable.tail)
+        if self._prepared is None:
+            try:
+                self._prepared = self._prepare(task, environment, abandoned)
+            except CaseError as error:
+                self._unusable = error
+                raise
+        return self._prepared
+
+    def _fill(
+        self,
+        prepared: Prepared,
+        directory: Path,
+        task: Task,
+        environment: dict[str, str],
+        abandoned: Callable[[], bool],
+        *,
+        link: bool,
+    ) -> None:
+        """Fill the folder of one simulation: the template, the parameters, and what the remaining mesh commands make.
+
+        `link`: the mesh may be a link to the template's.
+        """
+        links = LINKED if link and not prepared.steps else ()
+        copy_prepared(prepared.scratch.template, directory, links, () if prepared.steps else ("0.orig",))
+        writing = Writing(directory, self._settings, task.parameters)
+        writing.write()
+        for step in prepared.steps:
+            self._step(step, directory, prepared.control.start, task, environment, abandoned)
+            writing.write()
+        writing.finish()
+        self._require_mesh(directory)
 
     def _simulate(
         self,
@@ -118,15 +163,7 @@ class OpenFOAMRunner:
         settings = self._settings
         library = stream_library() if settings.fields and not prepared.control.streams else None
         application = [str(find_application(prepared.control.application, environment))]
-        link = () if prepared.steps else LINKED
-        copy_prepared(prepared.scratch.template, directory, link, () if prepared.steps else ("0.orig",))
-        writing = Writing(directory, settings, task.parameters)
-        writing.write()
-        for step in prepared.steps:
-            self._step(step, directory, prepared.control.start, task, environment, abandoned)
-            writing.write()
-        writing.finish()
-        self._require_mesh(directory)
+        self._fill(prepared, directory, task, environment, abandoned, link=True)
         add_control(directory, prepared.control, settings, library)
         if settings.ranks > 1:
             require_mpirun(settings.ranks, environment.get("PATH"))
