@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from command import EXAMPLES
-from penstock.predict import write_predictions
+
 from penstock.predict.openfoam import NotOpenFOAM, write_cases
 from penstock.study import load_study
 from penstock_server.surrogate import Prediction
