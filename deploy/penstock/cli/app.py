@@ -15,6 +15,7 @@ from penstock.cli import results, slurm, studies
 from penstock.cli.compare import compare
 from penstock.cli.keys import key
 from penstock.cli.predict import predict
+from penstock.cli.serve import serve
 
 app = typer.Typer(
     help="Train neural surrogates of PDE solvers while the solvers run.",
@@ -75,6 +76,7 @@ app.command()(results.report)
 app.command()(studies.check)
 app.command()(worker)
 app.command()(predict)
+app.command()(serve)
 app.command()(results.export)
 app.command()(results.plot)
 app.command()(compare)

@@ -3,6 +3,6 @@
 `penstock_server.surrogate.export` writes it; that needs the whole server and is imported from its module.
 """
 
-from penstock_server.surrogate.predict import Prediction, Surrogate
+from penstock_server.surrogate.predict import PredictError, Prediction, Surrogate
 
-__all__ = ["Prediction", "Surrogate"]
+__all__ = ["PredictError", "Prediction", "Surrogate"]

@@ -161,13 +161,7 @@ class Surrogate:
         Raises:
             PredictError: parameters, times or initial fields are missing or do not fit the model.
         """
-        if times is None:
-            last = self.card["time"]["trained"][1]
-            if last is None:
-                raise PredictError("the model saw no sample, so it has no last trained time: give times")
-            times = [last]
-        if len(times) == 0:
-            raise PredictError("times is empty: give at least one time")
+        times = self.times(times)
         warnings = self.check(parameters, times)
         point = [float(parameters[name]) for name in self.parameters]
         inputs = torch.tensor([[*point, float(t)] for t in times], dtype=torch.float32)
@@ -183,9 +177,46 @@ class Surrogate:
             rows = self._at_once(inputs) if initial is None else self._roll_out(inputs, self._state(initial))
         return Prediction([float(t) for t in times], self._split(rows), warnings)
 
+    def predict_many(self, questions: Sequence[tuple[Mapping[str, float], Sequence[float]]]) -> list[Prediction]:
+        """Predict at several points together; for a model of single time steps.
+
+        Args:
+            questions: parameters, checked already, and times of each.
+
+        Returns:
+            The predicted fields of each, without warnings.
+        """
+        rows = [
+            [*(float(parameters[name]) for name in self.parameters), float(t)]
+            for parameters, times in questions
+            for t in times
+        ]
+        with torch.no_grad():
+            predicted = self._at_once(torch.tensor(rows, dtype=torch.float32))
+        parts = torch.split(predicted, [len(times) for _, times in questions])
+        return [
+            Prediction([float(t) for t in times], self._split(part), [])
+            for (_, times), part in zip(questions, parts, strict=True)
+        ]
+
+    def times(self, asked: Sequence[float] | None) -> Sequence[float]:
+        """Return the times to predict at: those asked for, or the last trained time.
+
+        Raises:
+            PredictError: there are none.
+        """
+        if asked is None:
+            last = self.card["time"]["trained"][1]
+            if last is None:
+                raise PredictError("the model saw no sample, so it has no last trained time: give times")
+            return [last]
+        if len(asked) == 0:
+            raise PredictError("times is empty: give at least one time")
+        return asked
+
     def _at_once(self, inputs: torch.Tensor) -> torch.Tensor:
         chunk = max(1, _CHUNK_BYTES // (4 * self._width))
-        parts = [self._program(part) for part in inputs.split(chunk)]  # type: ignore[no-untyped-call]
+        parts = [self._program(part) for part in inputs.split(chunk)]
         return torch.cat(parts)
 
     def _roll_out(self, inputs: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
