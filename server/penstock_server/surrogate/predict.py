@@ -216,7 +216,7 @@ class Surrogate:
 
     def _at_once(self, inputs: torch.Tensor) -> torch.Tensor:
         chunk = max(1, _CHUNK_BYTES // (4 * self._width))
-        parts = [self._program(part) for part in inputs.split(chunk)]
+        parts = [self._program(part) for part in inputs.split(chunk)]  # type: ignore[no-untyped-call]
         return torch.cat(parts)
 
     def _roll_out(self, inputs: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
