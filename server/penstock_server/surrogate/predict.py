@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,7 +93,9 @@ class Surrogate:
                 raise PredictError(f"{folder / PROGRAM} is missing or damaged: export it again")
             content = (folder / PROGRAM).read_bytes()
             check_program(content)
-            program = torch.export.load(io.BytesIO(content)).module()
+            with warnings.catch_warnings():  # of torch 2.11, about its own way of reading
+                warnings.filterwarnings("ignore", "The given buffer is not writable")
+                program = torch.export.load(io.BytesIO(content)).module()
         except PredictError:
             raise
         except UnsafeProgram as error:
