@@ -56,6 +56,6 @@ def other_host() -> Iterator[Cable]:
         _ip("-netns", cable.name, "link", "set", "lo", "up")
         yield cable
     finally:
-        # The namespace lives on while sockets of killed processes do, and with it the cable, unless it is removed here.
+        # Sockets of killed processes can keep the namespace and its cable for a while, so the cable is removed here.
         subprocess.run(["ip", "link", "del", f"{cable.name}-h"], check=False, capture_output=True)
         _ip("netns", "del", cable.name)

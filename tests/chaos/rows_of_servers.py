@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 
 def socket_thread_died(folder: Path, rng: random.Random) -> dict[str, Any]:
-    """The thread of the coordinator's socket dies; once resumed, that of a trainer rank's; resumed again."""
+    """The thread of the coordinator's socket dies, and the study is resumed; then the thread of a trainer rank's socket dies."""
     wrong = []
     with world(folder, command=_dying("coordinator", folder)) as study:
         for part, which in enumerate(("coordinator", "rank"), start=1):
@@ -90,7 +90,7 @@ def ranks_network_cut(folder: Path, rng: random.Random) -> dict[str, Any]:
     return end
 
 
-# With an address for Ray, and rules that come before the one for packets to the machine's own addresses.
+# A network namespace with an address for Ray. Its rules are read before the rule for the machine's own addresses.
 NETWORK_OF_ITS_OWN = [
     *("unshare", "--net", "sh", "-c"),
     "ip link set lo up; ip address add 10.214.0.1/32 dev lo; ip route add default dev lo; "

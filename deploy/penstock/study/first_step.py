@@ -100,7 +100,7 @@ def _outcome(task: str, folder: Path, seconds: float) -> FirstStep:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process, and what the solver has started, which may outlive it."""
+    """End the process and all processes that the solver has started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,23 +126,26 @@ class TimesSeen:
     def __init__(self, slots: int) -> None:
         self.held: NDArray[np.int64] = np.zeros(slots, dtype=np.int64)
         self.removed: NDArray[np.int64] = np.zeros(8, dtype=np.int64)
-        self._all: Counter[int] = Counter()  # number of samples, held or removed, by number of draws
+        # For single numbers a memoryview of the same memory takes a third of the time of an array, and each batch reads
+        # and writes as many as it has samples.
+        self._held = memoryview(self.held)  # type: ignore[arg-type]
+        self._all = [0]  # number of samples, held or removed, by number of draws
 
     def insert(self, slot: int) -> None:
         """Count a new sample in a slot, not drawn yet."""
-        self.held[slot] = 0
+        self._held[slot] = 0
         self._all[0] += 1
 
     def draw(self, slots: NDArray[np.int64]) -> None:
         """Count one draw for each of `slots` (n,), which may name a slot more than once."""
+        held, counts = self._held, self._all
         for slot in slots.tolist():
-            times = int(self.held[slot])
-            self.held[slot] = times + 1
-            self._all[times + 1] += 1
-            if self._all[times] == 1:
-                del self._all[times]
-            else:
-                self._all[times] -= 1
+            times = held[slot]
+            held[slot] = times + 1
+            counts[times] -= 1
+            if times + 1 == len(counts):
+                counts.append(0)
+            counts[times + 1] += 1
 
     def remove(self, slot: int) -> None:
         """Count the sample of a slot among the removed."""
@@ -163,9 +165,10 @@ class TimesSeen:
         """
         self.held[: len(held)] = held
         self.removed = np.array(removed, dtype=np.int64)
-        for counts in (np.bincount(self.held[: len(held)]), self.removed):
-            self._all.update({int(times): int(counts[times]) for times in np.flatnonzero(counts)})
+        both = np.bincount(self.held[: len(held)], minlength=len(self.removed))
+        both[: len(self.removed)] += self.removed
+        self._all = both.tolist()
 
     def histogram(self) -> dict[int, int]:
         """Return times seen -> number of samples, held or removed, in rising order."""
-        return dict(sorted(self._all.items()))
+        return {times: number for times, number in enumerate(self._all) if number}

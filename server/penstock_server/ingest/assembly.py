@@ -76,13 +76,13 @@ class PartialStep:
     Args:
         inputs: shape (n_inputs,), float32.
         targets: shape (width,), float32.
-        held: see below.
+        held: bytes that are counted for it; see `Holdings`.
 
     Attributes:
         inputs: as given.
         targets: as given.
-        stretches: disjoint stretches of elements that have come.
-        held: bytes that are counted for it; see `Holdings`.
+        stretches: number of disjoint stretches of elements that have come.
+        held: as given; grows with the stretches.
     """
 
     def __init__(self, inputs: Floats, targets: Floats, held: int = 0) -> None:

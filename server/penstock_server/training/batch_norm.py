@@ -6,7 +6,7 @@ in evaluation, and does not change them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,18 +14,19 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
+def batch_normalisations(model: nn.Module) -> list[nn.Module]:
+    """Return the batch normalisations of a model that keep running statistics."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+
 @contextmanager
-def single_values_normalised(model: nn.Module) -> Iterator[None]:
-    """Let the batch normalisations of a model in training mode take inputs of one value for each channel, too.
+def single_values_normalised(normalisations: Sequence[nn.Module]) -> Iterator[None]:
+    """Let batch normalisations in training mode take inputs of one value for each channel, too.
 
     Args:
-        model: the model; those of its normalisations that keep no running statistics are left alone.
+        normalisations: of a model, from `batch_normalisations`; those that a model keeps in evaluation mode stay there.
     """
-    norms = [
-        module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.track_running_stats and module.training
-    ]
+    norms = [norm for norm in normalisations if norm.training]
     handles = [norm.register_forward_pre_hook(_choose) for norm in norms]
     try:
         yield

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from penstock_client.errors import PenstockError
 from penstock_server.study import Batch, ModelSection, SampleSpec, TrainingSection
-from penstock_server.training.batch_norm import single_values_normalised
+from penstock_server.training.batch_norm import batch_normalisations, single_values_normalised
 from penstock_server.training.losses import make_loss
 from penstock_server.training.models import make_model
 from penstock_server.training.normalisation import Affine, Normaliser
@@ -124,6 +124,7 @@ class Trainer:
         self.scheduler = make_scheduler(training.scheduler, self.optimizer)
         self.loss = make_loss(training.loss)
         self.batches = 0
+        self._normalisations = batch_normalisations(self.model)
         self._training = training
         self._pushforward = training.pushforward
         self._gradient_average = gradient_average
@@ -167,7 +168,7 @@ class Trainer:
             return loss.detach()
 
         self.model.train()
-        with single_values_normalised(self.model):
+        with single_values_normalised(self._normalisations):
             loss = self.optimizer.step(closure)  # type: ignore[arg-type]
         if moved is not None:
             self._loss = loss  # type: ignore[assignment]

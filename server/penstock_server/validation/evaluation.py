@@ -59,8 +59,16 @@ def evaluate(store: ValidationStore, trainer: Trainer, group: RankGroup = ALONE)
         ValueError: no time step can be predicted yet.
     """
     start = time.perf_counter()
-    own = [Norms.of(store.spec, *rows) for rows in store.predict(trainer, store.predictable())]
-    held = Norms.join([Norms.none(store.spec), *own])
+    keys = store.predictable()
+    of_truth = store.truth_norms(
+        [(simulation, step + k) for simulation, step in keys for k in range(store.spec.bundle)]
+    )
+    own = [Norms.none(store.spec)]
+    done = 0
+    for prediction, true in store.predict(trainer, keys):
+        own.append(Norms.of(store.spec, prediction, true, of_truth[done : done + len(true)]))
+        done += len(true)
+    held = Norms.join(own)
     everything = Norms.join([Norms.from_rows(rows, store.spec) for rows in group.gather(held.rows())])
     if not len(everything.errors):
         need = "a time step" if store.spec.window == 1 else f"{2 * store.spec.bundle} consecutive time steps"

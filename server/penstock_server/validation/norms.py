@@ -87,24 +87,18 @@ class Norms:
     means: NDArray[np.float64]
 
     @classmethod
-    def of(cls, spec: SampleSpec, prediction: Tensor, true: Tensor) -> Norms:
+    def of(cls, spec: SampleSpec, prediction: Tensor, true: Tensor, of_truth: NDArray[np.float64]) -> Norms:
         """Compute the norms of predictions.
 
         Args:
             spec: layout of a sample.
             prediction: predicted target rows, (n, width), raw units.
             true: true target rows, (n, width), raw units.
+            of_truth: what `truth_norms` returns for `true`.
         """
         difference = prediction - true
-        columns = spec.columns().values()
-        norms = [torch.stack([_norm(rows[:, c]) for c in columns], dim=1).cpu().numpy() for rows in (difference, true)]
-        spread, means = [], []
-        for field, c in zip(spec.fields, columns, strict=True):
-            values = true[:, c].reshape(-1, field.points, field.components).double()
-            mean = values.mean(dim=1, keepdim=True)
-            means.append(mean[:, 0])
-            spread.append(_norm((values - mean).flatten(1)))
-        return cls(norms[0], norms[1], torch.stack(spread, dim=1).cpu().numpy(), torch.cat(means, dim=1).cpu().numpy())
+        errors = torch.stack([_norm(difference[:, c]) for c in spec.columns().values()], dim=1)
+        return cls.from_rows(np.concatenate([errors.cpu().numpy(), of_truth], axis=1), spec)
 
     @classmethod
     def join(cls, parts: list[Norms]) -> Norms:
@@ -119,7 +113,7 @@ class Norms:
     @staticmethod
     def columns(spec: SampleSpec) -> int:
         """Return the length of a row of `rows`."""
-        return 3 * len(spec.fields) + sum(f.components for f in spec.fields)
+        return len(spec.fields) + truth_columns(spec)
 
     def rows(self) -> NDArray[np.float64]:
         """Return all norms as one array (n, columns), to be sent to other ranks."""
@@ -191,6 +185,32 @@ class Norms:
             runaway=int(np.count_nonzero(errors == limit)),
             rmse_to_std=sum(known) / len(known) if known else None,
         )
+
+
+def truth_columns(spec: SampleSpec) -> int:
+    """Return the number of columns of `truth_norms`."""
+    return 2 * len(spec.fields) + sum(f.components for f in spec.fields)
+
+
+def truth_norms(spec: SampleSpec, true: Tensor) -> NDArray[np.float64]:
+    """Compute the norms that do not depend on the model, once for each true time step.
+
+    Args:
+        spec: layout of a sample.
+        true: true target rows, (n, width), raw units.
+
+    Returns:
+        `true`, `spread` and `means` of `Norms` side by side, (n, truth_columns).
+    """
+    norms, spread, means = [], [], []
+    for field, columns in zip(spec.fields, spec.columns().values(), strict=True):
+        values = true[:, columns].reshape(-1, field.points, field.components).double()
+        mean = values.mean(dim=1, keepdim=True)
+        norms.append(_norm(true[:, columns]))
+        means.append(mean[:, 0])
+        spread.append(_norm((values - mean).flatten(1)))
+    figures = torch.cat([torch.stack(norms, dim=1), torch.stack(spread, dim=1), *means], dim=1)
+    return figures.cpu().numpy()
 
 
 def _norm(rows: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ def _follow(store: ValidationStore, trainer: Trainer, lengths: dict[int, int]) -
         rows = state.reshape(len(alive), bundle, spec.width)
         for k in range(bundle):
             true = torch.stack([store.time_step(s, first + k)[1] for s in alive])
-            yield first + k, Norms.of(spec, rows[:, k], true)
+            yield first + k, Norms.of(spec, rows[:, k], true, store.truth_norms([(s, first + k) for s in alive]))
 
 
 def _bundle(store: ValidationStore, simulation: int, first: int) -> torch.Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from penstock_server.study import SampleSpec
 from penstock_server.training import Trainer
+from penstock_server.validation.norms import truth_columns, truth_norms
 
 _BLOCK_BYTES = 16 * 2**20
 
@@ -32,6 +33,7 @@ class ValidationStore:
         self._block_rows = max(1, _BLOCK_BYTES // (4 * (spec.width + spec.n_inputs)))
         self._inputs: list[Tensor] = []
         self._targets: list[Tensor] = []
+        self._norms: list[NDArray[np.float64]] = []  # of the targets; each evaluation needs them
         self._rows: dict[tuple[int, int], int] = {}
 
     def __len__(self) -> int:
@@ -64,8 +66,10 @@ class ValidationStore:
             if block == len(self._inputs):
                 self._inputs.append(torch.empty(self._block_rows, self.spec.n_inputs))
                 self._targets.append(torch.empty(self._block_rows, self.spec.width))
+                self._norms.append(np.empty((self._block_rows, truth_columns(self.spec))))
             self._inputs[block][place] = torch.as_tensor(inputs)
             self._targets[block][place] = torch.as_tensor(targets)
+            self._norms[block][place] = truth_norms(self.spec, self._targets[block][place, None])[0]
             self._rows[simulation, step] = row
             return True
 
@@ -91,6 +95,19 @@ class ValidationStore:
         """
         block, place = divmod(self._rows[simulation, step], self._block_rows)
         return self._inputs[block][place], self._targets[block][place]
+
+    def truth_norms(self, keys: list[tuple[int, int]]) -> NDArray[np.float64]:
+        """Return the norms of true time steps, computed when they were added.
+
+        Args:
+            keys: (simulation, step) of time steps that are held.
+
+        Returns:
+            As `norms.truth_norms`, (len(keys), truth_columns).
+        """
+        places = [divmod(self._rows[key], self._block_rows) for key in keys]
+        none = np.empty((0, truth_columns(self.spec)))
+        return np.concatenate([none, *(self._norms[block][place, None] for block, place in places)])
 
     def unbroken(self) -> dict[int, int]:
         """Return simulation -> number of time steps held from the first on without a gap."""
@@ -169,6 +186,7 @@ class ValidationStore:
                     )
         with self._lock:
             self._inputs, self._targets = list(state["inputs"]), list(state["targets"])
+            self._norms = [truth_norms(self.spec, block) for block in self._targets]
             self._rows = {(int(simulation), int(step)): row for row, (simulation, step) in enumerate(state["keys"])}
 
     def _keys(self) -> list[tuple[int, int]]:

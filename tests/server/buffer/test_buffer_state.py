@@ -184,7 +184,7 @@ def test_population_without_a_free_slot() -> None:
 
 
 def test_figures_do_not_look_at_each_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are read several times a second, with the lock held that puts and draws need."""
+    """The figures are read several times a second under the lock of the buffer, so reading must not cost more for more samples."""
     buffer = Buffer(SPEC, policy="reservoir", capacity=8, batch_size=2)
     for number in range(8):
         slot = buffer.reserve()

@@ -14,7 +14,7 @@ from penstock_server.study import FieldSpec, SampleSpec
 from penstock_server.telemetry import strict_json
 from penstock_server.trainer_rank.data_warnings import data_warnings
 from penstock_server.training import Normaliser
-from penstock_server.validation.norms import Norms
+from penstock_server.validation.norms import Norms, truth_norms
 
 SPEC = SampleSpec(("a",), (FieldSpec("U", 2, (50,)), FieldSpec("p", 1, (50,))))
 
@@ -65,7 +65,8 @@ def study(policy: str = "reservoir") -> SimpleNamespace:
 def results(errors: np.ndarray, true: np.ndarray, capacity: int = 1000) -> SimpleNamespace:
     import torch
 
-    rows = Norms.of(SPEC, torch.from_numpy(true + errors).float(), torch.from_numpy(true).float())
+    truth = torch.from_numpy(true).float()
+    rows = Norms.of(SPEC, torch.from_numpy(true + errors).float(), truth, truth_norms(SPEC, truth))
     rank = SimpleNamespace(
         fingerprints={},
         validation=SimpleNamespace(errors=rows.summary(SPEC)),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from penstock_server.training.batch_norm import single_values_normalised
+from penstock_server.training.batch_norm import batch_normalisations, single_values_normalised
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_one_value_of_a_channel_is_normalised_with_the_running_statistics(
     model = nn.Sequential(norm).train()
     norm.running_mean.fill_(2.0)
     values = torch.randn(shape)
-    with single_values_normalised(model):
+    with single_values_normalised(batch_normalisations(model)):
         out = model(values)
     unchanged = torch.equal(norm.running_mean, torch.full((3,), 2.0))
     assert unchanged is single
@@ -34,7 +34,7 @@ def test_a_normalisation_that_is_frozen_stays_so() -> None:
     model = nn.Sequential(norm)
     model.train()
     norm.eval()
-    with single_values_normalised(model):
+    with single_values_normalised(batch_normalisations(model)):
         model(torch.randn(4, 3))
     assert torch.equal(norm.running_mean, torch.zeros(3))
     assert not norm.training

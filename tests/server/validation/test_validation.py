@@ -182,7 +182,7 @@ def test_the_store_survives_a_checkpoint(tmp_path: Path) -> None:
     other = ValidationStore(SPEC)
     other.load_state_dict(load_latest(tmp_path).parts["validation"])
     assert other.simulations() == store.simulations()
-    assert evaluate(other, trainer).mse == evaluate(store, trainer).mse
+    assert evaluate(other, trainer).errors == evaluate(store, trainer).errors
     assert other.add(5, 20, np.zeros(2, np.float32), np.zeros(SPEC.width, np.float32))
     with pytest.raises(ValueError, match=r"held-out block of shape"):
         ValidationStore(SampleSpec(("a",), FIELDS[:1])).load_state_dict(store.state_dict())
