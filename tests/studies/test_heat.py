@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
-import urllib.parse
-import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 from command import EXAMPLES, events, penstock, report, started
 from paced_study import write_study
-from running_ray import free_port
 
 from waiting import PATIENCE, busy, wait_for
 
@@ -193,50 +189,6 @@ def test_a_users_own_solver_and_model(tmp_path: Path) -> None:
     done = report(out)
     assert done["samples"]["expected"] == done["samples"]["unique"] == done["samples"]["trained_unique"] == 100 * 40
     assert done["validation"]["relative_l2"] <= 0.1
-
-
-def test_a_real_prometheus_scrapes_every_process(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    process = started("run", HEAT, "--out", out, *SMALL, *ENDLESS)
-    prometheus = None
-    try:
-        wait_for(lambda: (out / "targets.json").exists() and events(out, "finished"))
-        address = f"127.0.0.1:{free_port()}"
-        config = tmp_path / "prometheus.yml"
-        config.write_text(
-            "global: {scrape_interval: 500ms}\n"
-            f"scrape_configs: [{{job_name: penstock, file_sd_configs: [{{files: ['{out}/targets.json']}}]}}]\n"
-        )
-        prometheus = subprocess.Popen(
-            [
-                "prometheus",
-                f"--config.file={config}",
-                f"--storage.tsdb.path={tmp_path}/tsdb",
-                f"--web.listen-address={address}",
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-        def value(query: str) -> float:
-            url = f"http://{address}/api/v1/query?" + urllib.parse.urlencode({"query": query})
-            try:
-                with urllib.request.urlopen(url, timeout=2) as answer:
-                    result = json.load(answer)["data"]["result"]
-            except OSError:
-                return 0.0
-            return float(result[0]["value"][1]) if result else 0.0
-
-        assert wait_for(lambda: value('sum(up{study="heat"})') == 2)
-        assert wait_for(lambda: value("sum(penstock_samples_received_total)") == 600)
-        assert wait_for(lambda: value('penstock_simulations{state="finished"}') == 23)
-        assert wait_for(lambda: value("sum(rate(penstock_batches_total[10s]))") > 0)
-    finally:
-        if prometheus is not None:
-            prometheus.terminate()
-            prometheus.wait()
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=PATIENCE)
 
 
 def test_when_training_ends_before_production_nothing_more_is_given_out(tmp_path: Path) -> None:

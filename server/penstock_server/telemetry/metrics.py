@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
 from penstock_client.atomic_file import write_atomic
 from penstock_client.reasons import Reason
 
 BATCH_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Upper bounds of the histogram of the time from one training step to the next."""
+HANDSHAKE_REASONS = ("unknown_key", "revoked_key", "protocol")
+"""Reasons to turn a connection away; "protocol": no CURVE, or a wrong server key."""
 
 
 class Metrics:
@@ -31,6 +33,7 @@ class Metrics:
 
     def __init__(self, process: str, study: str) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._server: WSGIServer | None = None
         self._labels = {"study": study, "process": process}
         self.samples_received = self._counter("samples_received", "Samples that arrived whole, duplicates included")
@@ -52,6 +55,11 @@ class Metrics:
             ["study", "process", "reason"],
             registry=self.registry,
         )
+        # Made with 0, for Prometheus sees no increase in a counter that begins with 1.
+        for reason in Reason:
+            self.refused(reason, 0)
+        for name in HANDSHAKE_REASONS:
+            self.handshake_refused(name, 0)
         self.revoked_messages = self._counter(
             "revoked_messages", "Messages of open connections whose key has been revoked"
         )
@@ -110,13 +118,14 @@ class Metrics:
         """
         self._refused.labels(**self._labels, reason=reason.name.lower()).inc(number)
 
-    def handshake_refused(self, reason: str) -> None:
-        """Count a connection that was refused.
+    def handshake_refused(self, reason: str, number: int = 1) -> None:
+        """Count refused connections.
 
         Args:
-            reason: "unknown_key", "revoked_key", or "protocol" (no CURVE, or a wrong server key).
+            reason: one of HANDSHAKE_REASONS.
+            number: number of connections.
         """
-        self._handshakes_refused.labels(**self._labels, reason=reason).inc()
+        self._handshakes_refused.labels(**self._labels, reason=reason).inc(number)
 
     def refusals(self) -> dict[str, int]:
         """Return the number of refused messages by reason."""
@@ -131,7 +140,7 @@ class Metrics:
             s.labels["reason"]: int(s.value)
             for family in counter.collect()
             for s in family.samples
-            if s.name.endswith("_total")
+            if s.name.endswith("_total") and s.value
         }
 
     def total(self, name: str) -> int:
