@@ -47,6 +47,8 @@ class Prometheus:
                 data: dict[str, Any] = json.load(answer)["data"]
                 return data
         except urllib.error.HTTPError as error:
+            if error.code == 503:  # it starts
+                return {}
             raise AssertionError(f"{query}: {error.read().decode()}") from error
         except OSError:
             return {}
@@ -118,12 +120,14 @@ def test_every_expression_has_data_that_agree_with_the_report(tmp_path: Path) ->
         while silent := silent_expressions(server):
             assert time.monotonic() < waited, f"no data: {silent}"
             time.sleep(1)
-        assert server.firing() == {"PenstockSimulationsFail"}
+        # A NaN is refused, and fails its simulation.
+        assert server.firing() == {"PenstockSimulationsFail", "PenstockMessagesRefused"}
         scraped = {
             name: server.value(expression)
             for name, expression in {
                 "up": 'sum(up{study="paced"})',
                 "received": "sum(penstock_samples_received_total)",
+                "refused": 'sum(penstock_refused_total{reason="not_finite"})',
                 "bytes": "sum(penstock_received_bytes_total)",
                 "failed": 'sum(penstock:simulations{state="failed"})',
                 "finished": 'sum(penstock:simulations{state="finished"})',
@@ -142,6 +146,7 @@ def test_every_expression_has_data_that_agree_with_the_report(tmp_path: Path) ->
             done["simulations"]["failed"],
             done["simulations"]["finished"],
         )
+        assert scraped["refused"] == done["samples"]["rejected"] > 0
         assert scraped["failed"] > 0.1 * SIMULATIONS
         assert (scraped["remaining"], scraped["incarnation"]) == (0, 1)
         assert 0 < scraped["batches"] <= done["training"]["batches"]
