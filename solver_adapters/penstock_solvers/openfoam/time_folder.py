@@ -83,7 +83,9 @@ def _nonuniform(name: str, values: NDArray[np.floating]) -> str:
     """Values as OpenFOAM's text of an internalField."""
     cells, components = values.shape
     if components not in KINDS:
-        raise CaseError(f"field {name} has {components} components: OpenFOAM has values of {', '.join(map(str, KINDS))}")
+        raise CaseError(
+            f"field {name} has {components} components: OpenFOAM has values of {', '.join(map(str, KINDS))}"
+        )
     text = io.StringIO()
     # Nine digits distinguish any two float32.
     np.savetxt(text, values, fmt="%.9g" if components == 1 else f"({' '.join(['%.9g'] * components)})")

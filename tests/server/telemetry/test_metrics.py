@@ -14,7 +14,9 @@ PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 
 
 def test_the_page_names_every_metric_with_its_kind() -> None:
-    exposed = dict(re.findall(r"# TYPE (penstock_\w+) (\w+)", generate_latest(Metrics("rank-0", "s").registry).decode()))
+    exposed = dict(
+        re.findall(r"# TYPE (penstock_\w+) (\w+)", generate_latest(Metrics("rank-0", "s").registry).decode())
+    )
     kinds = {name: kind for name, kind in exposed.items() if not name.endswith("_created")}
     documented = dict(re.findall(r"^\| `(penstock_\w+)` \| (\w+) \|", PAGE.read_text(), flags=re.MULTILINE))
     assert documented == kinds
