@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from command import events, report, started
-from paced_study import STEPS, write_study
+from paced_study import STEPS, accounted, write_study
 
 from waiting import PATIENCE, wait_for
 
@@ -98,3 +100,24 @@ def test_a_report_that_cannot_be_written_is_said_and_the_study_can_be_resumed(sm
     printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed
     assert report(out)["samples"]["trained_unique"] == 10 * STEPS
+
+
+def test_a_server_that_dies_while_the_disk_is_full_starts_again_when_there_is_room(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    out = small_disk / "run"
+    process = started("run", write_study(tmp_path, concurrency=2), "--out", out)
+    assert process.stdout is not None
+    wait_for(lambda: events(out, "checkpoint"))
+    ballast = fill(small_disk)
+    os.kill(events(out, "started")[-1]["pid"], signal.SIGKILL)
+    said: list[str] = []
+    for line in process.stdout:
+        said.append(line)
+        if "for room in" in line:
+            break
+    assert "No space left on device" in said[-1], said
+    ballast.unlink()
+    printed, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, printed
+    assert accounted(out)["incarnations"] >= 2

@@ -13,9 +13,10 @@ from typing import Any
 from penstock_server.engines.ending import StudyEnd
 from penstock_server.engines.engine import StudyStatus
 from penstock_server.engines.journal import RunJournal
+from penstock_server.engines.ray.disk_room import wait_for_room
 from penstock_server.engines.ray.joined_ray import join_ray
 from penstock_server.engines.ray.local_ray import start_local_ray
-from penstock_server.engines.ray.ray_cluster import EngineError, RayCluster, RayFailed
+from penstock_server.engines.ray.ray_cluster import DiskFull, EngineError, RayCluster, RayFailed
 from penstock_server.engines.ray.server_processes import ServerDied, ServerProcesses, ServerResults, ServerStatus
 from penstock_server.engines.results import CoordinatorResults, StudyResults, study_status
 from penstock_server.network import CONNECT_FILE, next_incarnation, open_keys
@@ -30,8 +31,9 @@ class RayEngine:
 
     When the coordinator, a trainer rank or Ray itself dies, or the ranks lose the connection between them, the rest of
     the server is ended and all of it started again from the last complete checkpoint under the next incarnation, at
-    most `[server] max_restarts` times. A failure that an actor reports of itself (a training that diverges, a model
-    that cannot be made) ends the study, since it would fail again.
+    most `[server] max_restarts` times. Where a full disk prevents it, the engine waits for room first. A failure that
+    an actor reports of itself (a training that diverges, a model that cannot be made) ends the study, since it would
+    fail again.
 
     Args:
         study: the study.
@@ -211,6 +213,11 @@ class RayEngine:
                 death = again
             except RayFailed as error:
                 death = ServerDied("ray", str(error))
+            except DiskFull as error:
+                patience = self._study.server.server_timeout
+                self._log(f"{error}: waiting up to {patience:g} s for room in {self._directory}")
+                wait_for_room(self._directory, patience, lambda: self._end.requested)
+                death = ServerDied(death.kind, str(error))
             except EngineError as error:
                 _log.error("the server cannot be started again", exc_info=error)
                 self._end.note_error(f"{why}, and cannot be started again: {error}")

@@ -22,6 +22,10 @@ class RayFailed(EngineError):
     """Ray itself could not be started or reached: another attempt may succeed."""
 
 
+class DiskFull(EngineError):
+    """A file could not be written because its disk is full: another attempt may succeed when there is room."""
+
+
 class RayCluster(Protocol):
     """A running Ray with a bundle of resources for the coordinator and one for each trainer rank.
 

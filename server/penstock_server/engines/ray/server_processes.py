@@ -16,8 +16,9 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from penstock_server.engines.ray.coordinator_actor import CoordinatorActor
+from penstock_server.engines.ray.disk_room import is_full
 from penstock_server.engines.ray.rank_actor import RankActor, RankStarted
-from penstock_server.engines.ray.ray_cluster import EngineError, RayCluster
+from penstock_server.engines.ray.ray_cluster import DiskFull, EngineError, RayCluster
 from penstock_server.engines.results import CoordinatorStatus, StudyResults
 from penstock_server.engines.setup import RestoredState
 from penstock_server.network import StudyKeys
@@ -131,6 +132,7 @@ class ServerProcesses:
             Warnings of the ranks.
 
         Raises:
+            DiskFull: an actor cannot write a file.
             EngineError: an actor cannot do its part, and could not another time.
             ServerDied: a process has died meanwhile.
         """
@@ -164,7 +166,9 @@ class ServerProcesses:
         except RayError as error:
             self._check()
             _log.error("the server did not start", exc_info=error)
-            raise EngineError(f"the server did not start: {getattr(error, 'cause', None) or error}") from error
+            cause = getattr(error, "cause", None)
+            failure = DiskFull if is_full(cause) else EngineError
+            raise failure(f"the server did not start: {cause or error}") from error
         self._training = [rank.train.remote(started[0].meeting) for rank in self._ranks]
         self._heard = time.monotonic()
         return tuple(dict.fromkeys(w for rank in started for w in rank.warnings))
