@@ -91,7 +91,7 @@ class CurveFigures:
         made.line("time", "population", source=self._training, color=BLUE, width=2, legend_label="held")
         made.line("time", "unseen", source=self._training, color=ORANGE, width=2, legend_label="not yet trained on")
         made.yaxis.formatter = NumeralTickFormatter(format="0,0")
-        place_legend(made, "bottom_right")
+        place_legend(made, above=True)
         return made
 
     def _throughput_figure(self) -> Any:
@@ -99,7 +99,7 @@ class CurveFigures:
         made.line("time", "received", source=self._training, color=GREEN, legend_label="received")
         made.line("time", "trained", source=self._training, color=BLUE, width=2, legend_label="trained on")
         made.yaxis.formatter = NumeralTickFormatter(format="0,0")
-        place_legend(made, "bottom_right")
+        place_legend(made, above=True)
         return made
 
 

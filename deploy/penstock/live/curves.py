@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 MOST_POINTS = 1200  # a screen shows no more
-SMOOTH = 0.06  # weight of the newest loss in the smoothed one
+SMOOTH = 0.15  # weight of the newest loss in the smoothed one, as soon as there are several
 
 Line = Mapping[str, Any]
 
@@ -96,22 +96,23 @@ class TrainingCurve(Curve):
 
     def __init__(self) -> None:
         super().__init__(self._values)
-        self._smooth = math.nan
+        self._smooth, self._losses = math.nan, 0
         self._before = (math.nan, math.nan)  # time and samples received
 
     def clear(self) -> None:
         """Drop all points."""
         super().clear()
-        self._smooth, self._before = math.nan, (math.nan, math.nan)
+        self._smooth, self._losses, self._before = math.nan, 0, (math.nan, math.nan)
 
     def _values(self, line: Line) -> Mapping[str, float]:
         loss = number_in(line, "loss")
         if not loss > 0:
             loss = math.nan
-        elif math.isnan(self._smooth):
-            self._smooth = loss
         else:
-            self._smooth = math.exp((1 - SMOOTH) * math.log(self._smooth) + SMOOTH * math.log(loss))
+            self._losses += 1
+            weight = max(SMOOTH, 1 / self._losses)
+            before = loss if math.isnan(self._smooth) else self._smooth
+            self._smooth = math.exp((1 - weight) * math.log(before) + weight * math.log(loss))
         at, received = number_in(line, "time"), number_in(line, "received")
         elapsed, more = at - self._before[0], received - self._before[1]
         rate = more / elapsed if elapsed > 0 and more >= 0 else math.nan

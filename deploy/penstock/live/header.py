@@ -58,7 +58,7 @@ def _figures(run: RunReader) -> list[tuple[str, str]]:
     out = [("simulations finished", f"{finished} of {solver.simulations + solver.validation_simulations}")]
     if (line := run.last_training) is not None:
         out += [
-            ("wall time", duration(line["time"])),
+            ("since the first batch", duration(line["time"])),
             ("batches", f"{line['batches']:,}"),
             ("samples received", f"{line['received']:,}"),
             ("trained on", f"{line['samples_per_second']:,.0f} samples/s"),

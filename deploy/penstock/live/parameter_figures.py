@@ -99,11 +99,9 @@ class ParameterFigures:
 
     def _parallel_figure(self, points: Points) -> Any:
         names = points.names[:MOST_AXES]
-        left_out = (
-            f" (the first {MOST_AXES} of {len(points.names)} parameters)" if len(points.names) > MOST_AXES else ""
-        )
+        left_out = f", first {MOST_AXES} of {len(points.names)} parameters" if len(points.names) > MOST_AXES else ""
         made = make_figure(
-            f"All parameters together: one line for each simulation{left_out}",
+            f"A line for each simulation{left_out}",
             "parameter, with its bounds",
             "from the lower bound to the upper",
             height=300,

@@ -24,7 +24,7 @@ from penstock_client import PenstockError
 from penstock_server.telemetry import LOGS, log_this_process
 
 FIRST_PORT, PORTS = 5006, 50
-NICENESS = 10  # training and solvers go first
+NICENESS = 5  # training and solvers go first
 MOST_MESSAGE = 2**20  # bytes from a browser, which only tells what is chosen
 
 

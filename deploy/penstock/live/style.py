@@ -61,16 +61,25 @@ def make_figure(title: str, x_label: str, y_label: str, *, height: int = 280, **
     return made
 
 
-def place_legend(made: Any, place: str = "top_right") -> None:
-    """Style the legend of a figure that has labelled curves."""
+def place_legend(made: Any, *, above: bool = False) -> None:
+    """Style the legend of a figure that has labelled curves.
+
+    Args:
+        made: the figure.
+        above: whether it stands above the curves, side by side, rather than in the upper right corner, which is free
+            where curves fall.
+    """
     legend = made.legend[0]
-    legend.location = place
+    legend.location = "top_right"
     legend.background_fill_alpha = 0.75
     legend.border_line_color = None
     legend.label_text_color = TEXT
     legend.label_text_font_size = "12px"
     legend.padding = legend.margin = 4
     legend.spacing = 0
+    if above:
+        legend.orientation, legend.location, legend.spacing = "horizontal", "top_left", 12
+        made.add_layout(legend, "above")
 
 
 def from_zero() -> DataRange1d:
