@@ -62,7 +62,7 @@ class FieldFigures:
         self._time.name = "time"
         for model in (self._simulation, self._field, self._time):
             model.on_change("value", lambda _attribute, _old, _new: self._draw())
-        self._sources = {place: ColumnDataSource(name=place) for place in PLACES}
+        self._sources = {place: ColumnDataSource(name=f"values_{place}") for place in PLACES}
         self._mappers = {"values": LinearColorMapper(palette=VALUES), "error": LinearColorMapper(palette=SIGNED)}
         for mapper in self._mappers.values():
             mapper.nan_color = "rgba(0, 0, 0, 0)"

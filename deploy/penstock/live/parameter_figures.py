@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from html import escape
 from typing import Any
 
@@ -130,12 +131,8 @@ class ParameterFigures:
 
     def _fill(self, run: RunReader, points: Points) -> None:
         states, errors = run.states(), {} if run.pictures is None else run.pictures.errors
-        # A spare point is shown once it replaces a simulation; of a recording, only what the study uses.
-        shown = [number for number in range(len(points.values)) if number < points.planned or number in states]
-        counts = dict.fromkeys(STATE_COLOURS, 0)
-        for number in shown:
-            counts[states.get(number, "waiting")] += 1
-        self._legend.text = _legend(counts, len(shown))
+        total, drawn = _drawn(points, states)
+        self._legend.text = _legend(states, total, sum(map(len, drawn.values())))
         if points.problem:
             return
         if errors:
@@ -143,10 +140,9 @@ class ParameterFigures:
             low, high = min(known), max(known)
             self._mapper.update(low=low * 0.95, high=max(high * 1.05, low * 1.5))
         for kind in _KINDS:
-            ids = [number for number in shown if bool(points.held_out[number]) == (kind == "held_out")]
-            _set(self._dots[kind], self._dots_of(points, ids[:MOST_DOTS], states, errors))
+            ids = drawn[kind]
+            _set(self._dots[kind], self._dots_of(points, ids, states, errors))
             if len(points.names) > 2:
-                # Those that have begun come last in a long study: they are the ones to see.
                 begun = [number for number in ids if states.get(number, "waiting") != "waiting"]
                 _set(self._lines[kind], _lines_of(points, begun[-MOST_LINES:], states, errors))
 
@@ -173,6 +169,27 @@ class ParameterFigures:
         if name == NUMBER:
             return np.array(ids, dtype=np.float64)
         return points.values[ids, points.names.index(name)]
+
+
+def _drawn(points: Points, states: dict[int, str]) -> tuple[int, dict[str, list[int]]]:
+    """Return how many simulations there are, and the ids of those to draw: of many, those around the last that began.
+
+    A spare point counts once it replaces a simulation. Of a recording, those count that the study uses.
+    """
+    further = sorted(number for number in states if points.planned <= number < len(points.values))
+    held_out = points.held_out[: points.planned]
+    training = np.flatnonzero(~held_out)
+    if len(training) > MOST_DOTS:
+        begun = int(
+            np.searchsorted(training, max((n for n in states if n < points.planned and not held_out[n]), default=0))
+        )
+        first = min(max(0, begun - MOST_DOTS * 3 // 4), len(training) - MOST_DOTS)
+        training = training[first : first + MOST_DOTS]
+    drawn = {
+        "training": [*training.tolist(), *(n for n in further if not points.held_out[n])],
+        "held_out": [*np.flatnonzero(held_out).tolist(), *(n for n in further if points.held_out[n])],
+    }
+    return points.planned + len(further), {kind: ids[-MOST_DOTS:] for kind, ids in drawn.items()}
 
 
 def _lines_of(points: Points, ids: list[int], states: dict[int, str], errors: dict[int, float]) -> dict[str, Any]:
@@ -212,12 +229,14 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _legend(counts: dict[str, int], total: int) -> str:
+def _legend(states: dict[int, str], total: int, drawn: int) -> str:
+    counts = Counter(states.values())
+    counts["waiting"] = total - sum(counts[state] for state in STATE_COLOURS if state != "waiting")
     parts = [
         f'<span style="white-space:nowrap"><b style="color:{STATE_COLOURS[state]}">'
         f"{'✕' if state == 'failed' else '●'}</b> {state} {counts[state]}</span>"
         for state in STATE_COLOURS
     ]
     squares = '<span style="white-space:nowrap"><b>■</b> held out, filled by error</span>'
-    cut = f"<span>The first {MOST_DOTS} dots of {total} are drawn.</span>" if total > MOST_DOTS else ""
+    cut = f"<span>{drawn} of {total} are drawn.</span>" if drawn < total else ""
     return f'<div style="display:flex;flex-wrap:wrap;gap:4px 14px">{"".join(parts)}{squares}{cut}</div>'

@@ -67,9 +67,9 @@ class Look:
         """By how many pixels the page is wider than the window."""
         return int(self.page.evaluate("() => document.documentElement.scrollWidth")) - self.width
 
-    def text(self, place: str) -> str:
-        """The text of a part of the page."""
-        return self.page.locator(place).inner_text()
+    def header(self) -> str:
+        """The text at the head of the page."""
+        return str(self.page.evaluate("() => Bokeh.documents[0].get_model_by_name('header').text"))
 
     def _note_message(self, message: Any) -> None:
         if message.type in ("error", "warning"):

@@ -41,8 +41,8 @@ def browser() -> Iterator[Browser]:
 def expect_pictures(look: Look, fields: int) -> None:
     """Curves, dots and fields are drawn, and nothing is wrong."""
     look.wait_for_length("validation", "mean", 0)
-    look.wait_for_length("field_error", "image", 0)
-    assert look.length("field_true", "image") == look.length("field_prediction", "image") == 1
+    look.wait_for_length("values_field_error", "image", 0)
+    assert look.length("values_field_true", "image") == look.length("values_field_prediction", "image") == 1
     assert look.length("dots_held_out", "id") == 3
     assert look.length("validation", "field_p") == (look.length("validation", "mean") if fields > 1 else 0)
     for place in ("#curves", "#simulations", "#fields"):
@@ -65,7 +65,7 @@ def test_the_page_of_a_running_study_moves_and_that_of_a_finished_one_is_whole(
         points = look.wait_for_length("training", "batches", 1)
         expect_pictures(look, fields)
         look.wait_for_length("training", "batches", points)  # the curve moves
-        assert "running" in look.text("header")
+        assert "running" in look.header()
         look.page.close()
     study.send_signal(signal.SIGINT)
     printed = study.communicate()[0]
@@ -78,7 +78,7 @@ def test_the_page_of_a_running_study_moves_and_that_of_a_finished_one_is_whole(
     for width in WIDTHS:
         look = Look(browser, url, width)
         expect_pictures(look, fields)
-        assert "stopped after" in look.text("header")
+        assert "stopped after" in look.header()
         states = look.values("dots_training", "state") + look.values("dots_held_out", "state")
         assert states.count("finished") == done["simulations"]["finished"]
         shown = [float(error) for error in look.values("dots_held_out", "error")]
@@ -92,7 +92,7 @@ def test_the_page_of_a_running_study_moves_and_that_of_a_finished_one_is_whole(
 
 def move_the_slider(look: Look) -> None:
     """An earlier time shows another field."""
-    pixels = "() => Array.from(Bokeh.documents[0].get_model_by_name('field_true').data.image[0]).slice(0, 500).join()"
+    pixels = "() => Array.from(Bokeh.documents[0].get_model_by_name('values_field_true').data.image[0]).slice(0, 500).join()"
     before = look.page.evaluate(pixels)
     look.page.evaluate("() => { Bokeh.documents[0].get_model_by_name('time').value = 0 }")
     look.page.wait_for_function(f"(before) => ({pixels})() !== before", arg=before)
@@ -102,7 +102,7 @@ def test_a_page_that_was_open_before_the_study_shows_it(browser: Browser, tmp_pa
     out = tmp_path / "run"
     out.mkdir()
     look = Look(browser, address_of(started("watch", out, "--port", "0")), 1280)
-    assert "Waiting for a study" in look.text("header")
+    assert "Waiting for a study" in look.header()
     settings = [word for key, value in (QUICK | STUDIES["heat"]).items() for word in ("--set", f"{key}={value}")]
     study = started("run", EXAMPLES / "heat" / "study.toml", "--out", out, *settings)
     expect_pictures(look, 1)
