@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Real components that tests need (OpenFOAM, MPI, compilers, libzmq); installed by `make test` when root on Debian.
 DEBIAN_PACKAGES := openfoam openfoam-examples openmpi-bin libopenmpi-dev libzmq3-dev pkg-config g++ gcc gfortran make cmake valgrind \
-  prometheus dpkg-dev iproute2 slurm-wlm munge python3-numpy python3-zmq python3-mpi4py
+  prometheus chromium fonts-dejavu-core dpkg-dev iproute2 slurm-wlm munge python3-numpy python3-zmq python3-mpi4py
 
 # The many processes of studies need not compile the modules each time.
 unexport PYTHONDONTWRITEBYTECODE

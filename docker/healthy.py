@@ -14,17 +14,14 @@ from pathlib import Path
 def server_answers() -> bool:
     targets = json.loads((Path("/runs") / os.environ["STUDY"] / "targets.json").read_text())
     for target in (target for group in targets for target in group["targets"]):
-        with urllib.request.urlopen(f"http://{target}/metrics", timeout=3) as answer:  # noqa: S310 - always http
+        with urllib.request.urlopen(f"http://{target}/metrics", timeout=3) as answer:
             if b"penstock_" not in answer.read():
                 return False
     return True
 
 
 def worker_lives() -> bool:
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal() and b"penstock\0worker" in (folder / "cmdline").read_bytes():
-            return True
-    return False
+    return any(folder.name.isdecimal() and b"penstock\x00worker" in (folder / "cmdline").read_bytes() for folder in Path("/proc").iterdir())
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Arrange the tests of a parallel run; skip those of OpenFOAM and Slurm where these are not installed.
+    """Arrange the tests of a parallel run; skip those of OpenFOAM, Slurm and a browser where these are not installed.
 
     With PENSTOCK_REQUIRE_ALL nothing is skipped, so that what is not installed is a failure.
     """
@@ -49,7 +49,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     openfoam = (
         "" if shutil.which("icoFoam") else "icoFoam is not on the PATH (apt-get install openfoam openfoam-examples)"
     )
-    for marker, reason in (("openfoam", openfoam), ("slurm", why_not())):
+    browser = "" if shutil.which("chromium") else "chromium is not on the PATH (apt-get install chromium)"
+    for marker, reason in (("openfoam", openfoam), ("slurm", why_not()), ("browser", browser)):
         for item in items:
             if reason and marker in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=reason))

@@ -94,7 +94,7 @@ def test_a_server_killed_at_any_moment_goes_on_where_it_was(tmp_path: Path, shar
     moments: list[Callable[[], Any]] = [
         lambda: (out / "metrics.jsonl").exists() and events(out, "finished"),
         lambda: events(out, "outage") and list(checkpoints.glob(".writing-*")),
-        lambda: (out / "validation_snapshots.h5").exists(),
+        lambda: (out / "model").exists(),
     ]
     command: list[str | Path] = [
         "run",

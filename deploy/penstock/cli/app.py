@@ -16,6 +16,7 @@ from penstock.cli.compare import compare
 from penstock.cli.keys import key
 from penstock.cli.predict import predict
 from penstock.cli.serve import serve
+from penstock.cli.watch import watch
 
 app = typer.Typer(
     help="Train neural surrogates of PDE solvers while the solvers run.",
@@ -72,6 +73,7 @@ app.command()(studies.run)
 app.command()(studies.record)
 app.command()(studies.resume)
 app.command()(results.status)
+app.command()(watch)
 app.command()(results.report)
 app.command()(studies.check)
 app.command()(worker)

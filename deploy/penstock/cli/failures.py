@@ -15,7 +15,11 @@ from traceback import extract_tb
 from penstock_client import PenstockError
 
 INSTALL = "pip install 'penstock[server]'"
-EXTRAS = {"PyFoam": "pip install 'penstock[openfoam]'", "scipy": "pip install 'penstock[solvers]'"}
+EXTRAS = {
+    "PyFoam": "pip install 'penstock[openfoam]'",
+    "scipy": "pip install 'penstock[solvers]'",
+    "bokeh": "pip install 'penstock[live]'",
+}
 LONGEST = 600  # characters of a message about an unexpected error
 
 _run_directory: Path | None = None

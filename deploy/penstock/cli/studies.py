@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -65,19 +66,47 @@ def check(
 
 
 def run(
-    study: StudyFile, out: OutDirectory = None, overrides: Overrides = None, ray_address: RayAddress = None
+    study: StudyFile,
+    out: OutDirectory = None,
+    overrides: Overrides = None,
+    ray_address: RayAddress = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Show the study in a browser meanwhile, as `penstock watch` does.")
+    ] = False,
 ) -> None:
-    """Run a study: solve and train at the same time, until training has ended."""
+    """Run a study: solve and train at the same time, until training has ended.
+
+    With --live on a terminal, the page stays open after the study until Ctrl-C; elsewhere it ends with the study.
+    """
     from penstock.run import default_directory
+
+    if live:
+        import bokeh  # noqa: F401 - to say at once that it is not installed
 
     checked = load_and_check(study, overrides, server_here=ray_address is None)
     directory = out if out is not None else default_directory(checked.study.name)
     log_failures_in(directory)
     shown = display(checked)
     shown.log(f"study {checked.study.name}: run directory {directory}")
+    from penstock.live import LivePage
     from penstock.run.run import Placement, run_study
+    from penstock.run.signals import Signals
 
-    raise typer.Exit(run_study(checked, directory, shown, where=Placement(ray_address)))
+    page, signals = LivePage(directory, shown.log), Signals()
+    try:
+        code = run_study(
+            checked,
+            directory,
+            shown,
+            where=Placement(ray_address),
+            signals=signals,
+            begun=page.start if live else lambda: None,
+        )
+        if sys.stdout.isatty() and not signals.received:
+            page.stay_open()
+    finally:
+        page.close()
+    raise typer.Exit(code)
 
 
 def record(

@@ -50,6 +50,7 @@ def run_study(
     resume: bool = False,
     where: Placement = HERE,
     signals: Signals | None = None,
+    begun: Callable[[], None] = lambda: None,
 ) -> int:
     """Run a study to its end.
 
@@ -60,6 +61,7 @@ def run_study(
         resume: continue from the last checkpoint.
         where: where the study runs.
         signals: tells the caller afterwards which signal was received; default: signals of its own.
+        begun: called when the run directory holds the study, before the server starts.
 
     Returns:
         The exit code: 0 finished, 1 stopped or failed.
@@ -78,6 +80,7 @@ def run_study(
         display.log(str(budget))
         signals = signals or Signals()
         with signals.caught(), keep_off_training_cores(budget):
+            begun()
             display.log(f"starting the server (engine: {engine_name(study)})")
             engine = _make_engine(study, out, budget, resume, where.ray_address, display.log)
             report = serve(

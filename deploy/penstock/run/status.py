@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,10 +11,8 @@ from typing import Any, Protocol
 from penstock.run.directory import holder, open_run
 from penstock.run.numbers import duration, number
 from penstock.run.report import read_report
+from penstock.run.simulation_states import SimulationStates
 from penstock_server.telemetry import read_lines
-
-# The state that an event in events.jsonl brings its simulation into.
-_STATES = {"assigned": "running", "finished": "finished", "returned": "waiting", "failed": "failed"}
 
 
 class Jobs(Protocol):
@@ -101,14 +100,25 @@ class RunState:
         return self.pid is not None or (self.jobs is not None and bool(self.jobs.server_state()))
 
     def _phase(self) -> str:
-        if self.jobs is not None and (server := self.jobs.server_state()):
-            return server
-        if self.pid is not None:
-            return f"running (pid {self.pid})"
-        if self.outcome is not None:
-            return f"{self.outcome['status']} after {duration(self.outcome['wall_seconds'])}"
-        how = "`penstock resume`" if self.jobs is None else "`penstock submit` with its run directory"
-        return f"not running, and it left no report: it was killed; {how} continues it"
+        return phase(self.pid, self.outcome, self.jobs)
+
+
+def phase(pid: int | None, outcome: Mapping[str, Any] | None, jobs: Jobs | None) -> str:
+    """Describe for people what a study does now.
+
+    Args:
+        pid: of the process that runs it; None when it is not running.
+        outcome: the content of report.json; None before the first report.
+        jobs: those of a submitted study; None for one that was not submitted.
+    """
+    if jobs is not None and (server := jobs.server_state()):
+        return server
+    if pid is not None:
+        return f"running (pid {pid})"
+    if outcome is not None:
+        return f"{outcome['status']} after {duration(outcome['wall_seconds'])}"
+    how = "`penstock resume`" if jobs is None else "`penstock submit` with its run directory"
+    return f"not running, and it left no report: it was killed; {how} continues it"
 
 
 def read_state(directory: Path, jobs: Jobs | None = None) -> RunState:
@@ -124,15 +134,11 @@ def read_state(directory: Path, jobs: Jobs | None = None) -> RunState:
     """
     study = open_run(directory)
     pid = holder(directory)
-    states: dict[int, str] = {}
+    simulations = SimulationStates()
     for event in read_lines(directory / "events.jsonl"):
-        if event["event"] == "started":  # a new incarnation hands out again what ran in the one before
-            states = _handed_back(states)
-        if "simulation" in event and event["event"] in _STATES:
-            again = event["event"] == "failed" and event.get("again")
-            states[event["simulation"]] = "waiting" if again else _STATES[event["event"]]
-    if pid is None and not (jobs is not None and jobs.running):
-        states = _handed_back(states)
+        simulations.note(event)
+    runs = pid is not None or (jobs is not None and jobs.running)
+    states = simulations.states if runs else simulations.without_running()
     last = {line["kind"]: line for line in read_lines(directory / "metrics.jsonl")}
     return RunState(
         name=study.study.name,
@@ -144,7 +150,3 @@ def read_state(directory: Path, jobs: Jobs | None = None) -> RunState:
         validation=last.get("validation"),
         jobs=jobs,
     )
-
-
-def _handed_back(states: dict[int, str]) -> dict[int, str]:
-    return {s: "waiting" if state == "running" else state for s, state in states.items()}

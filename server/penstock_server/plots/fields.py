@@ -5,23 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from penstock_server.plots.mesh import Cloud, Grid, Layout, Line, layout
+from penstock_server.plots.magnitude import magnitude
+from penstock_server.plots.mesh import Cloud, Grid, Layout, Line, cell_centres, layout
 from penstock_server.plots.style import BLUE, ORANGE, RED, SIGNED, UNSIGNED, VALUES, figure
 from penstock_server.validation import Snapshot, Snapshots
 
-# A symmetric tensor holds xx, xy, xz, yy, yz, zz: each off-diagonal stands for two.
-_SYMMETRIC = np.array([1.0, 2.0, 2.0, 1.0, 2.0, 1.0])
+ROWS = 3  # time steps of a simulation that one picture shows
 _MAX_SHAPE = (2.4, 4.2)  # inches of one panel: least and most
 
 
 def draw_snapshots(snapshots: Snapshots, mesh: Path, out: Path) -> list[Path]:
-    """Plot each field of each simulation, with a row for each time step.
+    """Plot each field of each simulation, with a row for each of three time steps.
 
     Vector and tensor fields are shown by their magnitude, their error by the magnitude of the difference.
 
@@ -33,24 +32,18 @@ def draw_snapshots(snapshots: Snapshots, mesh: Path, out: Path) -> list[Path]:
     Returns:
         The PNG files.
     """
-    centres = _cell_centres(mesh)
+    centres = cell_centres(mesh)
     by_simulation: dict[int, list[Snapshot]] = {}
     for item in snapshots.items:
         by_simulation.setdefault(item.simulation, []).append(item)
     written = []
-    for simulation, items in by_simulation.items():
+    for simulation, held in by_simulation.items():
+        items = [held[place] for place in sorted({max(0, round(len(held) * k / ROWS) - 1) for k in range(1, ROWS + 1)})]
         for name in items[0].true:
             path = out / f"simulation_{simulation}_{name}.png"
             _draw(items, name, centres, snapshots.batches, path)
             written.append(path)
     return written
-
-
-def _cell_centres(mesh: Path) -> NDArray[np.float64] | None:
-    if not mesh.is_file():
-        return None
-    with h5py.File(mesh, "r") as file:
-        return file["cell_centres"][...].reshape(-1, 3) if "cell_centres" in file else None
 
 
 def _draw(items: list[Snapshot], name: str, centres: NDArray[np.float64] | None, batches: int, path: Path) -> None:
@@ -76,7 +69,7 @@ def _draw(items: list[Snapshot], name: str, centres: NDArray[np.float64] | None,
 
 
 def _draw_maps(drawing: Figure, axes: list[Axes], how: Grid | Cloud, true: Any, prediction: Any) -> None:
-    shown = [_magnitude(true), _magnitude(prediction)]
+    shown = [magnitude(true), magnitude(prediction)]
     # A common colour scale, so that a prediction that overshoots is visible.
     low, high = min(v.min() for v in shown), max(v.max() for v in shown)
     for axis, values, title in zip(axes, shown, ("true", "prediction"), strict=False):
@@ -84,7 +77,7 @@ def _draw_maps(drawing: Figure, axes: list[Axes], how: Grid | Cloud, true: Any, 
         axis.set_title(title)
     drawing.colorbar(picture, ax=axes[:2], shrink=0.85, pad=0.02)
     scalar = true.shape[-1] == 1
-    error = (prediction - true).reshape(-1) if scalar else _magnitude(prediction - true)
+    error = (prediction - true).reshape(-1) if scalar else magnitude(prediction - true)
     largest = float(np.abs(error).max()) or 1.0
     style = (
         {"cmap": SIGNED, "vmin": -largest, "vmax": largest}
@@ -102,24 +95,15 @@ def _draw_maps(drawing: Figure, axes: list[Axes], how: Grid | Cloud, true: Any, 
 
 
 def _draw_lines(axes: list[Axes], how: Line, true: Any, prediction: Any) -> None:
-    axes[0].plot(how.x, how.values(_magnitude(true)), color=BLUE, label="true")
-    axes[0].plot(how.x, how.values(_magnitude(prediction)), color=ORANGE, linestyle="--", label="prediction")
+    axes[0].plot(how.x, how.values(magnitude(true)), color=BLUE, label="true")
+    axes[0].plot(how.x, how.values(magnitude(prediction)), color=ORANGE, linestyle="--", label="prediction")
     axes[0].legend(loc="best")
-    error = _magnitude(prediction - true) if true.shape[-1] > 1 else (prediction - true).reshape(-1)
+    error = magnitude(prediction - true) if true.shape[-1] > 1 else (prediction - true).reshape(-1)
     axes[1].axhline(0, color="#999999", linewidth=0.6)
     axes[1].plot(how.x, how.values(error), color=RED)
     axes[1].set_title(
         ("|prediction - true|" if true.shape[-1] > 1 else "prediction - true") + _relative(true, prediction)
     )
-
-
-def _magnitude(values: Any) -> NDArray[np.float64]:
-    """Return one number for each point of a field (*shape, components): the scalar, or the Euclidean norm."""
-    flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
-    if flat.shape[1] == 1:
-        return flat[:, 0]  # type: ignore[no-any-return]
-    weights = _SYMMETRIC if flat.shape[1] == 6 else np.ones(flat.shape[1])
-    return np.sqrt(flat**2 @ weights)  # type: ignore[no-any-return]
 
 
 def _relative(true: Any, prediction: Any) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.tri import Triangulation
@@ -78,6 +80,21 @@ class Cloud:
 
 
 Layout = Line | Grid | Cloud
+
+
+def cell_centres(mesh: Path) -> NDArray[np.float64] | None:
+    """Read the cell centres from mesh.h5.
+
+    Args:
+        mesh: the file; need not exist.
+
+    Returns:
+        Shape (points, 3); None where they are not known.
+    """
+    if not mesh.is_file():
+        return None
+    with h5py.File(mesh, "r") as file:
+        return file["cell_centres"][...].reshape(-1, 3) if "cell_centres" in file else None
 
 
 def layout(shape: tuple[int, ...], centres: NDArray[np.float64] | None) -> Layout:

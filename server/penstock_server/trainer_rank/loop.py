@@ -18,11 +18,12 @@ from penstock_server.trainer_rank.common_step import CommonStep
 from penstock_server.trainer_rank.context import RankContext
 from penstock_server.trainer_rank.metrics_log import MetricsLog
 from penstock_server.trainer_rank.parts import TrainingParts
+from penstock_server.trainer_rank.pictures import Pictures
 from penstock_server.trainer_rank.restore import export_trained, restore_rank
 from penstock_server.trainer_rank.sample_source import SampleSupply
 from penstock_server.trainer_rank.shares import batch_share
 from penstock_server.trainer_rank.status import RankStatus, set_gauges, status_of_training, totals_of_ranks
-from penstock_server.validation import ValidationResult, evaluate, take_snapshots, write_snapshots
+from penstock_server.validation import ValidationResult, evaluate
 
 LOG_SECONDS = 1.0  # between two lines of metrics.jsonl
 
@@ -50,6 +51,7 @@ class TrainingLoop:
         self._log = MetricsLog(context.directory, append=context.restore is not None) if context.rank == 0 else None
         self._log_due = time.monotonic()
         self._checkpoints = Checkpoints(context)
+        self._pictures = Pictures(context, parts)
         self._last_validation: tuple[int, ValidationResult] | None = None  # at which batch, and its result
 
     @property
@@ -108,7 +110,7 @@ class TrainingLoop:
         if self._last_validation is None or self._last_validation[0] != self.batches:
             self._validate()
         if self._context.rank == 0:
-            self._write_pictures()
+            self._pictures.conclude(self._last_validation[1] if self._last_validation else None)
             self._export()
         self.close()
 
@@ -190,6 +192,7 @@ class TrainingLoop:
                 self._metrics.validation_rmse_to_std.set(result.errors.rmse_to_std)
             if self._log is not None:
                 self._log.validation(parts.clock.wall_seconds(), self.batches, result)
+            self._pictures.after_validation(result)
 
     def _log_is_due(self) -> bool:
         return time.monotonic() >= self._log_due
@@ -208,16 +211,6 @@ class TrainingLoop:
         """Write a checkpoint at this step, all ranks together; not part of training time."""
         with self.parts.clock.excluded(self._metrics.checkpoint_seconds):
             self._checkpoints.write(self.state, self.batches, self._supply.ingest_blocked_seconds)
-
-    def _write_pictures(self) -> None:
-        """Write a few held-out samples with their predictions, for plotting."""
-        if not len(self.parts.validation):
-            return
-        path = self._context.directory / "validation_snapshots.h5"
-        try:
-            write_snapshots(path, take_snapshots(self.parts.validation, self.parts.trainer))
-        except OSError as error:
-            self._context.warnings.append(f"{path.name} could not be written ({error})")
 
     def _export(self) -> None:
         validation = self._last_validation[1] if self._last_validation else None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from penstock_server.training import ALONE, RankGroup, Trainer
 from penstock_server.validation.norms import Errors, Norms
@@ -20,11 +23,13 @@ class ValidationResult:
         errors: errors of single time steps; with window > 1 each is predicted from the true time steps before it.
         rollout: with window > 1, errors of whole simulations predicted from their first time steps; None otherwise.
         seconds: duration of the evaluation.
+        by_simulation: relative L2 error of each simulation, the mean over its time steps and fields.
     """
 
     errors: Errors
     rollout: RolloutResult | None
     seconds: float
+    by_simulation: dict[int, float] = field(default_factory=dict)
 
     @property
     def mse(self) -> float:
@@ -68,10 +73,19 @@ def evaluate(store: ValidationStore, trainer: Trainer, group: RankGroup = ALONE)
     for prediction, true in store.predict(trainer, keys):
         own.append(Norms.of(store.spec, prediction, true, of_truth[done : done + len(true)]))
         done += len(true)
-    held = Norms.join(own)
-    everything = Norms.join([Norms.from_rows(rows, store.spec) for rows in group.gather(held.rows())])
+    simulations = np.repeat(np.array([simulation for simulation, _ in keys], dtype=np.float64), store.spec.bundle)
+    gathered = np.concatenate(group.gather(np.column_stack([simulations, Norms.join(own).rows()])))
+    everything = Norms.from_rows(gathered[:, 1:], store.spec)
     if not len(everything.errors):
         need = "a time step" if store.spec.window == 1 else f"{2 * store.spec.bundle} consecutive time steps"
         raise ValueError(f"no validation without {need} of a held-out simulation: {len(store)} held")
     rollout = roll_out(store, trainer, group) if store.spec.window > 1 else None
-    return ValidationResult(everything.summary(store.spec), rollout, time.perf_counter() - start)
+    errors = everything.summary(store.spec)
+    by_simulation = _by_simulation(gathered[:, 0], everything.ratios())
+    return ValidationResult(errors, rollout, time.perf_counter() - start, by_simulation)
+
+
+def _by_simulation(simulations: NDArray[np.float64], ratios: NDArray[np.float64]) -> dict[int, float]:
+    ids, place = np.unique(simulations, return_inverse=True)
+    means = np.bincount(place, weights=ratios.mean(axis=1)) / np.bincount(place)
+    return {int(number): float(mean) for number, mean in zip(ids, means, strict=True)}

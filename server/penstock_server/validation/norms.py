@@ -148,6 +148,16 @@ class Norms:
         scale: NDArray[np.float64] = np.maximum(self.true, np.where(floor > 0, floor, 1.0))
         return scale
 
+    def ratios(self) -> NDArray[np.float64]:
+        """Return the relative L2 error of each field of each time step, at most RUNAWAY, (n, fields)."""
+        scale = self.scale()
+        ratios: NDArray[np.float64] = self._limited(scale) / scale
+        return ratios
+
+    def _limited(self, scale: NDArray[np.float64]) -> NDArray[np.float64]:
+        limit = RUNAWAY * scale
+        return np.where(np.isfinite(self.errors), np.minimum(self.errors, limit), limit)
+
     def summary(self, spec: SampleSpec) -> Errors:
         """Compute all figures.
 
@@ -160,8 +170,7 @@ class Norms:
         if not len(self.errors):
             raise ValueError("no error without a predicted time step: expected at least one")
         scale = self.scale()
-        limit = RUNAWAY * scale
-        errors = np.where(np.isfinite(self.errors), np.minimum(self.errors, limit), limit)
+        errors = self._limited(scale)
         ratios = errors / scale
         squares = np.sum(errors**2, axis=0)
         deviations = self.deviations(spec)
@@ -182,7 +191,7 @@ class Norms:
             fields=fields,
             samples=len(errors),
             floored=int(np.count_nonzero(self.true < scale)),
-            runaway=int(np.count_nonzero(errors == limit)),
+            runaway=int(np.count_nonzero(errors == RUNAWAY * scale)),
             rmse_to_std=sum(known) / len(known) if known else None,
         )
 

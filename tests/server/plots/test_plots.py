@@ -10,7 +10,7 @@ from PIL import Image
 
 from penstock_server.plots import PlotError, plot_run
 from penstock_server.plots.curves import read_metrics
-from penstock_server.plots.fields import _magnitude
+from penstock_server.plots.magnitude import magnitude
 from penstock_server.plots.mesh import Cloud, Grid, Line, layout
 from penstock_server.validation import FILE, Snapshot, Snapshots, write_snapshots
 
@@ -144,7 +144,7 @@ def test_no_triangle_bridges_a_hole() -> None:
     [([[-2.0]], -2.0), ([[3.0, 4.0, 0.0]], 5.0), ([[1.0, 1.0, 0, 1.0, 0, 1.0]], 5**0.5), ([[1.0] * 9], 3.0)],
 )
 def test_magnitudes(values: list, want: float) -> None:
-    assert _magnitude(np.array(values)) == pytest.approx(want)
+    assert magnitude(np.array(values)) == pytest.approx(want)
 
 
 def test_a_constant_field_predicted_exactly_is_drawn(tmp_path: Path) -> None:

@@ -10,7 +10,14 @@ from torch import nn
 from penstock_server.checkpoint import load_latest, write_checkpoint
 from penstock_server.study import FieldSpec, ModelSection, SampleSpec, TrainingSection
 from penstock_server.training import Normaliser, Trainer
-from penstock_server.validation import ValidationStore, evaluate, read_snapshots, take_snapshots, write_snapshots
+from penstock_server.validation import (
+    ValidationStore,
+    evaluate,
+    read_snapshots,
+    steps_for_pictures,
+    take_snapshots,
+    write_snapshots,
+)
 from penstock_server.validation.norms import NORM_FLOOR
 
 FIELDS = (FieldSpec("U", 3, (4,)), FieldSpec("p", 1, (2, 3)))
@@ -60,6 +67,17 @@ def test_errors_are_those_of_their_definitions() -> None:
     assert result.errors.fields["U"]["relative_l2"] == pytest.approx(0.1, rel=1e-5)
     assert (result.errors.samples, result.errors.floored) == (9, 0)
     assert result.seconds > 0
+
+
+def test_each_held_out_simulation_has_an_error_of_its_own() -> None:
+    table = rows(8)
+    store = filled(SPEC, table)
+    for step in range(4):
+        store.add(9, step, np.array([2.5, step], np.float32), 2 * table[step].numpy())
+    result = evaluate(store, stretched(SPEC, table))
+    # the model gives 1.1 x the table: 10 % too much of the one, 45 % too little of the other
+    assert result.by_simulation == {5: pytest.approx(0.1, rel=1e-5), 9: pytest.approx(0.45, rel=1e-5)}
+    assert result.relative_l2 == pytest.approx((8 * 0.1 + 4 * 0.45) / 12, rel=1e-5)
 
 
 def test_the_error_is_also_told_relative_to_the_variation_of_the_truth() -> None:
@@ -194,12 +212,12 @@ def test_snapshots_are_a_few_time_steps_of_a_few_simulations(tmp_path: Path) -> 
     for simulation in (6, 7):
         for step in range(9):
             store.add(simulation, step, np.array([2.5, step], np.float32), table[step].numpy())
-    taken = take_snapshots(store, stretched(SPEC, table))
+    taken = take_snapshots(store, stretched(SPEC, table), errors={5: 0.1, 6: 0.2, 7: 0.3})
     assert [(s.simulation, s.step) for s in taken.items] == [(5, 2), (5, 5), (5, 8), (6, 2), (6, 5), (6, 8)]
     write_snapshots(tmp_path / "validation_snapshots.h5", taken)
     assert [p.name for p in tmp_path.iterdir()] == ["validation_snapshots.h5"]
     read = read_snapshots(tmp_path / "validation_snapshots.h5")
-    assert read.batches == 0
+    assert (read.batches, read.errors) == (0, {5: 0.1, 6: 0.2, 7: 0.3})
     item = read.items[4]
     assert (item.simulation, item.step, item.inputs) == (6, 5, {"a": 2.5, "time": 5.0})
     assert item.true["U"].shape == (4, 3)
@@ -208,5 +226,12 @@ def test_snapshots_are_a_few_time_steps_of_a_few_simulations(tmp_path: Path) -> 
     np.testing.assert_array_equal(item.true["U"].reshape(-1), table[5, :12].numpy())
     assert [s.step for s in take_snapshots(filled(SPEC, table[:1]), stretched(SPEC, table)).items] == [0]
     assert take_snapshots(ValidationStore(SPEC), stretched(SPEC, table)).items == []
-    with h5py.File(tmp_path / "validation_snapshots.h5") as file:
+    with h5py.File(tmp_path / "validation_snapshots.h5", "r+") as file:
         assert list(file.attrs["parameters"]) == ["a", "time"]
+        del file["held_out"]  # as older versions wrote it
+    assert read_snapshots(tmp_path / "validation_snapshots.h5").errors == {}
+
+
+@pytest.mark.parametrize(("width", "steps"), [(1, 24), (2**18, 4), (2**24, 3)])
+def test_the_file_of_pictures_has_a_bounded_size(width: int, steps: int) -> None:
+    assert steps_for_pictures(width) == steps
