@@ -68,6 +68,9 @@ def provide_base_image() -> None:
         tree = Path(scratch, "tree")
         subprocess.run(["debootstrap", "--variant=minbase", "bookworm", tree], check=True, stdout=subprocess.DEVNULL)
         _trust_what_this_machine_trusts(tree)
+        for left in ("var/cache/apt/archives", "var/lib/apt/lists"):
+            shutil.rmtree(tree / left)
+            (tree / left / "partial").mkdir(parents=True)
         packed = Path(scratch, "tree.tar")
         subprocess.run(["tar", "-C", tree, "-cf", packed, "."], check=True)
         docker("import", packed, BASE)
