@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 DEBIAN_PACKAGES := openfoam openfoam-examples openmpi-bin libopenmpi-dev libzmq3-dev pkg-config g++ gcc gfortran make cmake valgrind \
   prometheus chromium fonts-dejavu-core dpkg-dev iproute2 slurm-wlm munge python3-numpy python3-zmq python3-mpi4py
 
+DOCKER_PACKAGES := docker.io docker-compose debootstrap
+
 # The many processes of studies need not compile the modules each time.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -14,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PROCESSES ?= $(shell expr $$(nproc) + 1)
 SIDE_BY_SIDE := -n $(PROCESSES) --dist loadscope --no-loadscope-reorder
 
-.PHONY: env demo test quick coverage lint docs bench results chaos fuzz tutorials system clean
+.PHONY: env demo test docker-test quick coverage lint docs bench results chaos fuzz tutorials system clean
 
 env: $(VENV)/.installed  ## create .venv with everything pinned
 
@@ -39,6 +41,11 @@ system:  ## install the real components, when root on Debian
 test: env system lint  ## lint, types, import directions, and all tests
 	command -v icoFoam >/dev/null && $(BIN)/penstock openfoam build || echo "no OpenFOAM: its tests are skipped"
 	$(BIN)/pytest $(SIDE_BY_SIDE)
+
+docker-test: env  ## docker/ on a real engine, which it installs and starts when root on Debian: some minutes, images in build/docker
+	@docker info >/dev/null 2>&1 || dpkg -s $(DOCKER_PACKAGES) >/dev/null 2>&1 || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(DOCKER_PACKAGES) >/dev/null; }
+	$(BIN)/pytest tests/docker
 
 quick: env lint  ## lint, types, import directions, and the tests that need no whole study, OpenFOAM or Slurm
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m 'not slow and not openfoam and not slurm'

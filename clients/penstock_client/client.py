@@ -164,6 +164,10 @@ class Client:
             raise ConnectError(f"the study has ended; simulation {wanted[0]} is not wanted any more")
         return simulation
 
+    def silent(self) -> float:
+        """Return the seconds since the server last answered a heartbeat; 0 where none are sent."""
+        return 0.0 if self._heartbeat is None else self._heartbeat.silent()
+
     def leave(self) -> None:
         """Tell the server that this client is leaving.
 

@@ -35,6 +35,7 @@ from penstock_client import (
 )
 from penstock_client.client import ATTEMPT_VARIABLE, SIMULATION_VARIABLE
 from penstock_client.connect_file import ENVIRONMENT_VARIABLE
+from penstock_solvers.health import answer_health
 from penstock_solvers.introduction import introduction
 from penstock_solvers.processes import Runner, SolverFailed, Task, keep_from_children
 from penstock_solvers.solver import EXTERNAL, make_solver
@@ -92,6 +93,7 @@ def run_worker(connect: Path) -> int:
     print(f"penstock worker: {introduction()}", file=sys.stderr, flush=True)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     worker = _Worker(connect.absolute())
+    answer_health(worker.health)
     try:
         worker.run()
     except _Leave:
@@ -116,6 +118,7 @@ class _Worker:
     def __init__(self, connect: Path) -> None:
         self._connect = connect
         self._client: Client | None = None
+        self._simulation: Simulation | None = None  # the last one
         self._solver = ""  # the server's description of the solver
         self._run_simulation: RunSimulation | None = None
         self._resources = ExitStack()  # of the solver
@@ -152,7 +155,18 @@ class _Worker:
             self._run_simulation = _simulation_runner(json.loads(client.welcome.solver), self._connect, self._resources)
             self._solver = client.welcome.solver
         while (simulation := client.next_simulation()) is not None:
+            self._simulation = simulation
             self._run_simulation(client, simulation)
+
+    def health(self) -> dict[str, object]:
+        """Return how this worker is: whether a server answers it, and the last simulation that it was given."""
+        client, simulation = self._client, self._simulation
+        silent = None if client is None else client.silent()
+        return {
+            "well": client is not None and silent is not None and silent < client.welcome.server_timeout_ms / 1000,
+            "server": "is looked for" if client is None else f"was heard {silent:.1f} s ago",
+            "simulation": None if simulation is None else simulation.id,
+        }
 
     def hand_back(self) -> None:
         """Return the current simulation to the server, if there is one and the server answers in time."""

@@ -133,17 +133,18 @@ def _external_solver(study: Study) -> Iterator[str]:
     if is_python_solver(study):
         return
     settings = solver_description(study)
+    runs_here = study.solver.concurrency > 0  # else its programs need not be installed here
     if study.solver.adapter == "openfoam":
         from penstock_solvers.openfoam import check_case
 
         # `_entries` finds entries without a parameter, and parameters without an entry.
         settings["parameters"] = [name for name in settings["parameters"] if name in settings["entries"]]
         settings["entries"] = {k: v for k, v in settings["entries"].items() if k in settings["parameters"]}
-        problems = check_case(settings)
+        problems = check_case(settings, programs=runs_here)
     else:
         from penstock_solvers.processes import check_command
 
-        problems = check_command(settings)
+        problems = check_command(settings, programs=runs_here)
         if study.solver.options:
             key = next(iter(study.solver.options))
             problems.append(f"[solver] options.{key}: expected no options beside command; write it into command")

@@ -19,11 +19,12 @@ from penstock_solvers.openfoam.settings import DEFAULT_MESH, CaseSettings
 from penstock_solvers.processes import SolverFailed, require_mpirun, tmpfs_directory
 
 
-def check_case(solver: Mapping[str, Any]) -> list[str]:
+def check_case(solver: Mapping[str, Any], *, programs: bool = True) -> list[str]:
     """Find the problems that would keep the study's case from running. Nothing is run.
 
     Args:
         solver: as for `OpenFOAMRunner`.
+        programs: also whether OpenFOAM, the case's programs and the function object are installed here.
 
     Returns:
         One line per problem; empty if there is none.
@@ -42,11 +43,11 @@ def check_case(solver: Mapping[str, Any]) -> list[str]:
     settings = CaseSettings.of(solver)
     attempt(lambda: solver_options(solver))
     control: Control | None = attempt(lambda: read_control(settings))
-    environment: dict[str, str] | None = attempt(openfoam_environment)
+    environment: dict[str, str] | None = attempt(openfoam_environment) if programs else None
     if environment is not None:
-        programs = {command[0]: "mesh_commands" for command in settings.mesh_commands}
-        programs |= {control.application: "application"} if control is not None else {}
-        for program, key in programs.items():
+        keys = {command[0]: "mesh_commands" for command in settings.mesh_commands}
+        keys |= {control.application: "application"} if control is not None else {}
+        for program, key in keys.items():
             for problem in _program_problems(program, environment, settings.case):
                 problems.append(f"[solver] {key}: {problem}")
         if settings.ranks > 1:
@@ -55,7 +56,7 @@ def check_case(solver: Mapping[str, Any]) -> list[str]:
         if settings.fields and control is not None and not control.streams:
             attempt(stream_library)
     if control is not None:
-        problems += _case_problems(settings, control, environment or {})
+        problems += _case_problems(settings, control, (environment or {}) if programs else None)
     return problems
 
 
@@ -90,13 +91,17 @@ def _is_there(program: str, environment: Mapping[str, str], case: Path) -> bool:
     return not _program_problems(program, environment, case)
 
 
-def _case_problems(settings: CaseSettings, control: Control, environment: Mapping[str, str]) -> list[str]:
+def _case_problems(settings: CaseSettings, control: Control, environment: Mapping[str, str] | None) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="penstock-check-", dir=tmpfs_directory()) as folder:
         copied = Path(folder, "case")
         copy_template(settings.case, control.start, copied)
         if RESTORE in steps(settings, copied, control.start):
             copy(copied / "0.orig", copied / control.start)
-        making = [c for c in settings.mesh_commands if makes_entries(c) and _is_there(c[0], environment, settings.case)]
+        making = [
+            command
+            for command in settings.mesh_commands
+            if makes_entries(command) and (environment is None or _is_there(command[0], environment, settings.case))
+        ]
         problems = entry_problems(settings, copied, complete=not making)
         has_mesh = any((copied / "constant").rglob("polyMesh"))
         block_mesh = settings.mesh_commands == DEFAULT_MESH

@@ -33,6 +33,11 @@ def format_command(
     Raises:
         SolverFailed: a parameter is unknown, a format is wrong, or the program is missing or not executable.
     """
+    program, *arguments = _fill(command, parameters)
+    return [_program(program, directory, search), *(_beside_study(argument, directory) for argument in arguments)]
+
+
+def _fill(command: Sequence[str], parameters: Mapping[str, float]) -> list[str]:
     filled = []
     for argument in command:
         try:
@@ -47,8 +52,7 @@ def format_command(
                 f"[solver] command: {argument!r} cannot be filled in ({error}); expected forms such as "
                 '"--nu={viscosity}" or "{viscosity:g}", and "{{" for a plain brace'
             ) from error
-    program, *arguments = filled
-    return [_program(program, directory, search), *(_beside_study(argument, directory) for argument in arguments)]
+    return filled
 
 
 def _program(program: str, directory: Path, search: str | None) -> str:
@@ -132,23 +136,28 @@ class CommandRunner:
         return RunSummary(seconds=seconds)
 
 
-def check_command(solver: Mapping[str, Any]) -> list[str]:
+def check_command(solver: Mapping[str, Any], *, programs: bool = True) -> list[str]:
     """Find the problems that would keep the study's command from running. Nothing is run.
 
     Args:
         solver: as for `CommandRunner`, and "parameters", the names of the parameters.
+        programs: also whether the command's program, and mpirun where it is needed, are installed here.
 
     Returns:
         One line per problem; empty if there is none.
     """
     directory = Path(solver["directory"])
     problems = []
+    command, parameters = solver["command"], dict.fromkeys(solver.get("parameters", ()), 1.0)
     try:
-        format_command(solver["command"], dict.fromkeys(solver.get("parameters", ()), 1.0), directory)
+        if programs:
+            format_command(command, parameters, directory)
+        else:
+            _fill(command, parameters)
     except SolverFailed as error:
         problems.append(error.reason)
     try:
-        require_mpirun(int(solver.get("ranks", 1)))
+        require_mpirun(int(solver.get("ranks", 1)) if programs else 1)
     except SolverFailed as error:
         problems.append(error.reason)
     case = solver.get("case")
