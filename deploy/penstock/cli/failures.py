@@ -15,7 +15,12 @@ from traceback import extract_tb
 from penstock_client import PenstockError
 
 INSTALL = "pip install 'penstock[server]'"
-EXTRAS = {"PyFoam": "pip install 'penstock[openfoam]'", "scipy": "pip install 'penstock[solvers]'"}
+EXTRAS = {
+    "PyFoam": "pip install 'penstock[openfoam]'",
+    "scipy": "pip install 'penstock[solvers]'",
+    **dict.fromkeys(("fastapi", "uvicorn", "starlette"), "pip install 'penstock[service]'"),
+    **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "pip install 'penstock[onnx]'"),
+}
 LONGEST = 600  # characters of a message about an unexpected error
 
 _run_directory: Path | None = None
