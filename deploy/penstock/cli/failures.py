@@ -19,6 +19,8 @@ EXTRAS = {
     "PyFoam": "pip install 'penstock[openfoam]'",
     "scipy": "pip install 'penstock[solvers]'",
     "bokeh": "pip install 'penstock[live]'",
+    **dict.fromkeys(("fastapi", "uvicorn", "starlette"), "pip install 'penstock[service]'"),
+    **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "pip install 'penstock[onnx]'"),
 }
 LONGEST = 600  # characters of a message about an unexpected error
 

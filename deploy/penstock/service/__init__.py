@@ -2,5 +2,6 @@
 
 from penstock.service.app import make_app
 from penstock.service.batches import Batches
+from penstock.service.server import listen, make_server, run_service
 
-__all__ = ["Batches", "make_app"]
+__all__ = ["Batches", "listen", "make_app", "make_server", "run_service"]

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from penstock_server.surrogate import Prediction, Surrogate
 
 MOST_ROWS = 4096
-"""Times of all questions that are evaluated together."""
+"""Times of all questions that are evaluated together, at most; a single question may have more."""
+MOST_NUMBERS = 2**24
+"""Predicted numbers of all questions that are evaluated together, likewise."""
 
 
 @dataclass(frozen=True)
-class Question:
+class Asked:
     """One question, and where its answer goes.
 
     Attributes:
@@ -36,14 +38,23 @@ class Batches:
 
     Args:
         surrogate: with window = 1.
+
+    Attributes:
+        evaluations: of the model so far.
     """
 
     def __init__(self, surrogate: Surrogate) -> None:
         self._surrogate = surrogate
-        self._waiting: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
+        self._most_rows = max(1, min(MOST_ROWS, MOST_NUMBERS // surrogate.width))
+        self._waiting: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         self.evaluations = 0
         self._thread = threading.Thread(target=self._run, name="penstock-service", daemon=True)
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether questions are answered."""
+        return self._thread.is_alive()
 
     def ask(self, parameters: Mapping[str, float], times: Sequence[float]) -> Future[Prediction]:
         """Ask for a prediction.
@@ -55,25 +66,25 @@ class Batches:
         Returns:
             The answer to come.
         """
-        question = Question(parameters, times)
-        self._waiting.put(question)
-        return question.answer
+        asked = Asked(parameters, times)
+        self._waiting.put(asked)
+        return asked.answer
 
     def close(self) -> None:
-        """Answer what waits, then end the thread."""
+        """Answer what waits, then end the thread. Nothing may be asked afterwards."""
         self._waiting.put(None)
         self._thread.join()
 
     def _run(self) -> None:
         over = False
         while not over:
-            questions: list[Question] = []
+            together: list[Asked] = []
             rows = 0
             item = self._waiting.get()
             while item is not None:
-                questions.append(item)
+                together.append(item)
                 rows += len(item.times)
-                if rows >= MOST_ROWS:
+                if rows >= self._most_rows:
                     break
                 try:
                     item = self._waiting.get_nowait()
@@ -81,16 +92,21 @@ class Batches:
                     break
             else:
                 over = True
-            if questions:
-                self._answer(questions)
+            # Those whose client has gone are left out.
+            self._answer([asked for asked in together if asked.answer.set_running_or_notify_cancel()])
 
-    def _answer(self, questions: Sequence[Question]) -> None:
-        try:
-            predictions = self._surrogate.predict_many([(q.parameters, q.times) for q in questions])
-        except Exception as error:  # told to each that asked; the thread goes on
-            for question in questions:
-                question.answer.set_exception(error)
+    def _answer(self, together: Sequence[Asked]) -> None:
+        if not together:
             return
         self.evaluations += 1
-        for question, prediction in zip(questions, predictions, strict=True):
-            question.answer.set_result(prediction)
+        try:
+            predictions = self._surrogate.predict_many([(asked.parameters, asked.times) for asked in together])
+        except Exception as error:
+            if len(together) == 1:  # told to the one that asked; the thread goes on
+                together[0].answer.set_exception(error)
+                return
+            for asked in together:  # one question must not spoil the answers of others
+                self._answer([asked])
+            return
+        for asked, prediction in zip(together, predictions, strict=True):
+            asked.answer.set_result(prediction)

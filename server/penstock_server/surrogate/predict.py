@@ -7,8 +7,9 @@ import json
 import math
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as default
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,18 @@ class Prediction:
         fields: field name to values (times, *shape, components), float32, raw units; float64 for a field with a reference
             ([fields]), which has been added.
         warnings: a line for each input outside the trained range.
+        spread: of an ensemble, the standard deviation over its members (n - 1), as `fields`, float32; empty for one
+            model. With windows it is that of a single step, from the mean of the step before.
     """
 
     times: list[float]
     fields: dict[str, NDArray[np.floating[Any]]]
     warnings: list[str]
+    spread: dict[str, NDArray[np.floating[Any]]] = default(default_factory=dict)
+
+    def arrays(self) -> dict[str, NDArray[np.floating[Any]]]:
+        """Return the fields by name and, of an ensemble, the spread of each as NAME_spread."""
+        return {**self.fields, **{f"{name}_spread": values for name, values in self.spread.items()}}
 
 
 class Surrogate:
@@ -61,13 +69,14 @@ class Surrogate:
     Attributes:
         card: content of card.json.
         parameters: names of the parameters.
+        width: numbers of all fields at one time.
     """
 
     def __init__(self, program: torch.nn.Module, card: dict[str, Any]) -> None:
         self._program = program
         self.card = card
         self.parameters: tuple[str, ...] = tuple(card["parameters"])
-        self._width = sum(_size(f) for f in card["fields"])
+        self.width = sum(_size(f) for f in card["fields"])
         self._bundle = int(card["bundle"])
 
     @classmethod
@@ -91,11 +100,7 @@ class Surrogate:
                 raise PredictError(f"{folder / CARD} has format {card['format']}, expected {FORMAT}: export it again")
             if not zipfile.is_zipfile(folder / PROGRAM):  # torch would log a traceback first
                 raise PredictError(f"{folder / PROGRAM} is missing or damaged: export it again")
-            content = (folder / PROGRAM).read_bytes()
-            check_program(content)
-            with warnings.catch_warnings():  # of torch 2.11, about its own way of reading
-                warnings.filterwarnings("ignore", "The given buffer is not writable")
-                program = torch.export.load(io.BytesIO(content)).module()
+            program = load_program((folder / PROGRAM).read_bytes())
         except PredictError:
             raise
         except UnsafeProgram as error:
@@ -178,7 +183,7 @@ class Surrogate:
             raise PredictError(f"the model {need} (window = {self.card['window']})")
         with torch.no_grad():
             rows = self._at_once(inputs) if initial is None else self._roll_out(inputs, self._state(initial))
-        return Prediction([float(t) for t in times], self._split(rows), warnings)
+        return self._prediction(times, rows, warnings)
 
     def predict_many(self, questions: Sequence[tuple[Mapping[str, float], Sequence[float]]]) -> list[Prediction]:
         """Predict at several points together; for a model of single time steps.
@@ -196,11 +201,9 @@ class Surrogate:
         ]
         with torch.no_grad():
             predicted = self._at_once(torch.tensor(rows, dtype=torch.float32))
-        parts = torch.split(predicted, [len(times) for _, times in questions])
-        return [
-            Prediction([float(t) for t in times], self._split(part), [])
-            for (_, times), part in zip(questions, parts, strict=True)
-        ]
+        sizes = [len(times) for _, times in questions]
+        parts = zip(*(torch.split(rows, sizes) for rows in predicted), strict=True)
+        return [self._prediction(times, part, []) for (_, times), part in zip(questions, parts, strict=True)]
 
     def times(self, asked: Sequence[float] | None) -> Sequence[float]:
         """Return the times to predict at: those asked for, or the last trained time.
@@ -217,17 +220,21 @@ class Surrogate:
             raise PredictError("times is empty: give at least one time")
         return asked
 
-    def _at_once(self, inputs: torch.Tensor) -> torch.Tensor:
-        chunk = max(1, _CHUNK_BYTES // (4 * self._width))
-        parts = [self._program(part) for part in inputs.split(chunk)]  # type: ignore[no-untyped-call]
-        return torch.cat(parts)
+    def _at_once(self, inputs: torch.Tensor) -> list[torch.Tensor]:
+        """Rows (n, width) of the prediction and, of an ensemble, of its spread."""
+        chunk = max(1, _CHUNK_BYTES // (4 * self.width))
+        evaluate = evaluate_program(self._program)
+        parts = [evaluate([part]) for part in torch.split(inputs, chunk)]
+        return [torch.cat(rows) for rows in zip(*parts, strict=True)]
 
-    def _roll_out(self, inputs: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+    def _roll_out(self, inputs: torch.Tensor, state: torch.Tensor) -> list[torch.Tensor]:
+        evaluate = evaluate_program(self._program)
         bundles = []
         for i in range(0, len(inputs), self._bundle):
-            state = self._program(inputs[i : i + 1], state)
-            bundles.append(state.reshape(self._bundle, self._width))
-        return torch.cat(bundles)[: len(inputs)]
+            outputs = evaluate([inputs[i : i + 1], state])
+            state = outputs[0]
+            bundles.append([rows.reshape(self._bundle, self.width) for rows in outputs])
+        return [torch.cat(parts)[: len(inputs)] for parts in zip(*bundles, strict=True)]
 
     def _state(self, initial: Mapping[str, NDArray[np.floating[Any]]]) -> torch.Tensor:
         parts = []
@@ -242,15 +249,46 @@ class Surrogate:
             parts.append(torch.from_numpy(values.astype(np.float32).reshape(self._bundle, -1)))
         return torch.cat(parts, dim=1).reshape(1, -1)
 
-    def _split(self, rows: torch.Tensor) -> dict[str, NDArray[np.floating[Any]]]:
-        fields: dict[str, NDArray[np.floating[Any]]] = {}
+    def _prediction(self, times: Sequence[float], rows: Sequence[torch.Tensor], warnings: list[str]) -> Prediction:
+        fields = self._split(rows[0])
         for f in self.card["fields"]:
-            values = rows.numpy()[:, f["offset"] : f["offset"] + _size(f)].reshape(
-                len(rows), *f["shape"], f["components"]
-            )
             reference = f.get("reference", 0.0)  # cards of earlier versions have none
-            fields[f["name"]] = values.astype(np.float64) + reference if reference else values
-        return fields
+            if reference:
+                fields[f["name"]] = fields[f["name"]].astype(np.float64) + reference
+        spread = self._split(rows[1]) if len(rows) > 1 else {}
+        return Prediction([float(t) for t in times], fields, warnings, spread)
+
+    def _split(self, rows: torch.Tensor) -> dict[str, NDArray[np.floating[Any]]]:
+        values = rows.numpy()
+        return {
+            f["name"]: values[:, f["offset"] : f["offset"] + _size(f)].reshape(len(rows), *f["shape"], f["components"])
+            for f in self.card["fields"]
+        }
+
+
+def load_program(content: bytes) -> torch.nn.Module:
+    """Load a torch.export program.
+
+    Args:
+        content: of the file.
+
+    Raises:
+        UnsafeProgram: it holds code that loading would run.
+    """
+    check_program(content)
+    with warnings.catch_warnings():  # of torch 2.11, about its own way of reading
+        warnings.filterwarnings("ignore", "The given buffer is not writable")
+        return torch.export.load(io.BytesIO(content)).module()
+
+
+def evaluate_program(program: torch.nn.Module) -> Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]:
+    """Return a function that maps inputs and, with windows, the state to the list of outputs."""
+
+    def evaluate(arguments: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        outputs = program(*arguments)
+        return list(outputs) if isinstance(outputs, tuple | list) else [outputs]
+
+    return evaluate
 
 
 def _size(field: dict[str, Any]) -> int:
