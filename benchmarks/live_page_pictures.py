@@ -35,7 +35,7 @@ def watch(browser: Browser, url: str, width: int) -> Page:
 def wait_for(page: Page, source: str, column: str, number: int) -> None:
     """Wait until the page has so many points of a curve."""
     page.wait_for_function(
-        "([source, column, number]) => (Bokeh.documents[0].get_model_by_name(source).data[column]?.length ?? 0) >= number",
+        "([source, column, number]) => (Bokeh.documents[0].get_model_by_name(source)?.data[column]?.length ?? 0) >= number",
         arg=[source, column, number],
     )
     page.wait_for_timeout(1500)  # until they are drawn

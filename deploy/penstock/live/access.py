@@ -12,7 +12,7 @@ from bokeh.server.auth_provider import AuthProvider
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
-class Access(AuthProvider):
+class Access(AuthProvider):  # type: ignore[misc]  # Bokeh's stubs are not used
     """Answers 403 to whoever may not see the page.
 
     The page and its WebSocket carry the token as `?token=...`. A browser that has been led here by another site, under

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from bokeh.models import ColumnDataSource, NumeralTickFormatter
+from bokeh.models import Column, ColumnDataSource, Div, NumeralTickFormatter
 
 from penstock.live.curves import Curve
 from penstock.live.run_reader import RunReader
@@ -13,34 +14,51 @@ from penstock.live.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, fro
 
 TRAINING = ("batches", "time", "loss", "smooth_loss", "population", "unseen", "trained", "received")
 VALIDATION = ("batches", "time", "mean", "p99")
+WAITING = {
+    "loss": "The loss comes with the first batches.",
+    "error": "The held-out error comes with the first validation ([training] validate_every).",
+    "buffer": "",
+    "throughput": "",
+}
 FIELD_COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
 
 
 class CurveFigures:
-    """Four figures, which take new points as they come.
+    """Four figures, which take new points as they come. Each is drawn from its first point on.
 
     Attributes:
-        figures: by the names of their places on the page.
+        roots: by the names of their places on the page.
     """
 
     def __init__(self) -> None:
         self._training = ColumnDataSource({name: [] for name in TRAINING}, name="training")
         self._validation = ColumnDataSource({name: [] for name in VALIDATION}, name="validation")
         self._shown: dict[str, tuple[int, int]] = {}  # rebuilt and number of points that the browser has
-        self._error = self._error_figure()
+        self._error: Any = None
         self._fields: list[str] = []
-        self.figures = {
-            "loss": self._loss_figure(),
-            "error": self._error,
-            "buffer": self._buffer_figure(),
-            "throughput": self._throughput_figure(),
+        # What is drawn where, as soon as a column has a number.
+        self._figures: dict[str, tuple[str, Callable[[], Any]]] = {
+            "loss": ("loss", self._loss_figure),
+            "error": ("mean", self._error_figure),
+            "buffer": ("population", self._buffer_figure),
+            "throughput": ("trained", self._throughput_figure),
+        }
+        self.roots = {
+            name: Column(Div(text=text, sizing_mode="stretch_width"), name=name, sizing_mode="stretch_width")
+            for name, text in WAITING.items()
         }
 
     def update(self, run: RunReader) -> None:
         """Send the points that are new."""
-        self._draw_fields(run.validation)
         self._send(self._training, run.training)
         self._send(self._validation, run.validation)
+        for name, (column, make) in list(self._figures.items()):
+            curve = run.validation if name == "error" else run.training
+            if np.isfinite(curve.columns.get(column, [])).any():
+                self.roots[name].children = [make()]
+                del self._figures[name]
+        if self._error is not None:
+            self._draw_fields(run.validation)
 
     def _send(self, source: ColumnDataSource, curve: Curve) -> None:
         rebuilt, shown = self._shown.get(source.name, (-1, 0))
@@ -67,6 +85,7 @@ class CurveFigures:
         made.scatter("batches", "mean", color="black", size=4, legend_label="mean", **style)
         made.line("batches", "p99", color=GREY, line_dash="dashed", legend_label="99th percentile", **style)
         place_legend(made)
+        self._error = made
         return made
 
     def _draw_fields(self, curve: Curve) -> None:
@@ -75,7 +94,6 @@ class CurveFigures:
         for number, name in enumerate(names):
             if name in self._fields:
                 continue
-            self._validation.data[name] = np.full(len(self._validation.data["batches"]), np.nan)
             self._error.line(
                 "batches",
                 name,

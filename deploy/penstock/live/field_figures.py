@@ -62,13 +62,12 @@ class FieldFigures:
         self._time.name = "time"
         for model in (self._simulation, self._field, self._time):
             model.on_change("value", lambda _attribute, _old, _new: self._draw())
-        self._sources = {place: ColumnDataSource(name=f"values_{place}") for place in PLACES}
+        self._sources: dict[str, ColumnDataSource] = {}
         self._mappers = {"values": LinearColorMapper(palette=VALUES), "error": LinearColorMapper(palette=SIGNED)}
         for mapper in self._mappers.values():
             mapper.nan_color = "rgba(0, 0, 0, 0)"
         self._figures: dict[str, Any] = {}
         self._shown: tuple[Any, ...] = ()  # what the figures were made for
-        self._how: Shown | None = None
         self._layouts: dict[tuple[Any, ...], Shown] = {}  # by shape and version of the mesh: some take a second
         self.roots = {"field_controls": Column(self._about, sizing_mode="stretch_width", name="field_controls")}
         self.roots |= {place: Column(sizing_mode="stretch_width", name=place) for place in PLACES}
@@ -113,30 +112,35 @@ class FieldFigures:
         item = items[min(last, int(self._time.value))]
         self._time.title = f"time {item.inputs['time']:g} (time step {item.step})"
         true, prediction = item.true[name], item.prediction[name]
-        self._make(true, name, item.references.get(name, 0.0))
         scales = _scales(items, name)
         self._mappers["values"].update(low=scales.values[0], high=scales.values[1])
         vector = true.shape[-1] > 1
         self._mappers["error"].update(low=0.0 if vector else -scales.error, high=scales.error)
-        self._send(magnitude(true), magnitude(prediction), _difference(true, prediction))
+        how, new = self._layout(true, name, item.references.get(name, 0.0))
+        data = _data(how, magnitude(true), magnitude(prediction), _difference(true, prediction))
+        if new:
+            self._make(how, data, true.shape[-1] > 1, _label(name, true, item.references.get(name, 0.0)))
+        else:
+            for place, columns in data.items():
+                self._sources[place].data = columns
         self._figures["field_error"].title.text = f"Difference{_relative(true, prediction)}"
         point = ", ".join(f"{k} = {v:.4g}" for k, v in list(item.inputs.items())[:6] if k != "time")
         self._about.text = f"After {pictures.batches:,} batches, at {point}"
 
-    def _make(self, true: NDArray[Any], name: str, reference: float) -> None:
-        """Make the figures, where the ones that are there show another field or mesh."""
+    def _layout(self, true: NDArray[Any], name: str, reference: float) -> tuple[Shown, bool]:
+        """Return how to show a field, and whether the figures that are there show another field or mesh."""
         assert self._run is not None
         mesh = (true.shape[:-1], self._run.changes["mesh"])
         if mesh not in self._layouts:
             self._layouts = {mesh: how_to_show(true.shape[:-1], self._run.centres)}
         made_for = (name, true.shape, reference, *mesh)
-        if made_for == self._shown:
-            return
-        how = self._layouts[mesh]
-        self._how, self._shown = how, made_for
-        what = f"{name} {'-' if reference > 0 else '+'} {abs(reference):.12g}" if reference else name
-        what += ", magnitude" if true.shape[-1] > 1 else ""
-        self._mappers["error"].palette = SIGNED if true.shape[-1] == 1 else UNSIGNED
+        new, self._shown = made_for != self._shown, made_for
+        return self._layouts[mesh], new
+
+    def _make(self, how: Shown, data: dict[str, dict[str, Any]], vector: bool, what: str) -> None:
+        """Make the figures, with their data: a browser cannot draw a picture without pixels."""
+        self._sources = {place: ColumnDataSource(columns, name=f"values_{place}") for place, columns in data.items()}
+        self._mappers["error"].palette = UNSIGNED if vector else SIGNED
         if isinstance(how, Raster):
             titles = {"field_true": f"Solver: {what}", "field_prediction": f"Surrogate: {what}", "field_error": ""}
             self._figures = {place: self._picture(place, title, how) for place, title in titles.items()}
@@ -174,16 +178,23 @@ class FieldFigures:
         error.line("x", "error", source=self._sources["field_error"], color=RED)
         return {"field_true": both, "field_error": error}
 
-    def _send(self, true: Any, prediction: Any, error: Any) -> None:
-        how = self._how
-        if isinstance(how, Raster):
-            where = {"x": [how.corner[0]], "y": [how.corner[1]], "dw": [how.size[0]], "dh": [how.size[1]]}
-            for place, values in zip(PLACES, (true, prediction, error), strict=True):
-                self._sources[place].data = {"image": [how.pixels(values)], **where}
-        elif how is not None:
-            x = np.asarray(how.x, dtype=np.float64)
-            self._sources["field_true"].data = {"x": x, "true": how.values(true), "prediction": how.values(prediction)}
-            self._sources["field_error"].data = {"x": x, "error": how.values(error)}
+
+def _data(how: Shown, true: Any, prediction: Any, error: Any) -> dict[str, dict[str, Any]]:
+    """Return the columns for each place on the page."""
+    if isinstance(how, Raster):
+        where = {"x": [how.corner[0]], "y": [how.corner[1]], "dw": [how.size[0]], "dh": [how.size[1]]}
+        pictures = zip(PLACES, (true, prediction, error), strict=True)
+        return {place: {"image": [how.pixels(values)], **where} for place, values in pictures}
+    x = np.asarray(how.x, dtype=np.float64)
+    return {
+        "field_true": {"x": x, "true": how.values(true), "prediction": how.values(prediction)},
+        "field_error": {"x": x, "error": how.values(error)},
+    }
+
+
+def _label(name: str, true: NDArray[Any], reference: float) -> str:
+    what = f"{name} {'-' if reference > 0 else '+'} {abs(reference):.12g}" if reference else name
+    return f"{what}, magnitude" if true.shape[-1] > 1 else what
 
 
 def _difference(true: NDArray[Any], prediction: NDArray[Any]) -> NDArray[np.float64]:

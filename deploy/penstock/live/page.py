@@ -40,10 +40,7 @@ def page_of(directory: Path, run: RunReader) -> Callable[[Document], None]:
             except Exception:  # of one update; the page goes on with the next
                 _log.exception("the page could not be updated")
 
-        for name, figure in curves.figures.items():
-            figure.name = name
-            document.add_root(figure)
-        for root in (header.root, parameters.root, *fields.roots.values()):
+        for root in (header.root, parameters.root, *curves.roots.values(), *fields.roots.values()):
             document.add_root(root)
         document.template = template
         document.title = f"Penstock: {directory.name}"

@@ -57,20 +57,27 @@ class ParameterFigures:
         changes = (run.changes["study"], run.changes["states"])
         if changes == self._changes or run.points is None:
             return
-        if changes[0] != self._changes[0]:
-            self._make(run.points)
-        self._changes = changes
+        new, self._changes = changes[0] != self._changes[0], changes
+        if new:
+            self._offer(run.points)
         self._fill(run, run.points)
+        if new:  # last, since a browser complains of figures without data
+            self._make(run.points)
+
+    def _offer(self, points: Points) -> None:
+        """Offer the parameters of a study; keep what is chosen."""
+        names = [*points.names, NUMBER]
+        for select, name in zip(self._chosen, names, strict=False):
+            select.options = names
+            if select.value not in names:
+                select.value = name
 
     def _make(self, points: Points) -> None:
         """Make the figures for the parameters of a study."""
         if points.problem:
             self.root.children = [Div(text=escape(points.problem), sizing_mode="stretch_width"), self._legend]
             return
-        names = [*points.names, NUMBER]
-        for select, name in zip(self._chosen, (names[0], names[1]), strict=True):
-            select.options, select.value = names, name
-        self._scatter = self._scatter_figure(names)
+        self._scatter = self._scatter_figure(points)
         chosen = [row(*self._chosen, sizing_mode="stretch_width", styles={"flex-wrap": "wrap"})]
         parallel = [self._parallel_figure(points)] if len(points.names) > 2 else []
         self.root.children = [
@@ -80,9 +87,15 @@ class ParameterFigures:
             *parallel,
         ]
 
-    def _scatter_figure(self, names: list[str]) -> Any:
+    def _scatter_figure(self, points: Points) -> Any:
+        x, y = (select.value for select in self._chosen)
         made = make_figure(
-            "Simulations in the parameter space", names[0], names[1], height=340, tools="pan,box_zoom,wheel_zoom,reset"
+            "Simulations in the parameter space",
+            x,
+            y,
+            height=340,
+            x_range=Range1d(*_bounds(points, x)),
+            y_range=Range1d(*_bounds(points, y)),
         )
         drawn = []
         for kind in _KINDS:
@@ -126,7 +139,15 @@ class ParameterFigures:
 
     def _choose(self) -> None:
         if self._run is not None and self._run.points is not None and self._scatter is not None:
-            self._scatter.xaxis.axis_label, self._scatter.yaxis.axis_label = (s.value for s in self._chosen)
+            for select, axis, bounds in zip(
+                self._chosen,
+                (self._scatter.xaxis, self._scatter.yaxis),
+                (self._scatter.x_range, self._scatter.y_range),
+                strict=True,
+            ):
+                axis.axis_label = select.value
+                low, high = _bounds(self._run.points, select.value)
+                bounds.update(start=low, end=high, reset_start=low, reset_end=high)
             self._fill(self._run, self._run.points)
 
     def _fill(self, run: RunReader, points: Points) -> None:
@@ -169,6 +190,17 @@ class ParameterFigures:
         if name == NUMBER:
             return np.array(ids, dtype=np.float64)
         return points.values[ids, points.names.index(name)]
+
+
+def _bounds(points: Points, name: str) -> tuple[float, float]:
+    """Return where an axis begins and ends: a little outside of the bounds of its parameter."""
+    if name == NUMBER:
+        low, high = 0.0, float(max(1, len(points.values) - 1))
+    else:
+        place = points.names.index(name)
+        low, high = float(points.low[place]), float(points.high[place])
+    margin = 0.04 * (high - low)
+    return low - margin, high + margin
 
 
 def _drawn(points: Points, states: dict[int, str]) -> tuple[int, dict[str, list[int]]]:

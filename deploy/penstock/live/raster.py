@@ -85,12 +85,12 @@ def _of_grid(grid: Grid, axes: tuple[str, str]) -> Raster:
 def _of_cloud(cloud: Cloud, axes: tuple[str, str]) -> Raster:
     """Interpolate linearly in the triangles between cell centres, as `penstock plot` does."""
     mesh = cloud.triangulation
-    left, right, low, high = mesh.x.min(), mesh.x.max(), mesh.y.min(), mesh.y.max()
+    left, right, low, high = (float(edge) for edge in (mesh.x.min(), mesh.x.max(), mesh.y.min(), mesh.y.max()))
     columns, rows = _pixels(right - left, high - low)
     x = left + (np.arange(columns) + 0.5) * (right - left) / columns
     y = low + (np.arange(rows) + 0.5) * (high - low) / rows
     x, y = np.meshgrid(x, y)
-    triangle = mesh.get_trifinder()(x, y)
+    triangle: NDArray[np.intp] = np.asarray(mesh.get_trifinder()(x, y))
     corners = mesh.triangles[np.maximum(triangle, 0)]
     (ax, bx, cx), (ay, by, cy) = np.moveaxis(mesh.x[corners], -1, 0), np.moveaxis(mesh.y[corners], -1, 0)
     area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
@@ -100,8 +100,8 @@ def _of_cloud(cloud: Cloud, axes: tuple[str, str]) -> Raster:
     weights = np.stack([1 - second - third, second, third], axis=-1)
     weights[triangle < 0] = np.nan
     return Raster(
-        (float(left), float(low)),
-        (float(right - left), float(high - low)),
+        (left, low),
+        (right - left, high - low),
         axes,
         cloud.note,
         cloud.points[corners],

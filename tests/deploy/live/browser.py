@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, sync_playwright
 from waiting import PATIENCE
 
 READY = "() => window.Bokeh !== undefined && Bokeh.documents.length > 0 && Bokeh.documents[0].is_idle"
-LENGTH = "([source, column]) => Bokeh.documents[0].get_model_by_name(source).data[column]?.length ?? 0"
+LENGTH = "([source, column]) => Bokeh.documents[0].get_model_by_name(source)?.data[column]?.length ?? 0"
 
 
 class Look:

@@ -17,6 +17,7 @@ from waiting import wait_for
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 WIDTHS = (1280, 400)
+DRAWN_SECONDS = 60.0  # from the data in the browser to a picture of them
 # So short that the first curves and pictures come within seconds; the study goes on until the test has seen enough.
 QUICK = {
     "study.engine": "inline",
@@ -44,9 +45,9 @@ def expect_pictures(look: Look, fields: int) -> None:
     look.wait_for_length("values_field_error", "image", 0)
     assert look.length("values_field_true", "image") == look.length("values_field_prediction", "image") == 1
     assert look.length("dots_held_out", "id") == 3
-    assert look.length("validation", "field_p") == (look.length("validation", "mean") if fields > 1 else 0)
+    assert (look.length("validation", "field_p") > 0) == (fields > 1)
     for place in ("#curves", "#simulations", "#fields"):
-        assert look.colours(place) > 20, place
+        wait_for(lambda: look.colours(place) > 20, DRAWN_SECONDS)  # noqa: B023 - called at once
     assert look.hangs_over() <= 0
     assert look.wrong == []
 
@@ -92,7 +93,9 @@ def test_the_page_of_a_running_study_moves_and_that_of_a_finished_one_is_whole(
 
 def move_the_slider(look: Look) -> None:
     """An earlier time shows another field."""
-    pixels = "() => Array.from(Bokeh.documents[0].get_model_by_name('values_field_true').data.image[0]).slice(0, 500).join()"
+    pixels = (
+        "() => Array.from(Bokeh.documents[0].get_model_by_name('values_field_true').data.image[0]).slice(0, 500).join()"
+    )
     before = look.page.evaluate(pixels)
     look.page.evaluate("() => { Bokeh.documents[0].get_model_by_name('time').value = 0 }")
     look.page.wait_for_function(f"(before) => ({pixels})() !== before", arg=before)
