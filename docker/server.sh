@@ -14,7 +14,6 @@ else
   for setting in ${OVERRIDES:-}; do set -- "$@" --set "$setting"; done
 fi
 install -d -m 0700 "$keys"
-rm -f "$keys/finished"
 touch "$keys/started"
 python3 /opt/penstock/bin/keys.py "$run" "$keys" "${WORKER_KEYS:-64}" "$keys/started" &
 

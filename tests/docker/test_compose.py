@@ -126,7 +126,7 @@ def test_containers_that_are_killed_stopped_and_continued_finish_the_study(compo
     compose("stop")
     assert report(server)["status"] == "stopped"
     stopped_at = finished(server)
-    compose("start")
+    compose("start", "server", "worker")
     wait_for(lambda: finished(server) > stopped_at)
 
     for container in (server, *workers):
