@@ -109,7 +109,9 @@ class Soak:
         code = process.poll()
         if code not in (None, 0):
             written = self.study.out / "report.json"
-            why = json.loads(written.read_text())["message"] if written.exists() else self.study.said()[-500:]
+            # Where the disk is too full for a report, the last line says why the study ended.
+            last = self.study.said().rpartition("\npenstock: ")[2]
+            why = json.loads(written.read_text())["message"] if written.exists() else last
             if GAVE_UP in why:  # as it must where workers die faster than a simulation takes; an operator would go on
                 self.gave_up.append(f"after {len(self.done)} faults: {why.partition(';')[0]}")
             else:
