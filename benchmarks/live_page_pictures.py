@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from provenance import ROOT
 
 PICTURES = ROOT / "docs" / "pictures"
-COLOURS = 128  # of a picture, which is then a third as large
+COLOURS = 256  # of a picture, which is then a third as large
 
 
 def watch(browser: Browser, url: str, width: int) -> Page:
@@ -55,12 +55,20 @@ def save(page: Page, name: str, *places: str) -> None:
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
 
 
-def study(example: str, out: Path, *settings: str) -> tuple[subprocess.Popen[str], str]:
-    """Run an example with its live page; return the process and the page's address."""
-    command = [sys.executable, "-m", "penstock.main", "run", ROOT / "examples" / example / "study.toml", "--out", out]
+def study(example: str, folder: Path, *settings: str) -> tuple[subprocess.Popen[str], str]:
+    """Run an example in a folder with its live page; return the process and the page's address."""
+    command = [
+        sys.executable,
+        "-m",
+        "penstock.main",
+        "run",
+        ROOT / "examples" / example / "study.toml",
+        "--out",
+        f"runs/{example}",
+    ]
     words = [word for setting in settings for word in ("--set", setting)]
     process = subprocess.Popen(
-        [*command, "--live", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, "--live", *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -74,10 +82,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         for example, validations, settings in (
-            ("elbow", 8, ["training.validate_every=200"]),
-            ("heat", 4, ["training.validate_every=250"]),
+            ("elbow", 5, ["training.validate_every=100"]),
+            ("heat", 3, ["training.validate_every=100"]),
         ):
-            process, url = study(example, Path(folder) / example, "study.engine=inline", *settings)
+            process, url = study(example, Path(folder), "study.engine=inline", *settings)
             try:
                 page = watch(browser, url, 1280)
                 wait_for(page, "validation", "mean", validations)

@@ -33,7 +33,7 @@ class LivePage:
 
     def start(self) -> None:
         """Start the page; its address is logged when it answers."""
-        command = [sys.executable, "-m", "penstock.main", "watch", str(self._directory.absolute())]
+        command = [sys.executable, "-m", "penstock.main", "watch", str(self._directory)]
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", guard.__file__, *command],
             stdin=subprocess.PIPE,

@@ -118,12 +118,14 @@ class FieldFigures:
         self._mappers["error"].update(low=0.0 if vector else -scales.error, high=scales.error)
         how, new = self._layout(true, name, item.references.get(name, 0.0))
         data = _data(how, magnitude(true), magnitude(prediction), _difference(true, prediction))
+        difference = f"Difference{_relative(true, prediction)}"
         if new:
-            self._make(how, data, true.shape[-1] > 1, _label(name, true, item.references.get(name, 0.0)))
+            what = _label(name, true, item.references.get(name, 0.0))
+            self._make(how, data, true.shape[-1] > 1, (f"Solver: {what}", f"Surrogate: {what}", difference))
         else:
             for place, columns in data.items():
                 self._sources[place].data = columns
-        self._figures["field_error"].title.text = f"Difference{_relative(true, prediction)}"
+            self._figures["field_error"].title.text = difference
         point = ", ".join(f"{k} = {v:.4g}" for k, v in list(item.inputs.items())[:6] if k != "time")
         self._about.text = f"After {pictures.batches:,} batches, at {point}"
 
@@ -137,15 +139,14 @@ class FieldFigures:
         new, self._shown = made_for != self._shown, made_for
         return self._layouts[mesh], new
 
-    def _make(self, how: Shown, data: dict[str, dict[str, Any]], vector: bool, what: str) -> None:
-        """Make the figures, with their data: a browser cannot draw a picture without pixels."""
+    def _make(self, how: Shown, data: dict[str, dict[str, Any]], vector: bool, titles: tuple[str, str, str]) -> None:
+        """Make the figures, with data and titles: a browser cannot draw a picture without pixels."""
         self._sources = {place: ColumnDataSource(columns, name=f"values_{place}") for place, columns in data.items()}
         self._mappers["error"].palette = UNSIGNED if vector else SIGNED
         if isinstance(how, Raster):
-            titles = {"field_true": f"Solver: {what}", "field_prediction": f"Surrogate: {what}", "field_error": ""}
-            self._figures = {place: self._picture(place, title, how) for place, title in titles.items()}
+            self._figures = {p: self._picture(p, title, how) for p, title in zip(PLACES, titles, strict=True)}
         else:
-            self._figures = self._line_figures(what)
+            self._figures = self._line_figures(titles)
         for place in PLACES:
             self.roots[place].children = [self._figures[place]] if place in self._figures else []
 
@@ -168,13 +169,14 @@ class FieldFigures:
         made.add_layout(bar, "below")
         return made
 
-    def _line_figures(self, what: str) -> dict[str, Any]:
-        both = make_figure(what, "coordinate or number of the point", what)
+    def _line_figures(self, titles: tuple[str, str, str]) -> dict[str, Any]:
+        what = titles[0].removeprefix("Solver: ")
+        both = make_figure(f"{what}: solver and surrogate", "coordinate or number of the point", what)
         source = self._sources["field_true"]
         both.line("x", "true", source=source, color=BLUE, width=2, legend_label="solver")
         both.line("x", "prediction", source=source, color=ORANGE, line_dash="dashed", width=2, legend_label="surrogate")
         place_legend(both)
-        error = make_figure("", "coordinate or number of the point", "difference")
+        error = make_figure(titles[2], "coordinate or number of the point", "difference")
         error.line("x", "error", source=self._sources["field_error"], color=RED)
         return {"field_true": both, "field_error": error}
 

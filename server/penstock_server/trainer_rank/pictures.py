@@ -16,7 +16,7 @@ from penstock_server.validation import (
 )
 
 PAUSE_SECONDS = 5.0  # at least, between two times
-COST = 100  # the pause is at least so many times as long as the last writing took, which is thus 1 % of the time
+COST = 50  # the pause is at least so many times as long as the last writing took, which is thus 2 % of the time
 
 _log = logging.getLogger("penstock.pictures")
 

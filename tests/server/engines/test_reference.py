@@ -14,7 +14,7 @@ from penstock_client import Field
 from penstock_server.engines.inline import InlineEngine
 from penstock_server.study import Study
 from penstock_server.surrogate import Surrogate
-from penstock_server.validation.pictures import FILE, read_snapshots
+from penstock_server.validation import FILE, read_snapshots
 from waiting import PATIENCE
 
 LEVEL = 101325.0
