@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from penstock_server.training import ALONE, RankGroup, Trainer
+from penstock_server.validation.members import MemberErrors, evaluate_members
 from penstock_server.validation.norms import Errors, Norms
 from penstock_server.validation.rollout import RolloutResult, roll_out
 from penstock_server.validation.store import ValidationStore
@@ -20,11 +21,13 @@ class ValidationResult:
         errors: errors of single time steps; with window > 1 each is predicted from the true time steps before it.
         rollout: with window > 1, errors of whole simulations predicted from their first time steps; None otherwise.
         seconds: duration of the evaluation.
+        members: of an ensemble, the error of each member and the spread; None for one model.
     """
 
     errors: Errors
     rollout: RolloutResult | None
     seconds: float
+    members: MemberErrors | None = None
 
     @property
     def mse(self) -> float:
@@ -39,7 +42,8 @@ class ValidationResult:
     def figures(self) -> dict[str, Any]:
         """Return the errors as plain data for report.json, metrics.jsonl and the model card."""
         rollout = None if self.rollout is None else self.rollout.figures()
-        return {**asdict(self.errors), "rollout": rollout}
+        members = {} if self.members is None else {"members": self.members.figures()}
+        return {**asdict(self.errors), "rollout": rollout, **members}
 
 
 def evaluate(store: ValidationStore, trainer: Trainer, group: RankGroup = ALONE) -> ValidationResult:
@@ -74,4 +78,5 @@ def evaluate(store: ValidationStore, trainer: Trainer, group: RankGroup = ALONE)
         need = "a time step" if store.spec.window == 1 else f"{2 * store.spec.bundle} consecutive time steps"
         raise ValueError(f"no validation without {need} of a held-out simulation: {len(store)} held")
     rollout = roll_out(store, trainer, group) if store.spec.window > 1 else None
-    return ValidationResult(everything.summary(store.spec), rollout, time.perf_counter() - start)
+    members = evaluate_members(store, trainer, keys, of_truth, group) if trainer.members > 1 else None
+    return ValidationResult(everything.summary(store.spec), rollout, time.perf_counter() - start, members)
