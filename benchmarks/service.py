@@ -27,6 +27,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+import psutil
 from provenance import ROOT, provenance
 
 from penstock_server.study import SolverSection
@@ -51,23 +52,31 @@ def main() -> None:
         card = json.loads((run / "model" / "card.json").read_text())
         bounds = {name: entry["bounds"] for name, entry in card["parameters"].items()}
         figures: dict[str, Any] = {}
-        with _served(run) as port:
+        with _served(run) as (port, process):
             for name, kind in TYPES.items():
-                figures[name] = _ask(port, bounds, kind, arguments.requests, arguments.clients)
+                figures[name] = _ask(port, process, bounds, kind, arguments.requests, arguments.clients)
                 print(f"{name}: {strict_json(figures[name])}", flush=True)
-    solver = _time_solver(run, bounds)
+    solver, solver_cpu = _time_solver(run, bounds)
     for name in TYPES:
         figures[name]["speed_up"] = solver / figures[name]["p50_seconds"]
         figures[name]["throughput_against_solver"] = solver * figures[name]["requests_per_second"]
+        figures[name]["cpu_against_solver"] = solver_cpu / figures[name]["cpu_seconds_per_request"]
         print(
             f"{name}: {arguments.clients} clients, {figures[name]['requests']} requests, {figures[name]['errors']} errors; "
             f"p50 {1e3 * figures[name]['p50_seconds']:.2f} ms, p99 {1e3 * figures[name]['p99_seconds']:.2f} ms, "
             f"{figures[name]['requests_per_second']:.0f} requests/s; solver {1e3 * solver:.1f} ms: "
             f"an answer is {figures[name]['speed_up']:.1f} times faster, all together "
-            f"{figures[name]['throughput_against_solver']:.1f} times"
+            f"{figures[name]['throughput_against_solver']:.1f} times; CPU time "
+            f"{1e3 * figures[name]['cpu_seconds_per_request']:.2f} ms a request, {1e3 * solver_cpu:.2f} ms the solver"
         )
     if arguments.out is not None:
-        content = {**made, "clients": arguments.clients, "solver_seconds": solver, **figures}
+        content = {
+            **made,
+            "clients": arguments.clients,
+            "solver_seconds": solver,
+            "solver_cpu_seconds": solver_cpu,
+            **figures,
+        }
         arguments.out.write_text(json.dumps(content, indent=2) + "\n")
     if any(figures[name]["errors"] for name in TYPES):
         sys.exit(1)
@@ -81,15 +90,15 @@ def _train(run: Path) -> Path:
 
 
 @contextmanager
-def _served(run: Path) -> Iterator[int]:
-    """A running `penstock serve`; yields its port, and expects a clean end."""
+def _served(run: Path) -> Iterator[tuple[int, psutil.Process]]:
+    """A running `penstock serve`; yields its port and process, and expects a clean end."""
     command = [sys.executable, "-m", "penstock.main", "serve", str(run), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         found = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
         assert found
-        yield int(found[1])
+        yield int(found[1]), psutil.Process(process.pid)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     finally:
@@ -97,7 +106,9 @@ def _served(run: Path) -> Iterator[int]:
         process.wait()
 
 
-def _ask(port: int, bounds: dict[str, tuple[float, float]], kind: str, number: int, clients: int) -> dict[str, Any]:
+def _ask(
+    port: int, process: psutil.Process, bounds: dict[str, tuple[float, float]], kind: str, number: int, clients: int
+) -> dict[str, Any]:
     """Ask from several connections at once, each waiting for its answer before it asks again."""
     seconds: list[list[float]] = [[] for _ in range(clients)]
     errors = [0] * clients
@@ -117,7 +128,7 @@ def _ask(port: int, bounds: dict[str, tuple[float, float]], kind: str, number: i
         connection.close()
 
     threads = [threading.Thread(target=client, args=(place,)) for place in range(clients)]
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), sum(process.cpu_times()[:2])
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -130,22 +141,24 @@ def _ask(port: int, bounds: dict[str, tuple[float, float]], kind: str, number: i
         "p50_seconds": median(everything),
         "p99_seconds": quantiles(everything, n=100)[98],
         "requests_per_second": len(everything) / wall,
+        "cpu_seconds_per_request": (sum(process.cpu_times()[:2]) - cpu) / len(everything),
     }
 
 
-def _time_solver(run: Path, bounds: dict[str, tuple[float, float]]) -> float:
-    """Median time of a whole simulation of the study's solver, up to its last time step."""
+def _time_solver(run: Path, bounds: dict[str, tuple[float, float]]) -> tuple[float, float]:
+    """Median time of a whole simulation of the study's solver, up to its last time step: wall and CPU seconds."""
     section = SolverSection.model_validate(tomllib.loads((run / "study.toml").read_text())["solver"])
     solver = make_solver(section.adapter or "", section.options)
     rng = random.Random(0)
     times = []
     for _ in range(20):
         point = {name: rng.uniform(*range_) for name, range_ in bounds.items()}
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
         for _ in solver.run(point):
             pass
-        times.append(time.perf_counter() - begun)
-    return median(times)
+        times.append((time.perf_counter() - begun, time.process_time() - cpu))
+    wall, cpu = zip(*times, strict=True)
+    return median(wall), median(cpu)
 
 
 if __name__ == "__main__":

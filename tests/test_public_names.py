@@ -25,7 +25,7 @@ FOR_USERS = {
     ],
     "penstock_solvers": ["SolverError", "make_solver"],
     "penstock_server": [],
-    "penstock_server.surrogate": ["Surrogate"],
+    "penstock_server.surrogate": ["PredictError", "Prediction", "Surrogate"],
     "penstock": [],
 }
 ROOMS = [

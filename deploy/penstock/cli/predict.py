@@ -82,10 +82,11 @@ def predict(
         print(f"warning: {warning}", file=sys.stderr)
     if points is None:
         for name, values in predictions[0].fields.items():
-            for time, field in zip(predictions[0].times, values, strict=True):
+            for k, (time, field) in enumerate(zip(predictions[0].times, values, strict=True)):
                 print(
                     f"{name} at {time:g}: shape {field.shape}, "
                     f"min {field.min():.6g}, mean {field.mean():.6g}, max {field.max():.6g}"
+                    + (f", mean spread {predictions[0].spread[name][k].mean():.3g}" if predictions[0].spread else "")
                 )
     else:
         times = len(predictions[0].times)

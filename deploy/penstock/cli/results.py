@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -75,8 +76,24 @@ def plot(
         print(path)
 
 
-def export(directory: RunDirectory) -> None:
-    """Export the model of the last checkpoint as a torch.export program with a model card."""
+class ExportFormat(StrEnum):
+    """Formats of an exported model."""
+
+    PT2 = "pt2"
+    ONNX = "onnx"
+
+
+def export(
+    directory: RunDirectory,
+    form: Annotated[
+        ExportFormat,
+        typer.Option("--format", help="A torch.export program, or an ONNX model (needs the extra onnx)."),
+    ] = ExportFormat.PT2,
+) -> None:
+    """Export the model of the last checkpoint, with a model card.
+
+    What is exported is evaluated before it is written: it gives the trained model's numbers to 1e-5.
+    """
     from penstock.run import expect_own, open_run
     from penstock.study import make_importable
     from penstock_server.trainer_rank import export_checkpoint
@@ -84,4 +101,4 @@ def export(directory: RunDirectory) -> None:
     study = open_run(directory)
     expect_own(directory)
     make_importable(study)
-    print(f"written to {export_checkpoint(study, directory)}")
+    print(f"written to {export_checkpoint(study, directory, form.value)}")

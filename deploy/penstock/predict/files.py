@@ -54,9 +54,10 @@ def _arrays(points: Points, predictions: Sequence[Prediction]) -> dict[str, NDAr
     """Arrays by name: with one point (times, *shape, components), with several (points, times, *shape, components)."""
     times = np.array(predictions[0].times)
     if len(points) == 1:
-        return {"times": times, **predictions[0].fields}
+        return {"times": times, **predictions[0].arrays()}
     parameters = {name: np.array([point[name] for point in points]) for name in points[0]}
-    fields = {name: np.stack([p.fields[name] for p in predictions]) for name in predictions[0].fields}
+    of_each = [prediction.arrays() for prediction in predictions]
+    fields = {name: np.stack([values[name] for values in of_each]) for name in of_each[0]}
     return {"times": times, **parameters, **fields}
 
 
@@ -88,7 +89,7 @@ def _write_vtk(out: Path, points: Points, predictions: Sequence[Prediction], dir
         nodes, cells = next(iter(grids.values()))
         entries = []
         for k, time in enumerate(prediction.times):
-            data = {field: _rows(values[k]) for field, values in prediction.fields.items()}
+            data = {field: _rows(values[k]) for field, values in prediction.arrays().items()}
             meshio.Mesh(nodes, cells, point_data=data).write(out / f"{name}-{k}.vtu")
             entries.append(f'    <DataSet timestep="{time:.9g}" file={quoteattr(f"{name}-{k}.vtu")}/>')
         lines = ['<?xml version="1.0"?>', '<VTKFile type="Collection" version="0.1">', "  <Collection>", *entries]

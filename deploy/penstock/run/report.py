@@ -175,9 +175,13 @@ def _validation_rows(validation: Mapping[str, Any] | None) -> Iterator[tuple[str
     errors = (
         f"relative L2 {number(validation['relative_l2'])} (99th percentile {number(validation['relative_l2_p99'])})"
     )
-    fields = validation.get("fields", {})
+    fields, members = validation.get("fields", {}), validation.get("members")
     mean = f", mean of {len(fields)} fields" if len(fields) > 1 else ""
     yield "validation", f"{errors}, {_to_std(validation)}MSE {number(validation['mse'])}{mean}"
+    if members is not None:
+        each = ", ".join(number(error) for error in members["relative_l2"])
+        ratio = "" if members["spread_to_error"] is None else f", {number(members['spread_to_error'])} of the error"
+        yield "  members", f"relative L2 {each}; spread {number(members['spread'])}{ratio}"
     for name, field in fields.items() if len(fields) > 1 else ():
         yield (
             f"  {name}",

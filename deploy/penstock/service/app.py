@@ -26,6 +26,8 @@ JSON = "application/json"
 NPZ = "application/x-npz"
 MOST_NUMBERS = {JSON: 2**22, NPZ: 2**24}
 """Numbers of one answer, by its type; one time step may always be asked for as arrays."""
+SMALL = 2**16
+"""Numbers of an answer that is written at once."""
 MOST_BYTES = 4 * 2**20
 """Size of a request's body."""
 
@@ -154,8 +156,10 @@ def make_app(surrogate: Surrogate, token: str | None = None) -> FastAPI:
         lost = sum(values.size - int(np.isfinite(values).sum()) for values in prediction.fields.values())
         if lost:
             warnings.append(f"{lost} of {numbers} predicted numbers are not finite: the inputs are too far outside")
-        # Not on the loop, which others wait for.
-        response = await asyncio.to_thread(_npz if form == NPZ else _json, prediction, warnings)
+        write = _npz if form == NPZ else _json
+        # Others wait for the loop. For small answers a thread would cost more, as it takes the interpreter from the loop.
+        small = numbers <= SMALL
+        response = write(prediction, warnings) if small else await asyncio.to_thread(write, prediction, warnings)
         seconds.observe(time.monotonic() - begun)
         return response
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import sys
@@ -74,6 +75,9 @@ def run_service(app: FastAPI, listening: socket.socket) -> None:
     # uvicorn repeats the signal to these handlers once it has ended: both are the usual end of a service.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
+    # Nested lists of numbers make Python collect garbage often; what is loaded by now, such as torch, is no garbage.
+    gc.collect()
+    gc.freeze()
     make_server(app).run(sockets=[listening])
 
 

@@ -23,7 +23,7 @@ from penstock_server.network import own_address
 from penstock_server.recording import Recording, check_recording
 from penstock_server.study import FieldSpec, ModelSection, ParameterSpace, SampleSpec, Study, parse_bytes
 from penstock_server.trainer_rank import batch_share, buffer_share
-from penstock_server.training import make_loss, make_optimizer, make_scheduler, resolve_device
+from penstock_server.training import make_loss, make_members, make_optimizer, make_scheduler, resolve_device
 from penstock_server.training.models import make_model
 from penstock_server.training.models.loader import check_options
 from penstock_solvers.solver import EXTERNAL
@@ -183,9 +183,9 @@ def _model(study: Study, spec: SampleSpec | None, here: bool) -> Iterator[str]:
     model = make_model(ModelSection(name="mlp"), small, seed)  # to try the optimizer on if the study's is unusable
     try:
         if spec is not None:
-            model = make_model(section, spec, seed)
+            model = make_members(section, spec, study.training, seed)
         elif section.name == "mlp":
-            model = make_model(section, small, seed)
+            model = make_members(section, small, study.training, seed)
         else:
             check_options(section, small)  # making the others needs shapes that are not known yet
     except PenstockError as error:

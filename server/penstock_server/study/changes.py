@@ -25,9 +25,9 @@ CHANGEABLE = (
 """Beginnings of the keys that are applied when a study is resumed."""
 
 _NO_KEY = "not there"
-_BOUND = ("training.source",)
+_BOUND = ("training.source", "training.members")
 _ALLOWED = (
-    "[training] but source, [server] or [timeouts], concurrency, retries, retry_final, same_failures or wall_time of "
+    "[training] but source and members, [server] or [timeouts], concurrency, retries, retry_final, same_failures or wall_time of "
     "[solver], or capacity, watermark, credit or presentations_per_sample of [buffer]"
 )
 

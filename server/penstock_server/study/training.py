@@ -72,6 +72,8 @@ class TrainingSection(Section):
         checkpoints_kept: number of checkpoints that are kept.
         pushforward: with window > 1, largest number of the model's own steps, without gradient, before each step that
             is trained on (Brandstetter et al. 2022, section 3.1).
+        members: models of one kind with different weights that are trained side by side on the same batches; their
+            mean is the prediction, their standard deviation its spread.
         source: HDF5 file of `penstock record` to train on instead of a stream; None to train on the stream.
         epochs: with `source`, passes over the file; None for as many as `max_batches` takes, or one.
         loader_workers: with `source`, processes that read the file.
@@ -93,6 +95,7 @@ class TrainingSection(Section):
     checkpoint_every: Seconds = 60.0
     checkpoints_kept: int = Field(2, gt=0)
     pushforward: int = Field(0, ge=0)
+    members: int = Field(1, gt=0, le=64)
     source: str | None = None
     epochs: int | None = Field(None, gt=0)
     loader_workers: int = Field(1, ge=0)

@@ -83,9 +83,11 @@ class MetricsLog:
             result: of the validation.
         """
         figures = {**result.figures(), "seconds": result.seconds}
-        more = {key: figures.pop(key) for key in ("fields", "rollout")}
+        more = {key: figures.pop(key) for key in ("fields", "rollout", "members") if key in figures}
         if result.rollout is not None:
             figures["rollout_relative_l2"] = result.rollout.errors.relative_l2
+        if result.members is not None:
+            figures["spread"] = result.members.spread
         self._write("validation", time, batches, figures, **more)
 
     def warnings(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from penstock_client.errors import PenstockError
 from penstock_client.reasons import Reason
@@ -83,7 +83,13 @@ def load_counts(metrics: Metrics, counts: dict[str, Any]) -> None:
         metrics.refused(Reason[reason.upper()], number)
 
 
-def export_trained(study: Study, trainer: Trainer, validation: ValidationResult | None, directory: Path) -> Path:
+def export_trained(
+    study: Study,
+    trainer: Trainer,
+    validation: ValidationResult | None,
+    directory: Path,
+    form: Literal["pt2", "onnx"] = "pt2",
+) -> Path:
     """Export a trained model into the run directory's model/.
 
     Args:
@@ -91,12 +97,13 @@ def export_trained(study: Study, trainer: Trainer, validation: ValidationResult 
         trainer: has the model.
         validation: its last validation, for the model card; None where there is none.
         directory: the study's run directory.
+        form: of the exported model.
 
     Returns:
         The folder of the exported model.
 
     Raises:
-        ExportError: when torch cannot export the model.
+        ExportError: when torch cannot export the model, or the exported one gives other numbers.
         OSError: when the folder cannot be written.
     """
     card = ModelCard(
@@ -106,11 +113,11 @@ def export_trained(study: Study, trainer: Trainer, validation: ValidationResult 
         time=study.samples.time,
         validation=validation,
     )
-    export_model(directory / MODEL, trainer, trainer.spec, card)
+    export_model(directory / MODEL, trainer, trainer.spec, card, form)
     return directory / MODEL
 
 
-def export_checkpoint(study: Study, directory: Path) -> Path:
+def export_checkpoint(study: Study, directory: Path, form: Literal["pt2", "onnx"] = "pt2") -> Path:
     """Export the model of the last whole checkpoint.
 
     It is rebuilt on the CPU and evaluated on the held-out samples of the checkpoint.
@@ -118,13 +125,14 @@ def export_checkpoint(study: Study, directory: Path) -> Path:
     Args:
         study: the whole study.
         directory: its run directory.
+        form: of the exported model.
 
     Returns:
         The folder of the exported model.
 
     Raises:
         CheckpointError: when the run directory holds no whole checkpoint.
-        ExportError: when torch cannot export the model.
+        ExportError: when torch cannot export the model, or the exported one gives other numbers.
         OSError: when the folder cannot be written.
     """
     checkpoint = load_latest(directory / CHECKPOINTS)
@@ -136,4 +144,5 @@ def export_checkpoint(study: Study, directory: Path) -> Path:
     trainer.load_state_dict(part("trainer"))
     store = ValidationStore(spec)
     store.load_state_dict(part("validation"))
-    return export_trained(study, trainer, evaluate(store, trainer) if store.predictable() else None, directory)
+    validation = evaluate(store, trainer) if store.predictable() else None
+    return export_trained(study, trainer, validation, directory, form)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from penstock_client.errors import PenstockError
 from penstock_server.study import Batch, ModelSection, SampleSpec, TrainingSection
 from penstock_server.training.batch_norm import batch_normalisations, single_values_normalised
+from penstock_server.training.ensemble import make_members, mean_of_members, predict_each
 from penstock_server.training.losses import make_loss
-from penstock_server.training.models import make_model
 from penstock_server.training.normalisation import Affine, Normaliser
 from penstock_server.training.optimizers import OptimizerError, make_optimizer, make_scheduler, restore_optimizer
 
@@ -89,7 +90,8 @@ class Trainer:
         spec: as given.
         normaliser: as given.
         device: torch device of the model.
-        model: the torch module.
+        members: number of models that are trained side by side.
+        model: the torch module; with several members an `Ensemble`.
         optimizer: of torch.optim.
         scheduler: of torch.optim.lr_scheduler; None for a constant learning rate.
         loss: function of prediction and target, both of shape (n, width).
@@ -118,11 +120,12 @@ class Trainer:
         self.normaliser = normaliser
         self.device = resolve_device(device)
         torch.manual_seed(seed)
-        self.model = make_model(model, spec, seed).to(self.device)
+        self.members = training.members
+        self.model = make_members(model, spec, training, seed).to(self.device)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(training.optimizer, self._parameters)
         self.scheduler = make_scheduler(training.scheduler, self.optimizer)
-        self.loss = make_loss(training.loss)
+        self.loss = make_loss(training.loss) if self.members == 1 else mean_of_members(training.loss)
         self.batches = 0
         self._normalisations = batch_normalisations(self.model)
         self._training = training
@@ -159,7 +162,8 @@ class Trainer:
                 loss = torch.zeros((), device=self.device)
             else:
                 loss = self._batch_loss(moved)
-                loss.backward()  # type: ignore[no-untyped-call]
+                # The sum over members, so that the learning rate of each is that of one model.
+                (loss if self.members == 1 else self.members * loss).backward()  # type: ignore[no-untyped-call]
             if self._gradient_average is not None:
                 for parameter in self._parameters:
                     if parameter.grad is None:  # no batch, or not used in it: all ranks must average the same list
@@ -208,15 +212,19 @@ class Trainer:
         """
         return torch.cat([rows.cpu() for rows in self.predict_chunks(inputs, state)])
 
-    def predict_chunks(self, inputs: Tensor, state: Tensor | None = None) -> Iterator[Tensor]:
+    def predict_chunks(
+        self, inputs: Tensor, state: Tensor | None = None, *, each_member: bool = False
+    ) -> Iterator[Tensor]:
         """Predict as `predict` does, a bounded number of rows at a time.
 
         Args:
             inputs: shape (n, n_inputs).
             state: with window > 1, the state before, shape (n, state_width).
+            each_member: whether to give the predictions of each member instead of their mean.
 
         Yields:
-            Up to `chunk_rows` rows of targets, in order, on the device; for n = 0 one chunk without rows.
+            Up to `chunk_rows` rows of targets, in order, on the device; for n = 0 one chunk without rows. With
+            `each_member` the shape is (members, rows, width).
         """
         affine = self._device_affine()
         rows = self.chunk_rows
@@ -226,14 +234,15 @@ class Trainer:
                 arguments = [affine.inputs(inputs[start : start + rows].to(self.device, torch.float32))]
                 if state is not None:
                     arguments.append(affine.targets(state[start : start + rows].to(self.device, torch.float32)))
-                predicted = affine.raw_targets(self.model(*arguments))
+                rows_of = partial(predict_each, self.model) if each_member else self.model
+                predicted = affine.raw_targets(rows_of(*arguments))
             # Outside no_grad, which otherwise would hold for the caller between two chunks.
             yield predicted
 
     @property
     def chunk_rows(self) -> int:
         """Rows that `predict_chunks` gives at a time."""
-        return max(1, min(4096, _CHUNK_BYTES // (4 * self.spec.state_width)))
+        return max(1, min(4096, _CHUNK_BYTES // (4 * self.spec.state_width * self.members)))
 
     def state_dict(self) -> dict[str, Any]:
         """Return weights, optimizer, scheduler and random state, for a checkpoint.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.training import ALONE, RankGroup, Trainer
+from penstock_server.validation.members import MemberErrors, evaluate_members
 from penstock_server.validation.norms import Errors, Norms
 from penstock_server.validation.rollout import RolloutResult, roll_out
 from penstock_server.validation.store import ValidationStore
@@ -24,12 +25,14 @@ class ValidationResult:
         rollout: with window > 1, errors of whole simulations predicted from their first time steps; None otherwise.
         seconds: duration of the evaluation.
         by_simulation: relative L2 error of each simulation, the mean over its time steps and fields.
+        members: of an ensemble, the error of each member and the spread; None for one model.
     """
 
     errors: Errors
     rollout: RolloutResult | None
     seconds: float
     by_simulation: dict[int, float] = field(default_factory=dict)
+    members: MemberErrors | None = None
 
     @property
     def mse(self) -> float:
@@ -44,7 +47,8 @@ class ValidationResult:
     def figures(self) -> dict[str, Any]:
         """Return the errors as plain data for report.json, metrics.jsonl and the model card."""
         rollout = None if self.rollout is None else self.rollout.figures()
-        return {**asdict(self.errors), "rollout": rollout}
+        members = {} if self.members is None else {"members": self.members.figures()}
+        return {**asdict(self.errors), "rollout": rollout, **members}
 
 
 def evaluate(store: ValidationStore, trainer: Trainer, group: RankGroup = ALONE) -> ValidationResult:
@@ -80,9 +84,10 @@ def evaluate(store: ValidationStore, trainer: Trainer, group: RankGroup = ALONE)
         need = "a time step" if store.spec.window == 1 else f"{2 * store.spec.bundle} consecutive time steps"
         raise ValueError(f"no validation without {need} of a held-out simulation: {len(store)} held")
     rollout = roll_out(store, trainer, group) if store.spec.window > 1 else None
+    members = evaluate_members(store, trainer, keys, of_truth, group) if trainer.members > 1 else None
     errors = everything.summary(store.spec)
     by_simulation = _by_simulation(gathered[:, 0], everything.ratios())
-    return ValidationResult(errors, rollout, time.perf_counter() - start, by_simulation)
+    return ValidationResult(errors, rollout, time.perf_counter() - start, by_simulation, members)
 
 
 def _by_simulation(simulations: NDArray[np.float64], ratios: NDArray[np.float64]) -> dict[int, float]:

@@ -96,7 +96,17 @@ class Norms:
             true: true target rows, (n, width), raw units.
             of_truth: what `truth_norms` returns for `true`.
         """
-        difference = prediction - true
+        return cls.of_difference(spec, prediction - true, of_truth)
+
+    @classmethod
+    def of_difference(cls, spec: SampleSpec, difference: Tensor, of_truth: NDArray[np.float64]) -> Norms:
+        """Compute the norms of rows of any other meaning than an error, such as a spread.
+
+        Args:
+            spec: layout of a sample.
+            difference: rows, (n, width), raw units.
+            of_truth: what `truth_norms` returns for the true rows.
+        """
         errors = torch.stack([_norm(difference[:, c]) for c in spec.columns().values()], dim=1)
         return cls.from_rows(np.concatenate([errors.cpu().numpy(), of_truth], axis=1), spec)
 

@@ -134,13 +134,16 @@ class ValidationStore:
             if step % bundle == 0 and all((simulation, step + k) in held for k in range(-bundle, bundle))
         ]
 
-    def predict(self, trainer: Trainer, keys: list[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+    def predict(
+        self, trainer: Trainer, keys: list[tuple[int, int]], *, each_member: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Predict time steps, chunk by chunk.
 
         Args:
             trainer: the model.
             keys: (simulation, step), as in `predictable`; with window > 1 a key stands for the bundle that begins there
                 (`bundle` rows), which is predicted from the true bundle before it.
+            each_member: whether to give the predictions of each member of an ensemble, (members, n, width).
 
         Yields:
             Predicted and true rows (n, width), in raw units, on the trainer's device.
@@ -156,8 +159,10 @@ class ValidationStore:
                     self.time_step(simulation, step - len(bundle) + k)[1] for simulation, step in chunk for k in bundle
                 ]
                 state = torch.stack(before).reshape(len(chunk), self.spec.state_width)
-            prediction = torch.cat(list(trainer.predict_chunks(inputs, state)))
-            yield prediction.reshape(true.shape), true.to(trainer.device)
+            chunks = trainer.predict_chunks(inputs, state, each_member=each_member)
+            prediction = torch.cat(list(chunks), dim=int(each_member))
+            shape = (trainer.members, *true.shape) if each_member else true.shape
+            yield prediction.reshape(shape), true.to(trainer.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all time steps, for a checkpoint; the blocks are not copied."""
