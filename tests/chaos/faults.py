@@ -131,7 +131,7 @@ def fill_disk(world: World, rng: random.Random) -> bool:
     """Fill the file system of the run directory, for a few seconds; it must be a small one of its own."""
     if shutil.disk_usage(world.out).total > 2**31:
         return False
-    filler = world.folder / "filler"
+    filler = world.out / "filler"
     try:
         with filler.open("wb", buffering=0) as file, suppress(OSError):
             while file.write(b"\0" * 2**20):

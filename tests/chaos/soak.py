@@ -161,7 +161,7 @@ def run(
     """Run the soak; returns what was done, what came of it, and what is wrong.
 
     Args:
-        folder: where the study lives, on a small disk of its own.
+        folder: where the study lives, its run directory on a small disk of its own.
         number: faults after which it is left alone.
         seconds: after which it is left alone at the latest.
         seed: of the faults and of the study.
@@ -173,7 +173,7 @@ def run(
     over = threading.Event()
     with (
         other_host() as cable,
-        small_disk(folder, DISK_MEGABYTES),
+        small_disk(folder / "run", DISK_MEGABYTES),  # and what penstock says is on another
         world(folder, host=cable.here, simulations=simulations, seed=seed, server_timeout=server_timeout) as study,
     ):
         soak = Soak(study, cable, random.Random(seed))
