@@ -88,6 +88,14 @@ def test_one_two_and_four_ranks_account_for_the_same_and_learn_the_same(tmp_path
         assert done[ranks]["buffer"]["capacity"] == done[1]["buffer"]["capacity"]
 
 
+def test_two_ranks_train_one_ensemble(tmp_path: Path) -> None:
+    study = write_study(tmp_path, training={"loss": "mse", "members": 3, "ranks": 2})
+    penstock("run", study, "--out", tmp_path / "run")
+    done = accounted(tmp_path / "run", 20 * STEPS, 2)
+    assert done["validation"]["samples"] == 3 * STEPS
+    assert len(set(done["validation"]["members"]["relative_l2"])) == 3
+
+
 def test_a_stopped_study_goes_on_with_another_number_of_ranks(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = ["run", write_study(tmp_path, simulations=40, pause=0.03), "--out", out, "--set", "training.ranks=2"]
