@@ -100,7 +100,8 @@ def main() -> None:
                     closed, open_ = throughput(out, given.seconds), watched(browser, url, out, given.seconds)
                 ratios.append(open_ / closed)
                 print(
-                    f"round {number + 1}: {closed:.0f} samples/s without, {open_:.0f} with the page: {ratios[-1]:.3f}"
+                    f"round {number + 1}: {closed:.0f} samples/s without, {open_:.0f} with the page: {ratios[-1]:.3f}",
+                    flush=True,
                 )
         finally:
             browser.close()
