@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from penstock_client.atomic_file import replacing
+
 SOCKET_VARIABLE = "PENSTOCK_HEALTH_SOCKET"
 ANSWER_SECONDS = 2.0  # for one who asks to take the answer
 
@@ -30,9 +32,9 @@ def answer_health(state: Callable[[], Mapping[str, object]]) -> None:
         return
     listener = socket.socket(socket.AF_UNIX)
     try:
-        Path(name).unlink(missing_ok=True)  # left over from a worker that was killed
-        listener.bind(name)
-        listener.listen()
+        with replacing(Path(name)) as made:  # so that the name always leads to a socket that listens
+            listener.bind(str(made))
+            listener.listen()
     except OSError as error:
         listener.close()
         _log.warning("%s=%s: no socket can be made there (%s): nobody can ask", SOCKET_VARIABLE, name, error.strerror)

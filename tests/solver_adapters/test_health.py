@@ -23,6 +23,14 @@ def asked(path: Path, seconds: float = 30.0) -> dict[str, Any]:
         return json.loads(connection.makefile().read())
 
 
+def stopped(pid: int) -> bool:
+    """Whether all threads of a process are stopped, which takes a moment from the signal on."""
+    states = [
+        (thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in Path(f"/proc/{pid}/task").iterdir()
+    ]
+    return set(states) == {"T"}
+
+
 @pytest.fixture
 def health(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "health"
@@ -31,7 +39,8 @@ def health(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_worker_is_well_while_its_server_answers(health: Path, tmp_path: Path) -> None:
-    with server(tmp_path / "run", SLOWER, server_timeout=1.5) as live, worker(live.connect) as process:
+    # After the time-out, the worker looks for another server for as long again.
+    with server(tmp_path / "run", SLOWER, server_timeout=8.0) as live, worker(live.connect) as process:
         wait_for(health.exists)
         found = wait_for(lambda: (answer := asked(health))["simulation"] is not None and answer)
         assert found["well"] is True
@@ -55,6 +64,7 @@ def test_a_worker_that_is_stopped_does_not_answer(health: Path, tmp_path: Path) 
         wait_for(health.exists)
         assert asked(health)
         process.send_signal(signal.SIGSTOP)
+        wait_for(lambda: stopped(process.pid))
         with pytest.raises(TimeoutError):
             asked(health, 1.0)
         process.send_signal(signal.SIGCONT)
