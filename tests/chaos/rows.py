@@ -125,7 +125,9 @@ def checkpoint_truncated(folder: Path, rng: random.Random) -> dict[str, Any]:
 def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
     """A file system of its own in memory."""
     folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "penstock-chaos", str(folder)], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "penstock-chaos", str(folder)], check=True
+    )
     try:
         yield
     finally:
