@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from slurm_cluster import why_not
 
 from arrangement import Groups, arrange
+from lacking import lacking
 from penstock_server.study import Study
 from traces import last_lines
 
@@ -84,10 +85,7 @@ def root_and_iproute2() -> None:
     """Root and iproute2, for network namespaces and small file systems; where everything is required, their lack is a failure."""
     if os.geteuid() == 0 and shutil.which("ip"):
         return
-    lack = "needs root and iproute2 (apt-get install iproute2), for network namespaces and small file systems"
-    if os.environ.get("PENSTOCK_REQUIRE_ALL"):
-        pytest.fail(lack)
-    pytest.skip(lack)
+    lacking("needs root and iproute2 (apt-get install iproute2), for network namespaces and small file systems")
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ class Soak:
         code = process.poll()
         if code not in (None, 0):
             written = self.study.out / "report.json"
-            # Where the disk is too full for a report, the last line says why the study ended.
+            # On a full disk there may be no report.json; then the last message of penstock has the reason.
             last = self.study.said().rpartition("\npenstock: ")[2]
             why = json.loads(written.read_text())["message"] if written.exists() else last
             if GAVE_UP in why:  # as it must where workers die faster than a simulation takes; an operator would go on
@@ -173,7 +173,7 @@ def run(
     over = threading.Event()
     with (
         other_host() as cable,
-        small_disk(folder / "run", DISK_MEGABYTES),  # and what penstock says is on another
+        small_disk(folder / "run", DISK_MEGABYTES),  # penstock.log stays outside
         world(folder, host=cable.here, simulations=simulations, seed=seed, server_timeout=server_timeout) as study,
     ):
         soak = Soak(study, cable, random.Random(seed))

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from command import events, report, started
 from paced_study import STEPS, accounted, write_study
 
-from waiting import PATIENCE, wait_for
+from waiting import PATIENCE, busy, wait_for
 
 pytestmark = [pytest.mark.slow]
 
@@ -102,11 +103,9 @@ def test_a_report_that_cannot_be_written_is_said_and_the_study_can_be_resumed(sm
     assert report(out)["samples"]["trained_unique"] == 10 * STEPS
 
 
-def test_a_server_that_dies_while_the_disk_is_full_starts_again_when_there_is_room(
-    small_disk: Path, tmp_path: Path
-) -> None:
-    out = small_disk / "run"
-    process = started("run", write_study(tmp_path, concurrency=2), "--out", out)
+def dead_while_the_disk_is_full(out: Path, study: Path, small_disk: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A study whose coordinator was killed and cannot start again, and the ballast that takes all room."""
+    process = started("run", study, "--out", out)
     assert process.stdout is not None
     wait_for(lambda: events(out, "checkpoint"))
     ballast = fill(small_disk)
@@ -117,7 +116,27 @@ def test_a_server_that_dies_while_the_disk_is_full_starts_again_when_there_is_ro
         if "for room in" in line:
             break
     assert "No space left on device" in said[-1], said
+    return process, ballast
+
+
+def test_a_server_that_dies_while_the_disk_is_full_starts_again_when_there_is_room(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    out = small_disk / "run"
+    process, ballast = dead_while_the_disk_is_full(out, write_study(tmp_path, concurrency=2), small_disk)
     ballast.unlink()
     printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed
     assert accounted(out)["incarnations"] >= 2
+
+
+def test_a_study_that_waits_for_room_can_be_interrupted(small_disk: Path, tmp_path: Path) -> None:
+    out = small_disk / "run"
+    study = write_study(tmp_path, concurrency=2, server_timeout=PATIENCE)
+    process, _ = dead_while_the_disk_is_full(out, study, small_disk)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=PATIENCE)
+    assert time.monotonic() - begun < 30 * busy()
+    assert process.returncode == 1, printed
+    assert "report.json cannot be written (No space left on device)" in printed

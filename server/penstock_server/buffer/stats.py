@@ -126,8 +126,7 @@ class TimesSeen:
     def __init__(self, slots: int) -> None:
         self.held: NDArray[np.int64] = np.zeros(slots, dtype=np.int64)
         self.removed: NDArray[np.int64] = np.zeros(8, dtype=np.int64)
-        # For single numbers a memoryview of the same memory takes a third of the time of an array, and each batch reads
-        # and writes as many as it has samples.
+        # The same memory: reading and writing single numbers takes a third of the time that it takes in an array.
         self._held = memoryview(self.held)  # type: ignore[arg-type]
         self._all = [0]  # number of samples, held or removed, by number of draws
 

@@ -58,6 +58,8 @@ class ValidationStore:
         Returns:
             False if the time step is held already.
         """
+        values = torch.as_tensor(targets).to(torch.float32)
+        norms = truth_norms(self.spec, values[None])[0]  # before the lock is taken, which training waits for
         with self._lock:
             if (simulation, step) in self._rows:
                 return False
@@ -68,8 +70,8 @@ class ValidationStore:
                 self._targets.append(torch.empty(self._block_rows, self.spec.width))
                 self._norms.append(np.empty((self._block_rows, truth_columns(self.spec))))
             self._inputs[block][place] = torch.as_tensor(inputs)
-            self._targets[block][place] = torch.as_tensor(targets)
-            self._norms[block][place] = truth_norms(self.spec, self._targets[block][place, None])[0]
+            self._targets[block][place] = values
+            self._norms[block][place] = norms
             self._rows[simulation, step] = row
             return True
 
@@ -189,9 +191,9 @@ class ValidationStore:
                         f"held-out block of shape {tuple(block.shape)}: expected {(self._block_rows, want)} for this "
                         "study"
                     )
+        norms = [truth_norms(self.spec, block) for block in state["targets"]]
         with self._lock:
-            self._inputs, self._targets = list(state["inputs"]), list(state["targets"])
-            self._norms = [truth_norms(self.spec, block) for block in self._targets]
+            self._inputs, self._targets, self._norms = list(state["inputs"]), list(state["targets"]), norms
             self._rows = {(int(simulation), int(step)): row for row, (simulation, step) in enumerate(state["keys"])}
 
     def _keys(self) -> list[tuple[int, int]]:

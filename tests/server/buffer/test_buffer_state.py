@@ -193,4 +193,5 @@ def test_figures_do_not_look_at_each_sample(monkeypatch: pytest.MonkeyPatch) -> 
     assert buffer.try_get(2) is not None
     monkeypatch.setattr(buffer._contents.population, "held", None)
     monkeypatch.setattr(buffer._contents.times_seen, "held", None)
+    monkeypatch.setattr(buffer._contents.times_seen, "_held", None)
     assert sum(buffer.stats().times_seen.values()) == 8

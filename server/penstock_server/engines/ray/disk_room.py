@@ -1,21 +1,18 @@
-"""A disk that is full for a while: the error of it, and waiting for room."""
+"""Recognise the error of a full disk, and find out whether there is room again."""
 
 from __future__ import annotations
 
 import errno
 import os
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 ROOM = 2**20
 """Bytes: more than the files that a server writes when it starts."""
-LOOK_SECONDS = 0.5  # between two tries
 
 
 def is_full(error: object) -> bool:
-    """Return whether an error says that a disk, or a user's share of it, is full.
+    """Return whether an error says that the disk is full, or that the user's quota is used up.
 
     Args:
         error: any exception, or None.
@@ -23,31 +20,17 @@ def is_full(error: object) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def wait_for_room(folder: Path, seconds: float, given_up: Callable[[], bool]) -> bool:
-    """Wait until ROOM bytes can be written.
+def has_room(folder: Path) -> bool:
+    """Return whether ROOM bytes can be written; True also where another error prevents it, which the next start reports.
 
     Args:
         folder: on the disk.
-        seconds: to wait at most.
-        given_up: asked between two tries: whether to wait no longer.
-
-    Returns:
-        Whether there is room.
     """
-    deadline = time.monotonic() + seconds
-    while not _has_room(folder):
-        if given_up() or time.monotonic() > deadline:
-            return False
-        time.sleep(LOOK_SECONDS)
-    return True
-
-
-def _has_room(folder: Path) -> bool:
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(ROOM))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        return not is_full(error)  # of another failure the next start tells
+        return not is_full(error)
     return True

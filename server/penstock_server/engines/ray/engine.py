@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import Any
 from penstock_server.engines.ending import StudyEnd
 from penstock_server.engines.engine import StudyStatus
 from penstock_server.engines.journal import RunJournal
-from penstock_server.engines.ray.disk_room import wait_for_room
+from penstock_server.engines.ray.disk_room import has_room
 from penstock_server.engines.ray.joined_ray import join_ray
 from penstock_server.engines.ray.local_ray import start_local_ray
 from penstock_server.engines.ray.ray_cluster import DiskFull, EngineError, RayCluster, RayFailed
@@ -22,6 +23,8 @@ from penstock_server.engines.results import CoordinatorResults, StudyResults, st
 from penstock_server.network import CONNECT_FILE, next_incarnation, open_keys
 from penstock_server.study import Study
 from penstock_server.trainer_rank import RankStatus
+
+LOOK_SECONDS = 0.5  # between two looks whether a full disk has room again
 
 _log = logging.getLogger("penstock.engine")
 
@@ -63,6 +66,8 @@ class RayEngine:
         self._incarnation = next_incarnation(self._directory)
         self._ray: RayCluster | None = None  # None: it is down
         self._server: ServerProcesses | None = None  # None: it is down
+        self._waiting: ServerDied | None = None  # for room on a full disk, to start again after this death
+        self._waiting_until = 0.0  # by time.monotonic()
         self._seen: ServerStatus | None = None  # the last status that the server has given
         self._results: ServerResults | None = None
         self._warnings: list[str] = []
@@ -83,7 +88,7 @@ class RayEngine:
             raise
         if self._server is None:
             self._stop_ray()
-            raise EngineError(f"the server did not start: {self._end.error}")
+            raise EngineError(f"the server did not start: {self._end.error or self._waiting}")
         return self._directory / CONNECT_FILE
 
     def status(self) -> StudyStatus:
@@ -127,7 +132,9 @@ class RayEngine:
                     self._results = self._server.results()
             except ServerDied as death:
                 self._restart(death)
-        return self._results is not None or self._server is None
+        elif self._waiting is not None:
+            self._wait_for_room(timeout)
+        return self._results is not None or (self._server is None and self._waiting is None)
 
     def close(self) -> dict[str, Any]:
         """End the study, return its report and shut Ray down."""
@@ -180,11 +187,29 @@ class RayEngine:
         self._warnings += [w for w in warnings if w not in self._warnings]
         self._server = server
 
+    def _wait_for_room(self, timeout: float) -> None:
+        """Start the server again if the disk has room, or after waiting for it long enough; else wait up to `timeout`."""
+        assert self._waiting is not None
+        if self._end.requested or time.monotonic() > self._waiting_until or has_room(self._directory):
+            death, self._waiting = self._waiting, None
+            self._start_again(death, None)
+        else:
+            time.sleep(min(timeout, LOOK_SECONDS))
+
     def _restart(self, death: ServerDied) -> None:
-        """Start the server again, up to [server] max_restarts times; after that the study has failed."""
+        """End what is left of the server, and start it again."""
         ended, self._server = self._server, None
         if self._seen is not None:
             self._journal.outages.begin(death.kind, self._seen.ranks)
+        self._start_again(death, ended)
+
+    def _start_again(self, death: ServerDied, ended: ServerProcesses | None) -> None:
+        """Start the server, up to [server] max_restarts times; after that the study has failed.
+
+        Args:
+            death: what has ended the server.
+            ended: the server that has died, to be ended as a whole; None if this is done.
+        """
         while True:
             if ended is not None:
                 ended.end()
@@ -214,10 +239,11 @@ class RayEngine:
             except RayFailed as error:
                 death = ServerDied("ray", str(error))
             except DiskFull as error:
-                patience = self._study.server.server_timeout
-                self._log(f"{error}: waiting up to {patience:g} s for room in {self._directory}")
-                wait_for_room(self._directory, patience, lambda: self._end.requested)
-                death = ServerDied(death.kind, str(error))
+                seconds = self._study.server.server_timeout
+                self._log(f"{error}: waiting up to {seconds:g} s for room in {self._directory}")
+                self._waiting = ServerDied(death.kind, str(error))
+                self._waiting_until = time.monotonic() + seconds
+                return
             except EngineError as error:
                 _log.error("the server cannot be started again", exc_info=error)
                 self._end.note_error(f"{why}, and cannot be started again: {error}")
