@@ -1,9 +1,9 @@
 """A trainer rank's buffer: samples arrive in the order of the simulations and leave as batches for training."""
 
 from penstock_server.buffer.buffer import Buffer
-from penstock_server.buffer.contents import Slot
 from penstock_server.buffer.memory import available_memory, capacity_in_samples
 from penstock_server.buffer.policies import PolicyName, check_sizes
+from penstock_server.buffer.slots import Slot, Slots
 from penstock_server.buffer.state import BufferState
 from penstock_server.buffer.stats import BufferStats
 
@@ -13,6 +13,7 @@ __all__ = [
     "BufferStats",
     "PolicyName",
     "Slot",
+    "Slots",
     "available_memory",
     "capacity_in_samples",
     "check_sizes",

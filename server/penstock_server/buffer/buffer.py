@@ -12,9 +12,11 @@ import time
 
 import numpy as np
 
-from penstock_server.buffer.contents import Contents, Slot
+from penstock_server.buffer.contents import Contents
+from penstock_server.buffer.flow import Flow
 from penstock_server.buffer.limiter import Limiter
 from penstock_server.buffer.policies import POLICIES, PolicyName, check_sizes
+from penstock_server.buffer.slots import Slot, Slots
 from penstock_server.buffer.state import BufferState, check_state, load_state, take_state
 from penstock_server.buffer.stats import BufferStats, WaitClock
 from penstock_server.study import Batch, SampleSpec
@@ -70,13 +72,11 @@ class Buffer:
         self.watermark = watermark
         self.batch_size = batch_size
         self._spare = spare
-        self._limiter = Limiter(
+        limiter = Limiter(
             presentations_per_sample, needed=self.policy.needed(batch_size, watermark), allowed=batch_size
         )
+        self._flow = Flow(self.policy, capacity, watermark, batch_size, limiter)
         self._contents = Contents(spec, capacity + spare, seed=seed, pin=pin)
-        self._ended = False
-        self._draining = False
-        self._closed = False
         lock = threading.Lock()
         self._lock = lock
         self._may_put = threading.Condition(lock)
@@ -88,22 +88,29 @@ class Buffer:
     # Putting
 
     def reserve(self) -> Slot:
-        """Reserve memory for a sample. Never blocks: where no spare slot is free, the sample gets memory of its own."""
+        """Reserve memory for a sample; as `reserve_many`."""
+        return Slot(self.reserve_many(1))
+
+    def reserve_many(self, number: int) -> Slots:
+        """Reserve memory for samples of one simulation. Never blocks.
+
+        Args:
+            number: samples, at least 1.
+
+        Returns:
+            Slots of the storage; memory of its own where fewer spare slots are free.
+        """
         with self._lock:
             # At most `spare` slots of the storage are being filled, so that a commit below capacity finds a free one.
-            population, storage = self._contents.population, self._contents.storage
-            if population.filling < self._spare:
-                index = population.take_free()
-                return Slot(storage.inputs[index], storage.targets[index], index)
+            if self._contents.population.filling + number <= self._spare:
+                return self._contents.reserve(number)
         window = self.spec.window
-        inputs = np.empty((window, self.spec.n_inputs), dtype=np.float32)
-        return Slot(inputs, np.empty((window, self.spec.width), dtype=np.float32), None)
+        inputs = np.empty((number, window, self.spec.n_inputs), dtype=np.float32)
+        targets = np.empty((number, window, self.spec.width), dtype=np.float32)
+        return Slots(inputs, targets, np.arange(number), np.full(number, -1), stored=False)
 
     def commit(self, slot: Slot) -> bool:
-        """Turn a filled slot into a sample that may be drawn.
-
-        Blocks while the buffer is full and holds nothing that may be evicted, and while the limiter makes producers
-        wait. To be called before `end_production`.
+        """Turn a filled slot into a sample that may be drawn; blocks as `commit_many`.
 
         Args:
             slot: the filled slot, with its identifiers set.
@@ -114,16 +121,34 @@ class Buffer:
         Raises:
             ValueError: the slot has been committed or discarded before.
         """
+        return self.commit_many(slot.block) == 1
+
+    def commit_many(self, slots: Slots, begin: int = 0) -> int:
+        """Turn filled slots into samples that may be drawn, one after the other.
+
+        Blocks while the buffer is full and holds nothing that may be evicted, and while the limiter makes producers
+        wait. To be called before `end_production`.
+
+        Args:
+            slots: the filled slots, with their identifiers set.
+            begin: the first sample to commit, as a position in `slots.rows`; those before it have been committed.
+
+        Returns:
+            The first sample that has not been committed: the number of slots, less if the buffer was closed; then the
+            samples from there on are lost.
+
+        Raises:
+            ValueError: sample `begin` is not the first that has not been committed or discarded.
+        """
         with self._lock:
-            slot.check_open()
-            if self._put_waits():
-                with self._putting:
-                    self._may_put.wait_for(lambda: self._closed or not self._put_waits())
-            if self._closed:
-                self._contents.release(slot)
-                return False
-            self._insert(slot)
-            return True
+            slots.check_open(begin)
+            while slots.settled < len(slots) and not self._flow.closed:
+                if not self._insert(slots):
+                    with self._putting:
+                        self._may_put.wait_for(lambda: self._flow.closed or self._admitted(1) > 0)
+            committed = slots.settled
+            self._contents.release(slots)
+            return committed
 
     def try_commit(self, slot: Slot) -> bool:
         """Commit a slot without waiting.
@@ -137,12 +162,27 @@ class Buffer:
         Raises:
             ValueError: the slot has been committed or discarded before.
         """
+        return self.try_commit_many(slot.block) == 1
+
+    def try_commit_many(self, slots: Slots, begin: int = 0) -> int:
+        """Commit as many samples as possible without waiting.
+
+        Args:
+            slots: the filled slots, with their identifiers set.
+            begin: the first sample to commit, as in `commit_many`.
+
+        Returns:
+            The first sample that would have to wait: the number of slots if all have been committed, `begin` if the
+            buffer is closed. The others may be tried again.
+
+        Raises:
+            ValueError: as `commit_many`.
+        """
         with self._lock:
-            slot.check_open()
-            if self._closed or self._put_waits():
-                return False
-            self._insert(slot)
-            return True
+            slots.check_open(begin)
+            if not self._flow.closed:
+                self._insert(slots)
+            return slots.settled
 
     def discard(self, slot: Slot) -> None:
         """Give back a reserved slot without committing it.
@@ -153,9 +193,21 @@ class Buffer:
         Raises:
             ValueError: the slot has been committed or discarded before.
         """
+        self.discard_many(slot.block)
+
+    def discard_many(self, slots: Slots, begin: int = 0) -> None:
+        """Give back reserved slots without committing them.
+
+        Args:
+            slots: the slots.
+            begin: the first slot to give back, as in `commit_many`.
+
+        Raises:
+            ValueError: as `commit_many`.
+        """
         with self._lock:
-            slot.check_open()
-            self._contents.release(slot)
+            slots.check_open(begin)
+            self._contents.release(slots)
 
     # Drawing
 
@@ -207,8 +259,8 @@ class Buffer:
                 FIFO and FIRO drain in either case.
         """
         with self._lock:
-            self._ended = True
-            self._draining = self._draining or drain or not self.policy.keeps
+            self._flow.ended = True
+            self._flow.draining = self._flow.draining or drain or not self.policy.keeps
             self._wake_all()
 
     def drain(self) -> None:
@@ -218,7 +270,7 @@ class Buffer:
     def close(self) -> None:
         """End all waiting: pending and later calls of `commit` return False, those of `get` None."""
         with self._lock:
-            self._closed = True
+            self._flow.closed = True
             self._wake_all()
 
     # Figures
@@ -239,7 +291,7 @@ class Buffer:
     def closed(self) -> bool:
         """True after `close`."""
         with self._lock:
-            return self._closed
+            return self._flow.closed
 
     def stats(self) -> BufferStats:
         """Return all figures, taken at one moment."""
@@ -248,7 +300,7 @@ class Buffer:
                 capacity=self.capacity,
                 put_blocked_seconds=self._putting.seconds,
                 stall_seconds=self._stalled.seconds,
-                production_ended=self._ended,
+                production_ended=self._flow.ended,
                 drained=self._exhausted(),
                 snapshot_seconds=self._snapshot_seconds,
             )
@@ -299,41 +351,34 @@ class Buffer:
 
     # The caller of all methods below holds the lock.
 
-    def _put_waits(self) -> bool:
-        contents = self._contents
-        if self.policy.must_wait(contents.population, self.capacity):
-            return True
-        limited = not self._ended and self._limiter.holds(contents.counters.received, contents.counters.presentations)
-        return limited and self._ready(self.batch_size)
+    def _admitted(self, number: int) -> int:
+        return self._flow.admitted(number, self._contents.population, self._contents.counters)
 
     def _ready(self, batch_size: int) -> bool:
-        if self._closed:
-            return False
-        if self._ended:
-            return len(self._contents.population) > 0
-        return len(self._contents.population) >= self.policy.needed(batch_size, self.watermark)
+        return self._flow.ready(batch_size, len(self._contents.population))
 
     def _exhausted(self) -> bool:
         # A producer that is blocked at the end of production still has a sample to put.
-        return self._ended and len(self._contents.population) == 0 and self._putting.waiting == 0
+        return self._flow.ended and len(self._contents.population) == 0 and self._putting.waiting == 0
 
     def _settled(self, batch_size: int) -> bool:
-        return self._closed or self._ready(batch_size) or self._exhausted()
+        return self._flow.closed or self._ready(batch_size) or self._exhausted()
 
     def _wake_all(self) -> None:
         self._may_put.notify_all()
         self._may_get.notify_all()
 
-    def _insert(self, slot: Slot) -> None:
-        if len(self._contents.population) >= self.capacity:
-            assert self.policy.evict is not None  # otherwise `_put_waits` is true
-            self._contents.evict(self.policy.evict)
-        self._contents.insert(slot)
-        self._may_get.notify_all()
+    def _insert(self, slots: Slots) -> int:
+        """Insert the samples that are admitted now; returns their number."""
+        number = self._admitted(len(slots) - slots.settled)
+        if number:
+            self._contents.insert(slots, number, self.policy.evict, self.capacity)
+            self._may_get.notify_all()
+        return number
 
     def _draw(self, batch_size: int) -> Batch:
-        remove = self._draining or not self.policy.keeps
-        select = self.policy.drain if self._draining else self.policy.select
+        remove = self._flow.removes()
+        select = self.policy.drain if self._flow.draining else self.policy.select
         number = min(batch_size, len(self._contents.population)) if remove else batch_size
         batch = self._contents.draw(select, number, remove=remove)
         self._may_put.notify_all()

@@ -4,45 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from weakref import WeakSet
 
 import numpy as np
 
 from penstock_server.buffer.policies import Evictor, Selector
 from penstock_server.buffer.population import Population
+from penstock_server.buffer.slots import Slots
 from penstock_server.buffer.snapshot import BufferSnapshot
 from penstock_server.buffer.stats import BufferStats, Counters, TimesSeen
-from penstock_server.buffer.storage import Floats, Indices, Storage
+from penstock_server.buffer.storage import Indices, Storage
 from penstock_server.study import Batch, SampleSpec
-
-
-@dataclass(eq=False)
-class Slot:
-    """Memory for one sample, reserved for one producer, which fills it.
-
-    Attributes:
-        inputs: (window, n_inputs) float32, not initialised.
-        targets: (window, width) float32, not initialised.
-        index: slot of the storage; None where the sample has memory of its own.
-        simulation: id of the simulation, set by the producer before `commit`.
-        sample: number of the sample in its simulation, set by the producer before `commit`.
-        open: False once the slot has been committed or discarded.
-    """
-
-    inputs: Floats
-    targets: Floats
-    index: int | None
-    simulation: int = -1
-    sample: int = -1
-    open: bool = field(default=True, repr=False)
-
-    def check_open(self) -> None:
-        """Raise ValueError if the slot has been committed or discarded."""
-        if not self.open:
-            raise ValueError(
-                f"the slot of simulation {self.simulation}, sample {self.sample} has been committed or discarded before"
-            )
 
 
 class Contents:
@@ -79,26 +51,44 @@ class Contents:
         """Whether nothing has been put or drawn, and no slot is being filled."""
         return self.counters == Counters() and not self.population.filling
 
-    def insert(self, slot: Slot) -> None:
-        """Turn a filled slot into the newest, unseen sample."""
-        index = slot.index
-        if index is None:
-            index = self.population.take_free()
-            self.counters.spilled += 1
-            self.storage.inputs[index] = slot.inputs
-            self.storage.targets[index] = slot.targets
-        slot.open = False
-        self.simulation[index] = slot.simulation
-        self.sample[index] = slot.sample
-        self.times_seen.insert(index)
-        self.population.insert(index)
-        self.counters.received += 1
+    def reserve(self, number: int) -> Slots:
+        """Reserve free slots of the storage."""
+        population, storage = self.population, self.storage
+        rows = np.array([population.take_free() for _ in range(number)], dtype=np.int64)
+        return Slots(storage.inputs, storage.targets, rows, np.full(number, -1), stored=True)
 
-    def release(self, slot: Slot) -> None:
-        """Free a slot that is being filled."""
-        slot.open = False
-        if slot.index is not None:
-            self.population.give_back(slot.index)
+    def insert(self, slots: Slots, number: int, choose: Evictor | None, capacity: int) -> None:
+        """Turn the next `number` filled slots into the newest, unseen samples, one after the other.
+
+        Args:
+            slots: slots that a producer has filled.
+            number: samples to insert; the caller has checked that there is room.
+            choose: chooses the seen sample that leaves for each sample put into a full buffer.
+            capacity: largest number of samples held.
+        """
+        for position in range(slots.settled, slots.settled + number):
+            if len(self.population) >= capacity:
+                assert choose is not None  # otherwise there is no room
+                self.evict(choose)
+            index = int(slots.rows[position])
+            if not slots.stored:
+                row, index = index, self.population.take_free()
+                self.counters.spilled += 1
+                self.storage.inputs[index] = slots.inputs[row]
+                self.storage.targets[index] = slots.targets[row]
+            self.simulation[index] = slots.simulation
+            self.sample[index] = slots.samples[position]
+            self.times_seen.insert(index)
+            self.population.insert(index)
+            self.counters.received += 1
+        slots.settled += number
+
+    def release(self, slots: Slots) -> None:
+        """Free the slots that have been neither committed nor discarded."""
+        if slots.stored:
+            for index in slots.rows[slots.settled :].tolist():
+                self.population.give_back(index)
+        slots.settled = len(slots)
 
     def evict(self, choose: Evictor) -> None:
         """Remove the seen sample that `choose` chooses."""
