@@ -10,6 +10,7 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from penstock_client.block import Array, RowLayout
 from penstock_client.errors import Abandoned, FieldError, PenstockError, Refused, ServerLost, WireError
 from penstock_client.payloads import Accept, Announce, FieldAnnouncement, Finish, Outcome, Welcome
 from penstock_client.piece import Field, check_fields, checked_indices, first_element
@@ -68,6 +69,7 @@ class Simulation:
         self._ids: dict[str, int] = {}
         self._wanted: dict[str, bool] = {}
         self._indices: NDArray[np.int32] | NDArray[np.int64] | None = None
+        self._row: RowLayout | None = None  # of a whole time step, where this process sends whole ones
         self._steps: set[int] = set()
         self._over = False
 
@@ -122,6 +124,8 @@ class Simulation:
         for stream in self._streams:
             stream.begin(self._header._replace(kind=Kind.BEGIN), begin)
         self._indices = held
+        layout = RowLayout.of(fields, self._ids)
+        self._row = layout if self._ranks == 1 and held is None and layout.bytes <= MAX_PIECE_BYTES else None
         if held is not None and held.size:
             header = self._header._replace(kind=Kind.INDICES, count=held.size, dtype=WIRE_DTYPES[held.dtype])
             for name, f in fields.items():
@@ -151,26 +155,27 @@ class Simulation:
             ServerLost: the server stopped answering.
         """
         step, time = _step_number(step), _physical_time(time)
-        arrays = {name: np.asarray(value) for name, value in fields.items()}
-        if not self._fields:
-            if offset is not None:
-                raise FieldError("offset given, but the whole fields' shapes are not known: call announce(...) first")
-            self.announce(None, **{name: Field(a.shape, dtype=a.dtype.name) for name, a in arrays.items()})
-        moving = {name for name, f in self._fields.items() if not f.static}
-        if arrays.keys() != moving:
-            raise FieldError(
-                f"time step {step} of simulation {self.id} has the fields {sorted(arrays)}, announced were "
-                f"{sorted(moving)}: send all of them in each step"
-            )
-        ready = {name: self._checked(name, a, offset) for name, a in arrays.items()}
+        row = None if self._row is None or offset is not None else self._row.arrays(fields)
+        parts: dict[str, tuple[int, Array]] = {}
+        if row is None:
+            parts = self._parts(step, offset, fields)
+            if self._row is not None and offset is None:
+                row = [parts[field.name][1] for field in self._row.fields]
         self._check()
         n = len(self._streams)
         stream = self._streams[self.id % n if self._welcome.pin_simulations else (self.id + step) % n]
-        for name, (first, array) in ready.items():
-            self._send_part(stream, name, step, time, first, array)
+        if row is not None:
+            assert self._row is not None
+            if not stream.may_send(self._row.bytes):
+                self._flush_all()
+            stream.send_step(step, time, row, self._row.bytes)
+        else:
+            for name, (first, array) in parts.items():
+                self._send_part(stream, name, step, time, first, array)
         stream.step_sent()
         for other in self._streams:  # the other trainer ranks wait, too
-            other.flush_old()
+            if other is not stream:
+                other.flush_old()
         self._steps.add(step)
 
     def send_static(self, offset: int | None = None, **fields: ArrayLike) -> None:
@@ -257,10 +262,32 @@ class Simulation:
         for begin in range(0, values.size, slice_size):
             piece = values[begin : begin + slice_size]
             if not stream.may_send(piece.nbytes):
-                # Before waiting for this rank, flush the others: they may be waiting for the pieces held back here.
-                for other in self._streams:
-                    other.flush()
+                self._flush_all()
             stream.send(self._piece(name, step, time, first + begin, piece), piece)
+
+    def _flush_all(self) -> None:
+        """Before waiting for one trainer rank, flush all: others may be waiting for the pieces held back here."""
+        for stream in self._streams:
+            stream.flush()
+
+    def _parts(self, step: int, offset: int | None, fields: Mapping[str, ArrayLike]) -> dict[str, tuple[int, Array]]:
+        """Check and convert the arrays of a time step; announce the fields if that has not been done.
+
+        Returns:
+            By field: the number of the array's first element, and the array in C order and little-endian.
+        """
+        arrays = {name: np.asarray(value) for name, value in fields.items()}
+        if not self._fields:
+            if offset is not None:
+                raise FieldError("offset given, but the whole fields' shapes are not known: call announce(...) first")
+            self.announce(None, **{name: Field(a.shape, dtype=a.dtype.name) for name, a in arrays.items()})
+        moving = {name for name, f in self._fields.items() if not f.static}
+        if arrays.keys() != moving:
+            raise FieldError(
+                f"time step {step} of simulation {self.id} has the fields {sorted(arrays)}, announced were "
+                f"{sorted(moving)}: send all of them in each step"
+            )
+        return {name: self._checked(name, a, offset) for name, a in arrays.items()}
 
     def _piece(self, name: str, step: int, time: float, first: int, array: NDArray) -> Header:  # type: ignore[type-arg]
         return self._header._replace(
@@ -273,7 +300,7 @@ class Simulation:
             time=time,
         )
 
-    def _checked(self, name: str, array: NDArray, offset: int | None) -> tuple[int, NDArray]:  # type: ignore[type-arg]
+    def _checked(self, name: str, array: Array, offset: int | None) -> tuple[int, Array]:
         """Return the number of the array's first element, and the array in C order and little-endian."""
         field = self._fields.get(name)
         if field is None:
@@ -290,6 +317,8 @@ class Simulation:
 
 
 def _step_number(step: int) -> int:
+    if type(step) is int and step >= 0:
+        return step
     try:
         number = operator.index(step)
     except TypeError:
@@ -302,6 +331,8 @@ def _step_number(step: int) -> int:
 
 
 def _physical_time(time: float) -> float:
+    if type(time) is float:
+        return time
     value = np.asarray(time)
     if value.size != 1 or not np.can_cast(value.dtype, np.float64):
         raise FieldError(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from numpy.typing import NDArray
 
+from penstock_client.block import Array, HeldRows
 from penstock_client.control import WAIT
 from penstock_client.errors import ConnectionBroken, PenstockError, Refused, WireError
 from penstock_client.payloads import Refuse, Welcome
@@ -47,10 +48,12 @@ class Stream:
         self._limit = 0  # cumulative payload bytes that may be sent; granted by CREDIT
         self._pending: list[Frame] = []
         self._pending_bytes = 0
+        self._rows: HeldRows | None = None  # whole time steps that are held back
         self._pending_since = 0.0  # when the oldest pending piece was put there
         self._pending_steps = 0  # time steps completed since then
         self._shared = False  # whether several solver ranks send parts of the same time steps
         self._last_step = 0.0
+        self._unheard = False  # whether something has been sent since answers were looked for
         self._refusal: PenstockError | None = None
         self._streamed: Streamed | None = None
         self.blocked_seconds = 0.0
@@ -66,7 +69,41 @@ class Stream:
         self._refusal, self._streamed = None, None
         self._stream, self._pieces, self._bytes, self._has_credit = header, 0, 0, False
         self._shared = begin.ranks > 1
+        self._rows = None
         self._connection.send([header.pack(), begin.pack()])
+
+    def send_step(self, step: int, time_of_step: float, row: Sequence[Array], size: int) -> None:
+        """Wait for credit, then send a whole time step. Small ones are held back and sent together.
+
+        Args:
+            step: number of the time step.
+            time_of_step: its physical time; NaN where there is none.
+            row: its arrays in the order of a row, C-contiguous and little-endian; may be overwritten after the call.
+            size: bytes of the row.
+
+        Raises:
+            Refused: the rank has refused a piece of this simulation.
+            ConnectionBroken: the connection broke.
+        """
+        if self._sent + size > self._limit and not self.may_send(size):
+            self.flush()
+            self._wait_for_credit(size)
+        self._sent += size
+        self._bytes += size
+        if 2 * size > self._coalesce_bytes:
+            self.flush()
+            self._send_block(step, 1, 1, time_of_step, row[0] if len(row) == 1 else b"".join(a.data for a in row))
+            return
+        rows = self._rows
+        if rows is None:
+            rows = self._rows = HeldRows(size, self._coalesce_bytes)
+        elif rows.number and not rows.follows(step):
+            self.flush()
+        if not rows.number:
+            self._pending_since = time.monotonic()
+        rows.add(step, time_of_step, row)
+        if rows.full:
+            self.flush()
 
     def send(self, header: Header, array: NDArray) -> None:  # type: ignore[type-arg]
         """Wait for credit, then send one piece. Small pieces are held back and sent together.
@@ -116,24 +153,30 @@ class Stream:
         now = time.monotonic()
         slow, self._last_step = now - self._last_step > self._coalesce_seconds, now
         self._pending_steps += 1
+        old = self._holds and now - self._pending_since >= self._coalesce_seconds
         # The server bounds the unfinished time steps of a simulation, so a rank must not hold back its part of many.
-        if slow or (self._shared and self._pending_steps >= HELD_STEPS):
+        if slow or old or (self._shared and self._pending_steps >= HELD_STEPS):
             self.flush()
-        self.flush_old()
-        self._listen(0)
+        if self._unheard:  # answers come only to what has been sent
+            self._unheard = False
+            self._listen(0)
         if self._refusal is not None:
             raise self._refusal
 
     def flush(self) -> None:
         """Send the pieces that are held back."""
         self._pending_steps = 0
+        rows = self._rows
+        if rows is not None and rows.number:
+            self._send_block(rows.first, rows.distance, rows.number, rows.time, rows.take())
         if self._pending:
             frames, self._pending, self._pending_bytes = self._pending, [], 0
             self._connection.send(frames)
+            self._unheard = True
 
     def flush_old(self) -> None:
         """Send the pieces that are held back if the oldest has waited for `coalesce_ms`."""
-        if self._pending and time.monotonic() - self._pending_since >= self._coalesce_seconds:
+        if self._holds and time.monotonic() - self._pending_since >= self._coalesce_seconds:
             self.flush()
 
     def request_end(self) -> None:
@@ -164,6 +207,16 @@ class Stream:
         """Return whether the credit suffices for a piece of `size` bytes."""
         # The second condition admits a piece larger than the whole window once nothing else is in transit.
         return self._sent + size <= self._limit or (self._limit > 0 and self._sent + self._window <= self._limit)
+
+    @property
+    def _holds(self) -> bool:
+        return bool(self._pending) or (self._rows is not None and self._rows.number > 0)
+
+    def _send_block(self, step: int, distance: int, number: int, time: float, payload: Frame) -> None:
+        header = self._stream._replace(kind=Kind.BLOCK, step=step, offset=distance, count=number, time=time)
+        self._pieces += 1
+        self._unheard = True
+        self._connection.send([header.pack(), payload])
 
     def _wait_for_credit(self, size: int) -> None:
         begun = time.monotonic()

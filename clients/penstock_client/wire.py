@@ -46,6 +46,7 @@ class Kind(IntEnum):
     ALIVE = 16
     REFUSE = 17
     INDICES = 18
+    BLOCK = 21
 
 
 class Dtype(IntEnum):
@@ -79,9 +80,9 @@ class Header(NamedTuple):
         field: field id, as given by ACCEPT.
         rank: MPI rank of the sender within its simulation.
         offset: first element of the piece within the field, components included; for a request to the coordinator and
-            its answer, the number of the request (`request_number`).
-        count: number of elements in the piece; for CREDIT, the cumulative number of payload bytes the client may send
-            (`credit`).
+            its answer, the number of the request (`request_number`); for BLOCK, the distance of its time steps.
+        count: number of elements in the piece; for BLOCK, the number of time steps; for CREDIT, the cumulative
+            number of payload bytes the client may send (`credit`).
         dtype: element type of the payload.
         time: physical time of the time step in the solver's units; NaN if the solver has none.
     """

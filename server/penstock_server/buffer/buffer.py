@@ -372,7 +372,9 @@ class Buffer:
         """Insert the samples that are admitted now; returns their number."""
         number = self._admitted(len(slots) - slots.settled)
         if number:
+            begin = slots.settled
             self._contents.insert(slots, number, self.policy.evict, self.capacity)
+            slots.on_commit(slots.samples[begin : begin + number])
             self._may_get.notify_all()
         return number
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from penstock_server.buffer.storage import Floats, Indices
@@ -19,6 +20,8 @@ class Slots:
             committed.
         stored: whether `inputs` and `targets` are the storage of the buffer; False where they are memory of their own.
         simulation: id of the simulation, set by the producer before they are committed.
+        on_commit: called with the numbers of samples as they become samples of the buffer, before any can be drawn; must
+            not use the buffer.
         settled: samples that have been committed or discarded, in the order of `rows`.
     """
 
@@ -28,6 +31,7 @@ class Slots:
     samples: Indices
     stored: bool
     simulation: int = -1
+    on_commit: Callable[[Indices], None] = lambda _samples: None
     settled: int = 0
 
     def __len__(self) -> int:

@@ -19,7 +19,7 @@ from penstock_server.coordinator.clients import KnownClients
 from penstock_server.coordinator.requests import Requests
 from penstock_server.coordinator.runs import Runs
 from penstock_server.coordinator.simulations import Point, SimulationCounts, Simulations
-from penstock_server.network import Assignment, Message
+from penstock_server.network import Assignment, Frames, Message
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import ServerRun
 
@@ -227,7 +227,7 @@ class Coordinator:
             self._runs.fail_overdue(now, self._wall_time)
             return self._requests.serve_waiting()
 
-    def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0, worker: str = "") -> list[Message]:
+    def handle(self, peer: bytes, frames: Frames, now: float = 0.0, worker: str = "") -> list[Message]:
         """Deal with one message. Never raises for what a client sent.
 
         Args:

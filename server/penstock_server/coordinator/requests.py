@@ -14,7 +14,7 @@ from penstock_server.coordinator.assignments import Assignments
 from penstock_server.coordinator.clients import KnownClient, KnownClients
 from penstock_server.coordinator.runs import Runs, checked_finish
 from penstock_server.coordinator.simulations import Simulations
-from penstock_server.network import MAX_TEXT, Envelope, Message, refusal_of
+from penstock_server.network import MAX_TEXT, Envelope, Frames, Message, refusal_of
 from penstock_server.telemetry import ServerRun, plain_text
 
 MAX_REFUSAL_EVENTS = 1000  # of each key: lines of events.jsonl, with which it must not fill the disk
@@ -63,7 +63,7 @@ class Requests:
         """True when no time step will come any more."""
         return self._runs.stopping or self._simulations.all_ended
 
-    def handle(self, peer: bytes, frames: list[bytes], worker: str) -> list[Message]:
+    def handle(self, peer: bytes, frames: Frames, worker: str) -> list[Message]:
         """Deal with one message; see `Coordinator.handle`."""
         header = Header(Kind.REFUSE)
         client: KnownClient | None = None
@@ -97,7 +97,7 @@ class Requests:
             self._events.write_for(worker, "client", pid=client.pid, host=client.host)
         return [(peer, self._envelope.answer(header, Kind.WELCOME, self.welcome.pack())), *self.serve_waiting()]
 
-    def _dispatch(self, client: KnownClient, header: Header, payload: bytes) -> list[Message]:
+    def _dispatch(self, client: KnownClient, header: Header, payload: bytes | memoryview) -> list[Message]:
         """Deal with a request that is not a repetition."""
         if header.kind is Kind.NEXT:
             return self._next(client, header)
@@ -114,7 +114,7 @@ class Requests:
             f"{header.kind.name} was sent to the coordinator: expected HELLO, NEXT, ANNOUNCE, FINISH or HEARTBEAT there"
         )
 
-    def _heartbeat(self, header: Header, payload: bytes, worker: str) -> list[bytes]:
+    def _heartbeat(self, header: Header, payload: bytes | memoryview, worker: str) -> list[bytes]:
         client = self._clients.sender_of_heartbeat(payload, self.now, worker)
         abandon, matches = False, client.holds is None
         if 0 <= header.simulation < len(self._simulations):
@@ -171,7 +171,7 @@ class Requests:
                 out.append(self._answer(client, header, Kind.ACCEPT, accept.pack()))
         return out
 
-    def _finish(self, client: KnownClient, header: Header, payload: bytes) -> list[Message]:
+    def _finish(self, client: KnownClient, header: Header, payload: bytes | memoryview) -> list[Message]:
         leaves = header.simulation == ANY_SIMULATION
         if not leaves:
             self._runs.current(header)

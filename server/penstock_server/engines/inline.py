@@ -22,7 +22,7 @@ import torch
 
 from penstock_client import ServerLost, Solver
 from penstock_client.memory_transport import MemoryTransport
-from penstock_server.buffer import Slot
+from penstock_server.buffer import Slots
 from penstock_server.checkpoint import Checkpoint
 from penstock_server.coordinator import Coordinator
 from penstock_server.engines.ending import StudyEnd
@@ -197,15 +197,15 @@ class InlineEngine:
 
     # All methods below run on one thread ---------------------------------------------------------------------------
 
-    def _put(self, slot: Slot) -> bool:
-        """Commit a sample, training until there is room for it; False when training has ended meanwhile."""
+    def _put(self, slots: Slots) -> bool:
+        """Commit samples, training until there is room for them; False when training has ended meanwhile."""
         training = self._rank.training
-        assert training is not None  # a slot of its buffer is filled
+        assert training is not None  # slots of its buffer are filled
         buffer = training.buffer
         self._putting(True)
         try:
             while not self._rank.over:
-                if buffer.try_commit(slot):
+                if buffer.try_commit_many(slots, slots.settled) == len(slots):
                     self._putting(False)
                     return True
                 batch = buffer.try_get(self._study.training.batch_size)
@@ -219,7 +219,7 @@ class InlineEngine:
         except Exception as error:  # a failure of training must not fail the simulation that sent this sample
             self._broken(error)
         self._keep()
-        buffer.discard(slot)
+        buffer.discard_many(slots, slots.settled)
         return False
 
     def _drain(self) -> None:

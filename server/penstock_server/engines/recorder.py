@@ -13,7 +13,7 @@ from penstock_client.wire import Header, Kind
 from penstock_server.buffer import available_memory
 from penstock_server.coordinator import Point
 from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds, allowance, refuse_before_schema
-from penstock_server.network import Admissions, Assignment, Envelope, Message
+from penstock_server.network import Admissions, Assignment, Envelope, Frames, Message
 from penstock_server.recording import RecordingWriter
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import Metrics
@@ -72,9 +72,10 @@ class Recorder:
             SimulationIds(training=0, held_out=len(self._plan)),
             SampleSinks(
                 buffer=None,
-                put=lambda _slot: False,
+                put=lambda _slots: False,
                 validation=self.writer,
                 statistics=lambda _inputs, _targets: None,
+                moments=lambda _inputs, _fields: None,
                 trained=Ledger(),
                 validated=self.arrived,
                 on_static=self._take_static,
@@ -86,7 +87,7 @@ class Recorder:
             limit=allowance(study, schema, available_memory()),
         )
 
-    def handle(self, peer: bytes, frames: list[bytes], now: float, worker: str) -> list[Message]:
+    def handle(self, peer: bytes, frames: Frames, now: float, worker: str) -> list[Message]:
         """Deal with one message of the data socket; see `Ingest.handle`."""
         if self.complete:
             envelope = Envelope(self._incarnation, self.metrics.refused)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from penstock_server.coordinator import Coordinator
-from penstock_server.network import Admissions, Assignment, Message, RouterLoop, StudyKeys
+from penstock_server.network import Admissions, Assignment, Frames, Message, RouterLoop, StudyKeys
 from penstock_server.study import Schema
 from penstock_server.telemetry import Metrics
 
@@ -28,7 +28,7 @@ class DataRank(Protocol):
     def configure(self, schema: Schema) -> None:
         """Get ready for these fields."""
 
-    def handle(self, peer: bytes, frames: list[bytes], now: float, worker: str) -> list[Message]:
+    def handle(self, peer: bytes, frames: Frames, now: float, worker: str) -> list[Message]:
         """Deal with one message of the data socket; return the messages to send."""
 
     def release(self, assignment: Assignment) -> list[Message]:
@@ -114,7 +114,7 @@ class ControlSocket:
     def _post(self, work: Callable[[], list[Message]]) -> None:
         self._loop.post(lambda: self._after(work()))
 
-    def _handle(self, peer: bytes, frames: list[bytes], now: float, worker: str) -> list[Message]:
+    def _handle(self, peer: bytes, frames: Frames, now: float, worker: str) -> list[Message]:
         return self._after(self._coordinator.handle(peer, frames, now, worker))
 
     def _tick(self, now: float) -> list[Message]:
@@ -232,7 +232,7 @@ class StudySockets:
 
         self._data.post(tell)
 
-    def _handle_data(self, peer: bytes, frames: list[bytes], now: float, worker: str) -> list[Message]:
+    def _handle_data(self, peer: bytes, frames: Frames, now: float, worker: str) -> list[Message]:
         messages = self._rank.handle(peer, frames, now, worker)
         if self._rank.over:
             self.stop()

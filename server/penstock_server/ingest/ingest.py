@@ -13,19 +13,21 @@ from penstock_client.reasons import Reason
 from penstock_client.stream_payloads import Begin
 from penstock_client.wire import Header, Kind, unpack
 from penstock_server.buffer import Slot
-from penstock_server.ingest.assembly import PartialStep, uncounted
+from penstock_server.ingest.assembly import PartialStep
 from penstock_server.ingest.data_connection import DataConnection
 from penstock_server.ingest.holdings import LIST_BYTES, STRETCH_BYTES, UNFINISHED
 from penstock_server.ingest.partition import Where
-from penstock_server.ingest.pieces import LARGEST, Pieces
+from penstock_server.ingest.pieces import Pieces
 from penstock_server.ingest.sinks import SampleSinks, SimulationIds
 from penstock_server.ingest.static_fields import StaticFields
+from penstock_server.ingest.steps import WholeSteps
 from penstock_server.ingest.streams import StreamedSimulation, Streams
-from penstock_server.network import Admissions, Assignment, Envelope, Message, refusal_of
+from penstock_server.network import Admissions, Assignment, Envelope, Frames, Message, refusal_of
 from penstock_server.study import SamplesSection, Schema
 from penstock_server.telemetry import Metrics
 
 MAX_REFUSALS = 100  # answered one by one in a stream; STREAMED counts all
+DATA = (Kind.PIECE, Kind.BLOCK)
 UNREAD = Header(Kind.PIECE)  # stands for the header of a message whose own cannot be read
 
 
@@ -61,16 +63,16 @@ class Ingest:
     ) -> None:
         self._schema = schema
         self._samples = samples
-        self._held_out = ids.held_out_ids
         self._sinks = sinks
         self._envelope = Envelope(incarnation, metrics.refused)
         self._credit = credit
         self._metrics = metrics
         self._pieces = Pieces(schema)
+        self._steps = WholeSteps(schema, samples, ids, sinks, metrics)
         self._streams = Streams(schema, samples, ids, self._drop, admissions, limit)
         self._static = StaticFields(sinks.on_static)
 
-    def handle(self, peer: bytes, frames: list[bytes], now: float = 0.0, worker: str = "") -> list[Message]:  # noqa: ARG002 - a Handler
+    def handle(self, peer: bytes, frames: Frames, now: float = 0.0, worker: str = "") -> list[Message]:  # noqa: ARG002 - a Handler
         """Deal with one message; blocks while the buffer has no room.
 
         Args:
@@ -123,7 +125,7 @@ class Ingest:
         """Drop and count the time steps of which pieces are missing, when nothing more will come."""
         self._streams.drop_all_incomplete()
 
-    def _handle_pair(self, connection: DataConnection, frames: list[bytes]) -> list[list[bytes]]:
+    def _handle_pair(self, connection: DataConnection, frames: Frames) -> list[list[bytes]]:
         """Deal with one header and its payload; return the answers."""
         header = UNREAD
         try:
@@ -132,17 +134,20 @@ class Ingest:
             header = unpack(frames[0])
             payload = frames[1] if len(frames) > 1 else b""
             self._envelope.check(header)
-            if header.kind is Kind.PIECE:
+            if header.kind in DATA:
                 connection.consumed += len(payload)
                 if not self._streams.is_counted(header):
                     self._metrics.bytes_received.inc(len(payload))
-                connection.count_piece(new=self._take_piece(connection, header, payload))
+                take = self._take_piece if header.kind is Kind.PIECE else self._take_block
+                connection.count_piece(new=take(connection, header, payload))
                 return []
             return self._handle_request(connection, header, payload)
         except (Refused, WireError) as error:
             return self._refuse(connection, header, *refusal_of(error))
 
-    def _handle_request(self, connection: DataConnection, header: Header, payload: bytes) -> list[list[bytes]]:
+    def _handle_request(
+        self, connection: DataConnection, header: Header, payload: bytes | memoryview
+    ) -> list[list[bytes]]:
         if header.kind is Kind.BEGIN:
             self._streams.begin(connection, header, Begin.unpack(payload))
             return [self._grant(connection)]
@@ -156,16 +161,16 @@ class Ingest:
             self._streams.end(connection, header)
             return [self._envelope.answer(header, Kind.STREAMED, connection.streamed.pack())]
         raise WireError(
-            f"{header.kind.name} was sent to a trainer rank: expected BEGIN, INDICES, PIECE, CREDIT or END there"
+            f"{header.kind.name} was sent to a trainer rank: expected BEGIN, INDICES, PIECE, BLOCK, CREDIT or END there"
         )
 
-    def _take_index_list(self, simulation: StreamedSimulation, header: Header, payload: bytes) -> None:
+    def _take_index_list(self, simulation: StreamedSimulation, header: Header, payload: bytes | memoryview) -> None:
         points = self._pieces.size(header.field) // self._pieces.components(header.field)
         if not simulation.partition.has_list(header):  # kept as 8 bytes a point, with a mask of the field's points
             self._streams.hold(simulation, 2 * len(payload) + points + LIST_BYTES)
         simulation.partition.claim(header, payload, points, self._pieces.name(header.field))
 
-    def _take_piece(self, connection: DataConnection, header: Header, payload: bytes) -> bool:
+    def _take_piece(self, connection: DataConnection, header: Header, payload: bytes | memoryview) -> bool:
         """Take one piece; return False when it is a duplicate."""
         simulation = self._streams.current(connection, header)
         size, values = self._pieces.values(header, payload)
@@ -174,17 +179,11 @@ class Ingest:
         )
         if (static := self._schema.static(header.field)) is not None:
             return self._static.take(static, size, values, where)
-        held_out = header.simulation in self._held_out
-        if self._samples.window == 1 or held_out:
-            stride = 1 if held_out else self._samples.stride
-            if header.step < simulation.replayed or header.step % stride:  # a time step between two samples
-                return True
-            ledger = self._sinks.validated if held_out else self._sinks.trained
-            if ledger.has(header.simulation, header.step // stride):
-                return self._drop_duplicate(header, where)
-        elif simulation.windows is not None and simulation.windows.passed(header.step):
+        if arrived := self._steps.arrived(simulation, header.simulation, header.step):
             return self._drop_duplicate(header, where)
-        partial, slot = simulation.partial.get(header.step) or self._open_step(connection, simulation, header, held_out)
+        if arrived is None:
+            return True
+        partial, slot = simulation.partial.get(header.step) or self._open_step(connection, simulation, header)
         columns, stretches = self._pieces.columns(header.field), partial.stretches
         if isinstance(where, slice):
             new = partial.add(columns.start + where.start, values)
@@ -193,21 +192,33 @@ class Ingest:
         if partial.whole:
             del simulation.partial[header.step]
             self._streams.holdings.give_back(simulation.worker, partial.held)
-            self._take_step(simulation, header, partial, slot, held_out)
+            self._steps.take(simulation, header, partial.inputs, partial.targets, slot)
         elif partial.stretches > stretches:
             self._streams.holdings.take(simulation.worker, STRETCH_BYTES)
             partial.held += STRETCH_BYTES
         return new
 
+    def _take_block(self, connection: DataConnection, header: Header, payload: bytes | memoryview) -> bool:
+        """Take a run of whole time steps; return False when all are duplicates."""
+        simulation = self._streams.current(connection, header)
+        if simulation.ranks > 1 or simulation.partial or simulation.partition.listed:
+            raise Refused(
+                Reason.MALFORMED,
+                f"whole time steps of simulation {header.simulation}, which has {simulation.ranks} solver ranks and "
+                f"{len(simulation.partial)} unfinished time steps: send the pieces of all solver ranks",
+            )
+        block = self._steps.layout.read(header, payload)
+        return self._steps.take_block(simulation, header, connection.parameters, block)
+
     def _drop_duplicate(self, header: Header, where: Where) -> bool:
         """Count a time step that has arrived before; of its pieces, the one with the very first element counts it."""
         first = where.start if isinstance(where, slice) else where.min()
         if header.field == self._pieces.first_field and first == 0:
-            self._count_duplicate()
+            self._steps.count_duplicates(1)
         return False
 
     def _open_step(
-        self, connection: DataConnection, simulation: StreamedSimulation, header: Header, held_out: bool
+        self, connection: DataConnection, simulation: StreamedSimulation, header: Header
     ) -> tuple[PartialStep, Slot | None]:
         """Make room for a time step of which the first piece has come."""
         spec = self._schema.spec
@@ -220,67 +231,17 @@ class Ingest:
                 "unfinished: send all fields "
                 "of a time step before the next",
             )
-        if self._samples.time == "physical" and not abs(header.time) <= LARGEST:
-            raise Refused(
-                Reason.SCHEMA,
-                f"time step {header.step} has the physical time {header.time}, expected a finite number: "
-                'send(step, time, ...) or set samples.time = "step"',
-            )
+        self._steps.check_time(header)
         held = self._streams.hold_step(simulation)
         slot = None
-        if self._samples.window == 1 and not held_out:
-            slot = self._reserve()
+        if self._steps.are_samples(header.simulation):
+            slot = self._steps.reserve()
             inputs, targets = slot.inputs[0], slot.targets[0]
         else:
             inputs, targets = np.empty(spec.n_inputs, np.float32), np.empty(spec.width, np.float32)
-        inputs[:-1] = connection.parameters
-        inputs[-1] = header.time if self._samples.time == "physical" else header.step
+        self._steps.inputs(inputs, connection.parameters, header)
         simulation.partial[header.step] = (PartialStep(inputs, targets, held), slot)
         return simulation.partial[header.step]
-
-    def _take_step(
-        self, simulation: StreamedSimulation, header: Header, partial: PartialStep, slot: Slot | None, held_out: bool
-    ) -> None:
-        """Pass on a whole time step: to validation, as a sample, or as a part of windows."""
-        sinks = self._sinks
-        sinks.on_step(header.simulation, header.step, partial.inputs, partial.targets)
-        if held_out:
-            # Marked only now: a time step in the ledger must be in the store, also in a checkpoint made meanwhile.
-            sinks.validation.add(header.simulation, header.step, partial.inputs, partial.targets)
-            sinks.validated.mark(header.simulation, header.step)
-        elif slot is not None:
-            self._commit(slot, header, header.step // self._samples.stride)
-        elif simulation.windows is not None:
-            for window in simulation.windows.add(header.step, partial.inputs, partial.targets):
-                if header.step < simulation.replayed:
-                    continue
-                if sinks.trained.has(header.simulation, window.index):
-                    self._count_duplicate()
-                    continue
-                slot = self._reserve()
-                slot.inputs[:], slot.targets[:] = window.inputs, window.targets
-                self._commit(slot, header, window.index)
-
-    def _reserve(self) -> Slot:
-        assert self._sinks.buffer is not None  # only simulations to train on need slots
-        return self._sinks.buffer.reserve()
-
-    def _commit(self, slot: Slot, header: Header, sample: int) -> None:
-        sinks = self._sinks
-        slot.simulation, slot.sample = header.simulation, sample
-        if not self._streams.is_counted(header):
-            window, stride = self._samples.window, self._samples.stride
-            new = uncounted(sample, window, stride, lambda other: sinks.trained.has(header.simulation, other))
-            sinks.statistics(slot.inputs[None, new], slot.targets[None, new])
-        if not sinks.put(slot):
-            raise Refused(Reason.STUDY_OVER, "the study is stopping and wants no more data")
-        # Marked only now: a sample in the ledger must be in the buffer, or have been there.
-        sinks.trained.mark(header.simulation, sample)
-        self._metrics.samples_received.inc()
-
-    def _count_duplicate(self) -> None:
-        self._metrics.samples_received.inc()
-        self._metrics.duplicates_dropped.inc()
 
     def _drop(self, slot: Slot | None) -> None:
         """Count a time step that never became whole and free its slot."""
@@ -298,7 +259,7 @@ class Ingest:
         else:
             refusal = self._envelope.refuse(header, reason, text)
         # A client that goes on sending bad pieces must not fill the server with refusals that it does not read.
-        if header.kind is Kind.PIECE and connection.count_refused_piece() >= MAX_REFUSALS:
+        if header.kind in DATA and connection.count_refused_piece() >= MAX_REFUSALS:
             return []
         return [refusal]
 

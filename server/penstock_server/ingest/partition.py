@@ -25,7 +25,7 @@ class Partition:
     _claimed: dict[int, NDArray[np.bool_]] = field(default_factory=dict)  # (points,) by field id
     _unlisted: set[int] = field(default_factory=set)  # fields of which pieces have come at offsets of the whole
 
-    def claim(self, header: Header, payload: bytes, points: int, name: str) -> None:
+    def claim(self, header: Header, payload: bytes | memoryview, points: int, name: str) -> None:
         """Take the list of the points of a field that a solver rank holds; the same list may come again.
 
         Args:
@@ -76,6 +76,11 @@ class Partition:
             raise Refused(Reason.SIZE, f"index list of solver rank {rank} names a point of field {name} twice")
         self._claimed[header.field] = held if claimed is None else claimed | held
         self._lists[key] = indices
+
+    @property
+    def listed(self) -> bool:
+        """True once a solver rank has sent a list."""
+        return bool(self._lists)
 
     def has_list(self, header: Header) -> bool:
         """Return whether a solver rank has sent a list of a field."""

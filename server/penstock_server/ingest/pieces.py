@@ -60,7 +60,7 @@ class Pieces:
         static = self._schema.static(field_id)
         return self._components[field_id] if static is None else STATIC_FIELDS[static]
 
-    def values(self, header: Header, payload: bytes) -> tuple[int, NDArray]:  # type: ignore[type-arg]
+    def values(self, header: Header, payload: bytes | memoryview) -> tuple[int, NDArray]:  # type: ignore[type-arg]
         """Check a piece.
 
         Args:
@@ -105,11 +105,8 @@ class Pieces:
             values = sent.astype(np.float64) - reference
         if values.dtype.kind == "f" and not (there := finite(values)).all():
             at = header.offset + int(np.flatnonzero(~there)[0])
-            raise Refused(
-                Reason.NOT_FINITE,
-                f"time step {header.step} of simulation {header.simulation} has {sent[at - header.offset]} at "
-                f"element {at} of field {self.name(header.field)}: the solver has diverged",
-            )
+            name, value = self.name(header.field), sent[at - header.offset]
+            raise not_finite(header.simulation, header.step, name, at, value)
         return size, values
 
 
@@ -117,3 +114,34 @@ def finite(values: NDArray) -> NDArray[np.bool_]:  # type: ignore[type-arg]
     """Return which of the values are finite in float32, in which samples are stored; 1e300 is not."""
     there: NDArray[np.bool_] = np.isfinite(values) if values.dtype == np.float32 else np.abs(values) <= LARGEST
     return there
+
+
+def not_finite(simulation: int, step: int, field: str, element: int, value: object) -> Refused:
+    """Return the refusal of a value that is not finite in float32.
+
+    Args:
+        simulation: its id.
+        step: number of the time step.
+        field: name of the field.
+        element: of the field.
+        value: as sent.
+    """
+    return Refused(
+        Reason.NOT_FINITE,
+        f"time step {step} of simulation {simulation} has {value} at element {element} of field {field}: the solver has "
+        "diverged",
+    )
+
+
+def bad_time(step: int, time: float) -> Refused:
+    """Return the refusal of a physical time that no input can have.
+
+    Args:
+        step: number of the time step.
+        time: as sent.
+    """
+    return Refused(
+        Reason.SCHEMA,
+        f"time step {step} has the physical time {time}, expected a finite number: "
+        'send(step, time, ...) or set samples.time = "step"',
+    )

@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.buffer import Buffer, Slot
+from penstock_server.buffer import Buffer, Slots
 from penstock_server.ingest.ledger import Ledger
+from penstock_server.native import Moments
 
 Floats = NDArray[np.float32]
 
@@ -63,10 +64,12 @@ class SampleSinks:
 
     Attributes:
         buffer: takes training samples; None where all simulations are held out.
-        put: commits a filled slot, however long that takes; returns False when the study is over.
+        put: commits filled slots, however long that takes; returns False when the study is over.
         validation: takes held-out time steps.
         statistics: called with the inputs, shape (1, window, n_inputs), and the targets, shape (1, window, width), of
             each new training sample.
+        moments: called with the inputs of new training samples, shape (n, n_inputs), and with the statistics of each of
+            their fields, where their values have been looked at already.
         trained: ledger of training samples.
         validated: ledger of held-out time steps.
         on_step: called with the simulation, the number, the inputs, shape (n_inputs,), and the targets, shape (width,),
@@ -75,9 +78,10 @@ class SampleSinks:
     """
 
     buffer: Buffer | None
-    put: Callable[[Slot], bool]
+    put: Callable[[Slots], bool]
     validation: TimeSteps
     statistics: Callable[[Floats, Floats], None]
+    moments: Callable[[Floats, list[Moments]], None]
     trained: Ledger
     validated: Ledger
     on_static: Callable[[str, NDArray[np.float64]], None]

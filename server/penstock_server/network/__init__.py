@@ -11,7 +11,7 @@ from penstock_server.network.connect_files import (
     write_connect_file,
 )
 from penstock_server.network.keys import DEFAULT, KEYS_FILE, StudyKeys, load_keys, open_keys, revoke_worker
-from penstock_server.network.messages import MAX_RANKS, MAX_TEXT, Envelope, Message, refusal_of
+from penstock_server.network.messages import MAX_RANKS, MAX_TEXT, Envelope, Frames, Message, refusal_of
 from penstock_server.network.router import RouterLoop
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Admissions",
     "Assignment",
     "Envelope",
+    "Frames",
     "Message",
     "RouterLoop",
     "StudyKeys",

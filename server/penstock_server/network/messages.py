@@ -15,6 +15,9 @@ from penstock_client.wire import Header, Kind, VersionMismatch
 Message = tuple[bytes, list[bytes]]
 """The routing id of a connection, and the frames to send over it."""
 
+Frames = list[bytes | memoryview]
+"""The frames of a message that has come; large ones are views of its memory."""
+
 MAX_RANKS = 2**16  # solver ranks of one simulation
 MAX_TEXT = 1000  # characters kept of a client's text, or sent in a refusal, which may quote what was sent
 

@@ -13,7 +13,7 @@ import zmq
 from penstock_client.zmq_transport import KEEPALIVE
 from penstock_server.network.auth import AllowList, secure_context
 from penstock_server.network.keys import StudyKeys
-from penstock_server.network.messages import Message
+from penstock_server.network.messages import Frames, Message
 from penstock_server.network.open_files import allow_open_files
 from penstock_server.telemetry import Metrics
 
@@ -22,6 +22,8 @@ MAX_CONTROL_MESSAGE = 2 * 2**20  # a string of the wire format is at most half o
 MAX_WAITING = 64  # messages of one connection that nobody has looked at yet; then TCP stops their sender
 MAX_UNREAD = 10_000  # answers that wait for one client to read them; further ones are dropped
 CURVE_OVERHEAD = 64  # bytes that encryption adds to a frame, and some
+VIEW_FROM = 32 * 1024  # bytes of a frame that a handler reads in place
+AT_ONCE = 0.005  # seconds of receiving without looking at anything else
 
 _FAILED_HANDSHAKES = zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
 
@@ -29,7 +31,7 @@ _FAILED_HANDSHAKES = zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_F
 class Handler(Protocol):
     """Deals with the messages of one socket."""
 
-    def __call__(self, peer: bytes, frames: list[bytes], now: float, worker: str, /) -> list[Message]:
+    def __call__(self, peer: bytes, frames: Frames, now: float, worker: str, /) -> list[Message]:
         """Deal with one message.
 
         Args:
@@ -194,11 +196,22 @@ class RouterLoop:
                 self._failures.recv_multipart()
                 self._metrics.handshake_refused("protocol")
             if self._socket in ready:
+                self._receive_all()
+
+    def _receive_all(self) -> None:
+        """Deal with the messages that are there, for a bounded time: polling costs as much as taking some of them."""
+        until = time.monotonic() + AT_ONCE
+        with suppress(zmq.Again):
+            while True:
                 self._receive()
+                if time.monotonic() > until:
+                    return
 
     def _receive(self) -> None:
-        peer = self._socket.recv(copy=False)  # a Frame, which knows its sender
-        frames = self._socket.recv_multipart()  # a ROUTER hands out whole messages: all of the rest is there
+        peer = self._socket.recv(zmq.DONTWAIT, copy=False)  # a Frame, which knows its sender
+        frames: Frames = []
+        for frame in self._socket.recv_multipart(copy=False):  # a ROUTER hands out whole messages: the rest is there
+            frames.append(frame.buffer if len(frame) >= VIEW_FROM else frame.bytes)
         self._metrics.messages_received.inc()
         if not self._allow.still_allows(peer):
             self._metrics.revoked_messages.inc()

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.buffer import Buffer, Slot, available_memory
+from penstock_server.buffer import Buffer, Slots, available_memory
 from penstock_server.checkpoint import Checkpoint
 from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds, allowance, refuse_before_schema
-from penstock_server.network import Admissions, Assignment, Message
+from penstock_server.network import Admissions, Assignment, Frames, Message
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import Metrics
 from penstock_server.trainer_rank.context import RankContext
@@ -35,14 +35,14 @@ class RankCallbacks:
     """What a rank asks of its engine.
 
     Attributes:
-        put: commits a filled slot and returns False when the study is over; None: `Buffer.commit`, which blocks while
-            there is no room.
+        put: commits filled slots and returns False when the study is over; None: `Buffer.commit_many`, which blocks
+            while there is no room.
         coordinator_state: returns the coordinator's part of a checkpoint; called on rank 0.
         on_static: called with the name of each static field that has arrived.
         on_over: called when training has ended, before the last validation and checkpoint.
     """
 
-    put: Callable[[Slot], bool] | None = None
+    put: Callable[[Slots], bool] | None = None
     coordinator_state: Callable[[], dict[str, Any]] = dict
     on_static: Callable[[str], None] = lambda _name: None
     on_over: Callable[[], None] = lambda: None
@@ -146,7 +146,7 @@ class TrainerRank:
             self.end_production()
         self._ready.set()
 
-    def handle(self, peer: bytes, frames: list[bytes], now: float, worker: str = "") -> list[Message]:
+    def handle(self, peer: bytes, frames: Frames, now: float, worker: str = "") -> list[Message]:
         """Deal with one message of the data socket; see `Ingest.handle`.
 
         Args:
@@ -282,9 +282,10 @@ class TrainerRank:
             self._ids,
             SampleSinks(
                 buffer=buffer,
-                put=self._callbacks.put or buffer.commit,
+                put=self._callbacks.put or (lambda slots: buffer.commit_many(slots) == len(slots)),
                 validation=parts.validation,
                 statistics=parts.normaliser.update,
+                moments=parts.normaliser.merge,
                 trained=self.ledgers.trained,
                 validated=self.ledgers.validated,
                 on_static=self._save_static,

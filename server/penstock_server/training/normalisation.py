@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from penstock_server.native import Moments
 from penstock_server.study import SampleSpec
 from penstock_server.training.welford import Array, Welford
 
@@ -108,6 +109,19 @@ class Normaliser:
             # One time step's field is contiguous, so that the reshape copies nothing.
             rows = (row.reshape(field.points, field.components) for row in flat[:, columns[field.name]])
             new.append([block for values in rows for block in Welford.blocks(values)])
+        self._take(new, inputs)
+
+    def merge(self, inputs: NDArray[np.floating[Any]], fields: Sequence[Moments]) -> None:
+        """Take in new training samples, of whose fields the statistics are known.
+
+        Args:
+            inputs: shape (n, n_inputs).
+            fields: statistics of each field, by component.
+        """
+        self._take([list(Welford.blocks(inputs)), *([Welford(*field)] for field in fields)], inputs)
+
+    def _take(self, new: list[list[Welford]], inputs: NDArray[np.floating[Any]]) -> None:
+        """Merge the statistics of the inputs and of each field, block by block."""
         with self._lock:
             before = [(w.count, w.std) for w in self._own[1:]]
             for welford, blocks in zip(self._own, new, strict=True):

@@ -14,7 +14,7 @@ import pytest
 
 from penstock_client import Client
 from penstock_client.memory_transport import MemoryTransport
-from penstock_server.buffer import Buffer, Slot
+from penstock_server.buffer import Buffer, Slots
 from penstock_server.coordinator import Coordinator, Point, make_plan, make_welcome
 from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds
 from penstock_server.study import Schema, Study
@@ -55,6 +55,7 @@ class Server:
 
     def _configure(self, schema: Schema) -> bool:
         self._buffer = Buffer(schema.spec, policy="fifo", capacity=4, batch_size=1)
+        normaliser = Normaliser(schema.spec)
         self.ingest = Ingest(
             schema,
             self._study.samples,
@@ -63,7 +64,8 @@ class Server:
                 buffer=self._buffer,
                 put=self._put,
                 validation=ValidationStore(schema.spec),
-                statistics=Normaliser(schema.spec).update,
+                statistics=normaliser.update,
+                moments=normaliser.merge,
                 trained=self.trained,
                 validated=Ledger(),
                 on_static=lambda _name, _values: None,
@@ -74,8 +76,8 @@ class Server:
         )
         return True
 
-    def _put(self, slot: Slot) -> bool:
-        return self._buffer.commit(slot) and self._buffer.get(1) is not None
+    def _put(self, slots: Slots) -> bool:
+        return self._buffer.commit_many(slots) == 1 and self._buffer.get(1) is not None
 
 
 def _direct(handle: Callable[..., Any]) -> Callable[[bytes, list[bytes]], list[list[bytes]]]:

@@ -48,9 +48,10 @@ class Rig:
             SimulationIds(training=3, held_out=1, replacements=redraws),
             SampleSinks(
                 buffer=self.buffer,
-                put=self.buffer.try_commit,
+                put=lambda slots: self.buffer.try_commit_many(slots) == len(slots),
                 validation=self.validation,
                 statistics=self.normaliser.update,
+                moments=self.normaliser.merge,
                 trained=self.trained,
                 validated=self.validated,
                 on_static=self.static.__setitem__,
