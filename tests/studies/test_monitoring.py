@@ -120,6 +120,9 @@ def test_every_expression_has_data_that_agree_with_the_report(tmp_path: Path) ->
         while silent := silent_expressions(server):
             assert time.monotonic() < waited, f"no data: {silent}"
             time.sleep(1)
+        # Coordinator and rank are scraped one after the other: what is compared below must have come after the end.
+        now = time.time()
+        wait_for(lambda: server.value("min(timestamp(penstock_samples_received_total))") > now)
         # A NaN is refused, and fails its simulation.
         assert server.firing() == {"PenstockSimulationsFail", "PenstockMessagesRefused"}
         scraped = {

@@ -25,7 +25,7 @@ def test_every_time_step_of_the_cavity_arrives_as_the_solver_has_it(
     report = studied(case, CAVITY, "icoFoam")
     assert report["samples"]["unique"] == STEPS
     seen = list(pictures(tmp_path / "run"))
-    assert len(seen) == 3
+    assert sorted(step for step, _ in seen) == list(range(STEPS))
     for step, fields in seen:
         time_directory = case / f"{0.005 * (step + 1):.6g}"
         for name, components in (("U", 3), ("p", 1)):
