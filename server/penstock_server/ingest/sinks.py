@@ -81,7 +81,7 @@ class SampleSinks:
     put: Callable[[Slots], bool]
     validation: TimeSteps
     statistics: Callable[[Floats, Floats], None]
-    moments: Callable[[Floats, list[Moments]], None]
+    moments: Callable[[Floats, list[list[Moments]]], None]
     trained: Ledger
     validated: Ledger
     on_static: Callable[[str, NDArray[np.float64]], None]

@@ -222,7 +222,7 @@ class WholeSteps:
                 self._take_run(header, parameters, block.part(0, filled.good), counted=counted)
             raise filled.fault
         if not counted:
-            sinks.moments(inputs[slots.rows], [filled.moments[f.name] for f in self._spec.fields])
+            sinks.moments(inputs[slots.rows], [[filled.moments[f.name]] for f in self._spec.fields])
         for row, step in zip(slots.rows.tolist(), block.steps.tolist(), strict=True):
             sinks.on_step(header.simulation, step, inputs[row], targets[row])
         slots.samples[:] = block.steps // self._samples.stride
@@ -266,7 +266,9 @@ class WholeSteps:
         if (at := self.layout.unusable_time(block)) >= 0:
             filled = Filled({}, at, bad_time(int(block.steps[at]), float(block.times[at])))
         for field, values in zip(self.layout.fields, block.values, strict=True):
-            moments, wrong = take(values, field.reference, targets, rows, field.column, field.components)
+            moments, wrong = take(
+                np.ascontiguousarray(values), targets, rows, field.column, field.components, field.reference
+            )
             filled.moments[field.name] = moments
             if 0 <= wrong < filled.good * field.size:
                 at, element = divmod(wrong, field.size)

@@ -6,6 +6,7 @@ inline engine calls `handle` and `TrainingLoop.train_batch` itself, in a fixed o
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from penstock_server.buffer import Buffer, Slots, available_memory
 from penstock_server.checkpoint import Checkpoint
 from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds, allowance, refuse_before_schema
+from penstock_server.native import describe
 from penstock_server.network import Admissions, Assignment, Frames, Message
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import Metrics
@@ -28,6 +30,8 @@ from penstock_server.trainer_rank.parts import TrainingParts, make_parts
 from penstock_server.trainer_rank.shares import batch_share, buffer_share
 from penstock_server.trainer_rank.status import RankStatus, status_before_training
 from penstock_server.trainer_rank.streamed import Ledgers, StreamedSupply
+
+_log = logging.getLogger("penstock.rank")
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ class TrainerRank:
     ) -> None:
         self._ranks_here = ranks_here
         self.context = RankContext(study, directory, rank=rank, restore=restore)
+        _log.info("%s", describe())
         self.metrics: Metrics = self.context.metrics
         self.ledgers = Ledgers(Ledger(), Ledger())
         self.admissions = Admissions()

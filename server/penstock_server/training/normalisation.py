@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock_server.native import Moments
+from penstock_server.native import Moments, moments
 from penstock_server.study import SampleSpec
 from penstock_server.training.welford import Array, Welford
 
@@ -102,31 +102,28 @@ class Normaliser:
             targets: shape (n, window, width).
         """
         flat, columns = targets.reshape(-1, self.spec.width), self.spec.columns()
-        # Computed before the lock is taken, which training waits for. The inputs and the fields always: the model card
-        # tells the range of the inputs, and the report which components never vary.
-        new = [list(Welford.blocks(inputs.reshape(-1, self.spec.n_inputs)))]
+        fields = []
         for field in self.spec.fields:
             # One time step's field is contiguous, so that the reshape copies nothing.
             rows = (row.reshape(field.points, field.components) for row in flat[:, columns[field.name]])
-            new.append([block for values in rows for block in Welford.blocks(values)])
-        self._take(new, inputs)
+            fields.append([moments(values) for values in rows])
+        self.merge(inputs, fields)
 
-    def merge(self, inputs: NDArray[np.floating[Any]], fields: Sequence[Moments]) -> None:
-        """Take in new training samples, of whose fields the statistics are known.
+    def merge(self, inputs: NDArray[np.floating[Any]], fields: Sequence[Sequence[Moments]]) -> None:
+        """Take in new training samples, each once, of whose targets the statistics are known.
 
         Args:
-            inputs: shape (n, n_inputs).
-            fields: statistics of each field, by component.
+            inputs: shape (n, window, n_inputs).
+            fields: statistics of the targets of these samples, for each field of the study, in any number of parts.
         """
-        self._take([list(Welford.blocks(inputs)), *([Welford(*field)] for field in fields)], inputs)
-
-    def _take(self, new: list[list[Welford]], inputs: NDArray[np.floating[Any]]) -> None:
-        """Merge the statistics of the inputs and of each field, block by block."""
+        # Computed before the lock is taken, which training waits for. The inputs and the fields always: the model card
+        # tells the range of the inputs, and the report which components never vary.
+        new = [[moments(inputs.reshape(-1, self.spec.n_inputs))], *fields]
         with self._lock:
             before = [(w.count, w.std) for w in self._own[1:]]
-            for welford, blocks in zip(self._own, new, strict=True):
-                for block in blocks:
-                    welford.merge(block)
+            for welford, parts in zip(self._own, new, strict=True):
+                for part in parts:
+                    welford.merge(part)
             self._note_jumps(before, inputs)
 
     def affine(self) -> Affine:

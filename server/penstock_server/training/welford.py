@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from penstock_server.native import Moments, moments
 
-_BLOCK = 1 << 15  # elements at a time: the float64 copy of a block stays in the cache
+Array = NDArray[np.float64]
 
 
 @dataclass
-class Welford:
+class Welford(Moments):
     """Running statistics of several columns, in float64.
 
-    Blocks of rows are merged by the pairwise update of Chan, Golub and LeVeque 1983, Algorithms for Computing the
-    Sample Variance: Analysis and Recommendations.
-
-    Attributes:
-        count: number of rows.
-        mean: of each column, shape (columns,).
-        m2: sum of squared deviations from the mean, shape (columns,).
-        low: minimum of each column, shape (columns,); +inf before the first row.
-        high: maximum of each column, shape (columns,); -inf before the first row.
+    Its attributes are those of `Moments`; `merge` takes in the statistics of further rows.
     """
-
-    count: float
-    mean: Array
-    m2: Array
-    low: Array
-    high: Array
 
     @classmethod
     def empty(cls, columns: int) -> Welford:
@@ -47,34 +32,7 @@ class Welford:
         Args:
             rows: shape (n, columns), any float dtype; n may be 0.
         """
-        for block in self.blocks(rows):
-            self.merge(block)
-
-    @staticmethod
-    def blocks(rows: NDArray[np.floating[Any]]) -> Iterator[Welford]:
-        """Yield the statistics of rows, block by block; merged in this order they are what `update` takes in.
-
-        Args:
-            rows: shape (n, columns), any float dtype; n may be 0.
-        """
-        step = max(1, _BLOCK // max(1, rows.shape[1]))
-        for start in range(0, len(rows), step):
-            # Transposed: numpy reduces along contiguous memory, ten times faster for the three components of a vector.
-            block = np.array(rows[start : start + step].T, dtype=np.float64, order="C")
-            low, high, mean = block.min(axis=1), block.max(axis=1), block.mean(axis=1)
-            block -= mean[:, None]
-            yield Welford(float(block.shape[1]), mean, np.einsum("cn,cn->c", block, block), low, high)
-
-    def merge(self, other: Welford) -> None:
-        """Take in all rows that `other` has seen."""
-        if other.count == 0:
-            return
-        total = self.count + other.count
-        delta = other.mean - self.mean
-        self.mean = self.mean + delta * (other.count / total)
-        self.m2 = self.m2 + other.m2 + delta**2 * (self.count * other.count / total)
-        self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-        self.count = total
+        self.merge(moments(rows))
 
     @property
     def std(self) -> Array:
