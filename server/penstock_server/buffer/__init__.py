@@ -3,7 +3,7 @@
 from penstock_server.buffer.buffer import Buffer
 from penstock_server.buffer.memory import available_memory, capacity_in_samples
 from penstock_server.buffer.policies import PolicyName, check_sizes
-from penstock_server.buffer.slots import Slot, Slots
+from penstock_server.buffer.slots import Reserved, Slot, Slots
 from penstock_server.buffer.state import BufferState
 from penstock_server.buffer.stats import BufferStats
 
@@ -12,6 +12,7 @@ __all__ = [
     "BufferState",
     "BufferStats",
     "PolicyName",
+    "Reserved",
     "Slot",
     "Slots",
     "available_memory",

@@ -1,8 +1,9 @@
 """The buffer between ingest, which puts samples, and training, which draws batches.
 
-One lock guards everything except the writing of slots. It has two conditions: `_may_put` is notified when there may be
-room, `_may_get` when a batch may have become possible. Nothing polls. A batch is drawn and copied under one hold of the
-lock, so that no eviction can overwrite a sample while it is copied.
+One lock guards everything except the writing of slots and the copying of batches. It has two conditions: `_may_put` is
+notified when there may be room, `_may_get` when a batch may have become possible. Nothing polls. A batch is drawn under
+the lock and copied without it: a slot that is being copied is not freed before the copy is complete, even where its
+sample has left the buffer, so no new sample can be written into it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ import numpy as np
 
 from penstock_server.buffer.contents import Contents
 from penstock_server.buffer.flow import Flow
-from penstock_server.buffer.limiter import Limiter
 from penstock_server.buffer.policies import POLICIES, PolicyName, check_sizes
-from penstock_server.buffer.slots import Slot, Slots
-from penstock_server.buffer.state import BufferState, check_state, load_state, take_state
+from penstock_server.buffer.slots import Reserved, Slot, Slots
+from penstock_server.buffer.state import BufferState, check_state, load_state, take_moment
 from penstock_server.buffer.stats import BufferStats, WaitClock
 from penstock_server.study import Batch, SampleSpec
 
@@ -72,15 +72,11 @@ class Buffer:
         self.watermark = watermark
         self.batch_size = batch_size
         self._spare = spare
-        limiter = Limiter(
-            presentations_per_sample, needed=self.policy.needed(batch_size, watermark), allowed=batch_size
-        )
-        self._flow = Flow(self.policy, capacity, watermark, batch_size, limiter)
+        self._flow = Flow(self.policy, capacity, watermark, batch_size, presentations_per_sample)
         self._contents = Contents(spec, capacity + spare, seed=seed, pin=pin)
-        lock = threading.Lock()
-        self._lock = lock
-        self._may_put = threading.Condition(lock)
-        self._may_get = threading.Condition(lock)
+        self._lock = threading.Lock()
+        self._may_put = threading.Condition(self._lock)
+        self._may_get = threading.Condition(self._lock)
         self._putting = WaitClock()
         self._stalled = WaitClock()
         self._snapshot_seconds = 0.0
@@ -88,8 +84,10 @@ class Buffer:
     # Putting
 
     def reserve(self) -> Slot:
-        """Reserve memory for a sample; as `reserve_many`."""
-        return Slot(self.reserve_many(1))
+        """Reserve memory for one sample; as `reserve_many`."""
+        with self._lock:
+            indices = self._contents.reserve(1, self._spare)
+        return self._contents.slot(indices)
 
     def reserve_many(self, number: int) -> Slots:
         """Reserve memory for samples of one simulation. Never blocks.
@@ -101,29 +99,14 @@ class Buffer:
             Slots of the storage; memory of its own where fewer spare slots are free.
         """
         with self._lock:
-            # At most `spare` slots of the storage are being filled, so that a commit below capacity finds a free one.
-            if self._contents.population.filling + number <= self._spare:
-                return self._contents.reserve(number)
-        window = self.spec.window
-        inputs = np.empty((number, window, self.spec.n_inputs), dtype=np.float32)
-        targets = np.empty((number, window, self.spec.width), dtype=np.float32)
-        return Slots(inputs, targets, np.arange(number), np.full(number, -1), stored=False)
+            indices = self._contents.reserve(number, self._spare)
+        return self._contents.slots(indices, number)
 
     def commit(self, slot: Slot) -> bool:
-        """Turn a filled slot into a sample that may be drawn; blocks as `commit_many`.
+        """Commit one sample; as `commit_many`. Returns False if the buffer was closed: the sample is lost."""
+        return self.commit_many(slot) == 1
 
-        Args:
-            slot: the filled slot, with its identifiers set.
-
-        Returns:
-            False if the buffer was closed: the sample is lost.
-
-        Raises:
-            ValueError: the slot has been committed or discarded before.
-        """
-        return self.commit_many(slot.block) == 1
-
-    def commit_many(self, slots: Slots, begin: int = 0) -> int:
+    def commit_many(self, slots: Reserved, begin: int = 0) -> int:
         """Turn filled slots into samples that may be drawn, one after the other.
 
         Blocks while the buffer is full and holds nothing that may be evicted, and while the limiter makes producers
@@ -151,20 +134,10 @@ class Buffer:
             return committed
 
     def try_commit(self, slot: Slot) -> bool:
-        """Commit a slot without waiting.
+        """Commit one sample without waiting; as `try_commit_many`. Returns False if it may be tried again."""
+        return self.try_commit_many(slot) == 1
 
-        Args:
-            slot: the filled slot, with its identifiers set.
-
-        Returns:
-            False if it would have to wait or the buffer is closed; the slot may then be tried again.
-
-        Raises:
-            ValueError: the slot has been committed or discarded before.
-        """
-        return self.try_commit_many(slot.block) == 1
-
-    def try_commit_many(self, slots: Slots, begin: int = 0) -> int:
+    def try_commit_many(self, slots: Reserved, begin: int = 0) -> int:
         """Commit as many samples as possible without waiting.
 
         Args:
@@ -180,31 +153,15 @@ class Buffer:
         """
         with self._lock:
             slots.check_open(begin)
-            if not self._flow.closed:
-                self._insert(slots)
+            self._insert(slots)
             return slots.settled
 
     def discard(self, slot: Slot) -> None:
-        """Give back a reserved slot without committing it.
+        """Give back one reserved slot; as `discard_many`."""
+        self.discard_many(slot)
 
-        Args:
-            slot: the slot.
-
-        Raises:
-            ValueError: the slot has been committed or discarded before.
-        """
-        self.discard_many(slot.block)
-
-    def discard_many(self, slots: Slots, begin: int = 0) -> None:
-        """Give back reserved slots without committing them.
-
-        Args:
-            slots: the slots.
-            begin: the first slot to give back, as in `commit_many`.
-
-        Raises:
-            ValueError: as `commit_many`.
-        """
+    def discard_many(self, slots: Reserved, begin: int = 0) -> None:
+        """Give back reserved slots, from `begin` on, without committing them; arguments and errors as `commit_many`."""
         with self._lock:
             slots.check_open(begin)
             self._contents.release(slots)
@@ -226,27 +183,19 @@ class Buffer:
             ValueError: `batch_size` is above that of the buffer.
         """
         with self._lock:
-            self._check_batch(batch_size)
+            self._flow.check_batch(batch_size)
             if not self._settled(batch_size):
                 with self._stalled:
                     self._may_get.wait_for(lambda: self._settled(batch_size), timeout)
-            return self._draw(batch_size) if self._ready(batch_size) else None
+            drawn = self._draw(batch_size) if self._ready(batch_size) else None
+        return None if drawn is None else self._gather(drawn)
 
     def try_get(self, batch_size: int) -> Batch | None:
-        """Draw a batch without waiting.
-
-        Args:
-            batch_size: number of samples.
-
-        Returns:
-            The batch; None where `get` would wait or return None.
-
-        Raises:
-            ValueError: `batch_size` is above that of the buffer.
-        """
+        """Draw a batch without waiting; as `get`, but returns None where that would wait."""
         with self._lock:
-            self._check_batch(batch_size)
-            return self._draw(batch_size) if self._ready(batch_size) else None
+            self._flow.check_batch(batch_size)
+            drawn = self._draw(batch_size) if self._ready(batch_size) else None
+        return None if drawn is None else self._gather(drawn)
 
     # End of production
 
@@ -320,15 +269,12 @@ class Buffer:
         """
         with self._lock:
             since = time.monotonic()
-            state = take_state(
-                self._contents,
-                self._contents.snapshot(self._lock, self._count_lock_time),
-                self.policy.name,
-                put_blocked_seconds=self._putting.seconds,
-                stall_seconds=self._stalled.seconds,
+            snapshot = self._contents.snapshot(self._lock, self._count_lock_time)
+            moment = take_moment(
+                self._contents, snapshot, self.policy.name, self._putting.seconds, self._stalled.seconds
             )
             self._count_lock_time(time.monotonic() - since)
-            return state
+        return moment.state(self._lock)
 
     def load_state_dict(self, state: BufferState) -> None:
         """Load a state into an unused buffer, which then continues as the other buffer would have.
@@ -349,7 +295,7 @@ class Buffer:
             self._stalled = WaitClock(state["meta"]["stall_seconds"])
             self._wake_all()
 
-    # The caller of all methods below holds the lock.
+    # The caller of the methods below holds the lock, except that of `_gather`.
 
     def _admitted(self, number: int) -> int:
         return self._flow.admitted(number, self._contents.population, self._contents.counters)
@@ -368,30 +314,35 @@ class Buffer:
         self._may_put.notify_all()
         self._may_get.notify_all()
 
-    def _insert(self, slots: Slots) -> int:
+    def _insert(self, block: Reserved) -> int:
         """Insert the samples that are admitted now; returns their number."""
-        number = self._admitted(len(slots) - slots.settled)
+        if not block.stored:
+            # They are copied into free slots, some of which a batch that is being gathered may still need.
+            self._may_put.wait_for(lambda: not self._contents.gathering)
+        number = 0 if self._flow.closed else self._admitted(len(block) - block.settled)
         if number:
-            begin = slots.settled
-            self._contents.insert(slots, number, self.policy.evict, self.capacity)
-            slots.on_commit(slots.samples[begin : begin + number])
+            begin = block.settled
+            self._contents.insert(block, number, self.policy.evict, self.capacity)
+            block.on_commit(block.numbers(begin, begin + number))
             self._may_get.notify_all()
         return number
 
-    def _draw(self, batch_size: int) -> Batch:
+    def _draw(self, batch_size: int) -> list[int]:
         remove = self._flow.removes()
         select = self.policy.drain if self._flow.draining else self.policy.select
         number = min(batch_size, len(self._contents.population)) if remove else batch_size
-        batch = self._contents.draw(select, number, remove=remove)
+        slots = self._contents.draw(select, number, remove=remove)
         self._may_put.notify_all()
-        return batch
+        return slots
+
+    def _gather(self, slots: list[int]) -> Batch:
+        """Copy a drawn batch."""
+        try:
+            return self._contents.storage.gather(np.array(slots))
+        finally:
+            with self._lock:
+                self._contents.end_gather(slots)
+                self._may_put.notify_all()
 
     def _count_lock_time(self, seconds: float) -> None:
         self._snapshot_seconds += seconds
-
-    def _check_batch(self, batch_size: int) -> None:
-        if not 1 <= batch_size <= self.batch_size:
-            raise ValueError(
-                f"a batch of {batch_size} samples was asked of a buffer made for 1 to {self.batch_size}: "
-                "make it with that batch_size"
-            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from penstock_server.buffer.limiter import Limiter
 from penstock_server.buffer.policies import Policy
@@ -20,20 +20,26 @@ class Flow:
         capacity: largest number of samples held.
         watermark: population above which training may draw.
         batch_size: largest number of samples in a batch.
-        limiter: limit on how far training may lag behind.
+        presentations_per_sample: ratio of the limiter.
         ended: whether production has ended.
         draining: whether draws remove in any case.
         closed: whether the buffer has been closed.
+        limiter: limit on how far training may lag behind.
     """
 
     policy: Policy
     capacity: int
     watermark: int
     batch_size: int
-    limiter: Limiter
+    presentations_per_sample: float
     ended: bool = False
     draining: bool = False
     closed: bool = False
+    limiter: Limiter = field(init=False)
+
+    def __post_init__(self) -> None:
+        needed = self.policy.needed(self.batch_size, self.watermark)
+        self.limiter = Limiter(self.presentations_per_sample, needed=needed, allowed=self.batch_size)
 
     def admitted(self, number: int, population: Population, counters: Counters) -> int:
         """Return how many of the next `number` samples may be put before a batch is drawn.
@@ -71,3 +77,11 @@ class Flow:
     def removes(self) -> bool:
         """Return whether a draw removes its samples."""
         return self.draining or not self.policy.keeps
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raise ValueError where the buffer was not made for batches of this size."""
+        if not 1 <= batch_size <= self.batch_size:
+            raise ValueError(
+                f"a batch of {batch_size} samples was asked of a buffer made for 1 to {self.batch_size}: "
+                "make it with that batch_size"
+            )

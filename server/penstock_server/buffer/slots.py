@@ -3,97 +3,131 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import numpy as np
 
 from penstock_server.buffer.storage import Floats, Indices
 
 
-@dataclass(eq=False)
-class Slots:
-    """Memory for samples of one simulation, reserved for one producer, which fills it.
+def _ignore(_numbers: list[int]) -> None:
+    """Stand for `on_commit` where nobody wants to know."""
+
+
+class Reserved:
+    """What the buffer knows of memory for samples of one simulation, reserved for one producer.
 
     Attributes:
-        inputs: (m, window, n_inputs) float32, not initialised; only `rows` of it belong to these slots.
-        targets: (m, window, width) float32, likewise.
-        rows: row of each sample in `inputs` and `targets`, (number,).
-        samples: number of each sample in its simulation, (number,) int64, set by the producer before they are
-            committed.
-        stored: whether `inputs` and `targets` are the storage of the buffer; False where they are memory of their own.
-        simulation: id of the simulation, set by the producer before they are committed.
-        on_commit: called with the numbers of samples as they become samples of the buffer, before any can be drawn; must
-            not use the buffer.
-        settled: samples that have been committed or discarded, in the order of `rows`.
+        indices: slot of each sample in the storage of the buffer, or its row in memory of its own; plain integers, as
+            they are used one by one.
+        stored: whether the samples are in the storage of the buffer; else they are copied when they are committed.
+        simulation: id of the simulation, set by the producer before the samples are committed.
+        on_commit: called with the numbers of samples as they become samples of the buffer, before any of them can be
+            drawn; must not use the buffer.
+        settled: samples that have been committed or discarded, in the order of `indices`.
     """
 
-    inputs: Floats
-    targets: Floats
-    rows: Indices
-    samples: Indices
-    stored: bool
-    simulation: int = -1
-    on_commit: Callable[[Indices], None] = lambda _samples: None
-    settled: int = 0
+    __slots__ = ("indices", "on_commit", "settled", "simulation", "stored")
+
+    def __init__(self, indices: list[int], stored: bool) -> None:
+        self.indices, self.stored = indices, stored
+        self.simulation = -1
+        self.on_commit: Callable[[list[int]], None] = _ignore
+        self.settled = 0
 
     def __len__(self) -> int:
         """Number of samples."""
-        return len(self.rows)
+        return len(self.indices)
+
+    def numbers(self, begin: int, end: int) -> list[int]:
+        """Return the numbers that samples have in their simulation."""
+        raise NotImplementedError
+
+    def arrays(self, position: int, /) -> tuple[Floats, Floats]:
+        """Return inputs and targets of a sample."""
+        raise NotImplementedError
 
     def check_open(self, begin: int) -> None:
         """Check that the next sample to commit or discard is `begin`.
 
         Args:
-            begin: sample, as a position in `rows`.
+            begin: sample, as a position in `indices`.
 
         Raises:
             ValueError: it has been committed or discarded, or one before it has not been.
         """
-        if begin == self.settled < len(self.rows):
+        if begin == self.settled < len(self.indices):
             return
         if begin < self.settled:
             raise ValueError(
-                f"the slot of simulation {self.simulation}, sample {self.samples[begin]} has been committed or "
-                "discarded before"
+                f"the slot of simulation {self.simulation}, sample {self.numbers(begin, begin + 1)[0]} has been "
+                "committed or discarded before"
             )
         raise ValueError(
-            f"begin = {begin} of {len(self.rows)} slots of simulation {self.simulation}: expected {self.settled}, "
+            f"begin = {begin} of {len(self)} slots of simulation {self.simulation}: expected {self.settled}, "
             "the first that has not been committed or discarded"
         )
 
 
-class Slot:
-    """Memory for one sample: a block of one.
+class Slots(Reserved):
+    """Memory for samples of one simulation, which a producer fills.
 
     Args:
-        block: the block.
+        inputs: see the attributes.
+        targets: see the attributes.
+        indices: as in `Reserved`.
+        stored: as in `Reserved`.
 
     Attributes:
-        block: the block.
-        inputs: (window, n_inputs) float32, not initialised.
-        targets: (window, width) float32, not initialised.
+        inputs: (m, window, n_inputs) float32, not initialised; only `rows` of it belong to these slots.
+        targets: (m, window, width) float32, likewise.
+        rows: row of each sample in `inputs` and `targets`, (number,) int64.
+        samples: number of each sample in its simulation, (number,) int64, set by the producer before they are
+            committed.
     """
 
-    __slots__ = ("block", "inputs", "targets")
+    __slots__ = ("inputs", "rows", "samples", "targets")
 
-    def __init__(self, block: Slots) -> None:
-        row = int(block.rows[0])
-        self.block = block
-        self.inputs: Floats = block.inputs[row]
-        self.targets: Floats = block.targets[row]
+    def __init__(self, inputs: Floats, targets: Floats, indices: list[int], stored: bool) -> None:
+        super().__init__(indices, stored)
+        self.inputs, self.targets = inputs, targets
+        self.rows: Indices = np.array(indices, dtype=np.int64)
+        self.samples: Indices = np.full(len(indices), -1, dtype=np.int64)
 
-    @property
-    def simulation(self) -> int:
-        """Id of the simulation, set by the producer before `commit`."""
-        return self.block.simulation
+    def numbers(self, begin: int, end: int) -> list[int]:
+        """Return the numbers that samples have in their simulation."""
+        return self.samples[begin:end].tolist()
 
-    @simulation.setter
-    def simulation(self, simulation: int) -> None:
-        self.block.simulation = simulation
+    def arrays(self, position: int, /) -> tuple[Floats, Floats]:
+        """Return inputs and targets of a sample."""
+        row = self.indices[position]
+        return self.inputs[row], self.targets[row]
 
-    @property
-    def sample(self) -> int:
-        """Number of the sample in its simulation, set by the producer before `commit`."""
-        return int(self.block.samples[0])
 
-    @sample.setter
-    def sample(self, sample: int) -> None:
-        self.block.samples[0] = sample
+class Slot(Reserved):
+    """Memory for one sample, which a producer fills.
+
+    Args:
+        inputs: see the attributes.
+        targets: see the attributes.
+        index: slot of the storage; None where the sample has memory of its own.
+
+    Attributes:
+        inputs: (window, n_inputs) float32, not initialised.
+        targets: (window, width) float32, not initialised.
+        sample: number of the sample in its simulation, set by the producer before `commit`.
+    """
+
+    __slots__ = ("inputs", "sample", "targets")
+
+    def __init__(self, inputs: Floats, targets: Floats, index: int | None) -> None:
+        super().__init__([0 if index is None else index], index is not None)
+        self.inputs, self.targets = inputs, targets
+        self.sample = -1
+
+    def numbers(self, begin: int, end: int) -> list[int]:
+        """Return the number that the sample has in its simulation."""
+        return [self.sample][begin:end]
+
+    def arrays(self, _position: int, /) -> tuple[Floats, Floats]:
+        """Return inputs and targets of the sample."""
+        return self.inputs, self.targets

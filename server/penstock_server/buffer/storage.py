@@ -55,3 +55,17 @@ class Storage:
         # temporary array.
         rows.take(slots, axis=0, out=out.numpy(), mode="clip")
         return out
+
+
+def own_memory(spec: SampleSpec, number: int) -> tuple[Floats, Floats]:
+    """Return memory for samples outside the storage, not initialised.
+
+    Args:
+        spec: layout of a sample.
+        number: samples.
+
+    Returns:
+        Inputs (number, window, n_inputs) and targets (number, window, width), float32.
+    """
+    inputs = np.empty((number, spec.window, spec.n_inputs), dtype=np.float32)
+    return inputs, np.empty((number, spec.window, spec.width), dtype=np.float32)

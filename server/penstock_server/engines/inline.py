@@ -22,7 +22,7 @@ import torch
 
 from penstock_client import ServerLost, Solver
 from penstock_client.memory_transport import MemoryTransport
-from penstock_server.buffer import Slots
+from penstock_server.buffer import Reserved
 from penstock_server.checkpoint import Checkpoint
 from penstock_server.coordinator import Coordinator
 from penstock_server.engines.ending import StudyEnd
@@ -197,7 +197,7 @@ class InlineEngine:
 
     # All methods below run on one thread ---------------------------------------------------------------------------
 
-    def _put(self, slots: Slots) -> bool:
+    def _put(self, slots: Reserved) -> bool:
         """Commit samples, training until there is room for them; False when training has ended meanwhile."""
         training = self._rank.training
         assert training is not None  # slots of its buffer are filled

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.buffer import Buffer, Slots
+from penstock_server.buffer import Buffer, Reserved
 from penstock_server.ingest.ledger import Ledger
 from penstock_server.native import Moments
 
@@ -78,7 +78,7 @@ class SampleSinks:
     """
 
     buffer: Buffer | None
-    put: Callable[[Slots], bool]
+    put: Callable[[Reserved], bool]
     validation: TimeSteps
     statistics: Callable[[Floats, Floats], None]
     moments: Callable[[Floats, list[list[Moments]]], None]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from penstock_client.errors import Refused
 from penstock_client.reasons import Reason
 from penstock_client.wire import Header
-from penstock_server.buffer import Slot, Slots
+from penstock_server.buffer import Reserved, Slot
 from penstock_server.ingest.assembly import uncounted
 from penstock_server.ingest.blocks import Block, BlockLayout
 from penstock_server.ingest.ledger import Ledger
@@ -228,12 +228,12 @@ class WholeSteps:
         slots.samples[:] = block.steps // self._samples.stride
         self._put(slots, header.simulation)
 
-    def _put(self, slots: Slots, simulation: int) -> None:
+    def _put(self, slots: Reserved, simulation: int) -> None:
         """Commit samples; each is marked as arrived before it can be drawn, so that no checkpoint comes in between."""
         mark, received = self._sinks.trained.mark, self._metrics.samples_received
 
-        def note(samples: NDArray[np.int64]) -> None:
-            for sample in samples.tolist():
+        def note(samples: list[int]) -> None:
+            for sample in samples:
                 mark(simulation, sample)
             received.inc(len(samples))
 
@@ -286,4 +286,4 @@ class WholeSteps:
             window, stride = self._samples.window, self._samples.stride
             new = uncounted(sample, window, stride, lambda other: sinks.trained.has(header.simulation, other))
             sinks.statistics(slot.inputs[None, new], slot.targets[None, new])
-        self._put(slot.block, header.simulation)
+        self._put(slot, header.simulation)

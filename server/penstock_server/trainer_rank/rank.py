@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.buffer import Buffer, Slots, available_memory
+from penstock_server.buffer import Buffer, Reserved, available_memory
 from penstock_server.checkpoint import Checkpoint
 from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds, allowance, refuse_before_schema
 from penstock_server.native import describe
@@ -46,7 +46,7 @@ class RankCallbacks:
         on_over: called when training has ended, before the last validation and checkpoint.
     """
 
-    put: Callable[[Slots], bool] | None = None
+    put: Callable[[Reserved], bool] | None = None
     coordinator_state: Callable[[], dict[str, Any]] = dict
     on_static: Callable[[str], None] = lambda _name: None
     on_over: Callable[[], None] = lambda: None

@@ -14,7 +14,7 @@ import pytest
 
 from penstock_client import Client
 from penstock_client.memory_transport import MemoryTransport
-from penstock_server.buffer import Buffer, Slots
+from penstock_server.buffer import Buffer, Reserved
 from penstock_server.coordinator import Coordinator, Point, make_plan, make_welcome
 from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds
 from penstock_server.study import Schema, Study
@@ -76,7 +76,7 @@ class Server:
         )
         return True
 
-    def _put(self, slots: Slots) -> bool:
+    def _put(self, slots: Reserved) -> bool:
         return self._buffer.commit_many(slots) == 1 and self._buffer.get(1) is not None
 
 
