@@ -11,6 +11,7 @@ from penstock_client.control import WAIT
 from penstock_client.errors import ConnectionBroken, PenstockError, Refused, WireError
 from penstock_client.payloads import Refuse, Welcome
 from penstock_client.reasons import Reason
+from penstock_client.shared_memory import SharedMemory
 from penstock_client.stream_payloads import Begin, Streamed
 from penstock_client.transport import Connection, Frame
 from penstock_client.wire import Header, Kind, unpack
@@ -28,12 +29,15 @@ class Stream:
         welcome: settings of the study.
         check: called while waiting; raises an error when waiting has become pointless (server lost, simulation
             abandoned).
+        share_memory: whether to offer memory to the rank, which it can read where both run on the same node.
 
     Attributes:
         blocked_seconds: seconds spent waiting for credit.
     """
 
-    def __init__(self, connection: Connection, welcome: Welcome, check: Callable[[], None]) -> None:
+    def __init__(
+        self, connection: Connection, welcome: Welcome, check: Callable[[], None], *, share_memory: bool = False
+    ) -> None:
         self._connection = connection
         self._window = welcome.credit_bytes
         self._coalesce_bytes = welcome.coalesce_bytes
@@ -53,6 +57,10 @@ class Stream:
         self._last_step = 0.0
         self._refusal: PenstockError | None = None
         self._streamed: Streamed | None = None
+        self._memory: SharedMemory | None = None
+        self._offers = share_memory  # False once the rank has not taken the memory
+        self._takes = False  # whether the rank reads the memory
+        self._settled = True  # whether the rank has dealt with all pieces of the simulation before
         self.blocked_seconds = 0.0
 
     def begin(self, header: Header, begin: Begin) -> None:
@@ -63,6 +71,7 @@ class Stream:
             begin: payload of BEGIN.
         """
         self.flush()  # pieces that a failed simulation has left pending must precede this BEGIN
+        self._offer_memory(header)
         self._refusal, self._streamed = None, None
         self._stream, self._pieces, self._bytes, self._has_credit = header, 0, 0, False
         self._shared = begin.ranks > 1
@@ -88,8 +97,11 @@ class Stream:
         small = array.nbytes <= self._coalesce_bytes
         if not self._pending:
             self._pending_since = time.monotonic()
-        # A piece that is held back is copied, because the solver goes on computing in its array.
-        self._pending += [header.pack(), array.tobytes() if small else array]
+        if self._memory is not None and self._takes and (placed := self._memory.place(array, self._bytes)) is not None:
+            self._pending += [header.pack(reference=True), placed]
+        else:
+            # A piece that is held back is copied, because the solver goes on computing in its array.
+            self._pending += [header.pack(), array.tobytes() if small else array]
         self._pending_bytes += array.nbytes
         if not small or self._pending_bytes >= self._coalesce_bytes:
             self.flush()
@@ -155,10 +167,12 @@ class Stream:
         arrived = self._streamed.accepted + self._streamed.duplicates + self._streamed.refused
         if arrived != self._pieces:
             raise ConnectionBroken(f"{arrived} of {self._pieces} pieces have reached the trainer rank: {RUN_AGAIN}")
+        self._settled = True
 
     def close(self, *, deliver: bool = True) -> None:
         """Close the connection; see `Connection.close`."""
         self._connection.close(deliver=deliver)
+        self._close_memory()
 
     def may_send(self, size: int) -> bool:
         """Return whether the credit suffices for a piece of `size` bytes."""
@@ -204,6 +218,11 @@ class Stream:
             elif header.kind is Kind.STREAMED:
                 if ours:
                     self._streamed = Streamed.unpack(payload)
+            elif header.kind is Kind.SHARED:
+                if ours:
+                    self._takes = self._offers = header.count == 1
+                    if not self._takes:
+                        self._close_memory()
             elif header.kind is Kind.REFUSE:
                 if ours or not header.attempt:  # attempt 0: the rank could not read a message
                     self._refusal = self._refusal or _refusal(Refuse.unpack(payload))
@@ -219,6 +238,29 @@ class Stream:
             self._limit = count
         else:
             self._limit = max(self._limit, count)
+        if self._memory is not None:
+            self._memory.release(self._limit - self._window - (self._sent - self._bytes))
+
+    def _offer_memory(self, header: Header) -> None:
+        """Offer memory to the rank. It is done for each simulation: ZeroMQ may have reconnected since the last."""
+        self._takes = False
+        if not self._settled:
+            # Pieces of a simulation that has failed may wait to be read, and nothing tells: the next gets other memory.
+            self._close_memory()
+        if self._offers and self._memory is None:
+            try:
+                self._memory = SharedMemory(self._window)
+            except OSError:  # not on this system
+                self._offers = False
+        if self._memory is not None:
+            self._memory.release(self._bytes)  # all of the simulation before
+            self._connection.send([header._replace(kind=Kind.SHARE).pack(), self._memory.share().pack()])
+        self._settled = False
+
+    def _close_memory(self) -> None:
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
 
 
 RUN_AGAIN = "the connection has broken, and the pieces in transit are lost; the simulation must be run again"
