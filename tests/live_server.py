@@ -87,6 +87,7 @@ def live_server(
     solver: Mapping[str, Any] | None = None,
     files: Path = Path(),
     max_message: int | str = "16 MiB",
+    shared_memory: bool = True,
 ) -> Iterator[LiveServer]:
     """Run a study with these fields and one parameter `a` in [2, 3]; its run directory is `directory`.
 
@@ -111,6 +112,7 @@ def live_server(
                 "server_timeout": server_timeout,
                 "client_timeout": client_timeout,
                 "max_message": max_message,
+                "shared_memory": shared_memory,
             },
             "directory": str(files),
         }

@@ -134,11 +134,11 @@ class HeldRows:
             self._view[begin:end] = array.data.cast("B")
         self._end = end
 
-    def take(self) -> bytes:
-        """Return the payload of a BLOCK with these rows, and forget them."""
-        payload = bytes(self._view[: self._end])
+    def take(self) -> list[memoryview]:
+        """Return the payload of a BLOCK with these rows in parts, and forget them; valid until the next `add`."""
+        parts = [self._view[: self._end]]
         if self._times:
-            payload += struct.pack(f"<{len(self._times)}d", *self._times)
+            parts.append(memoryview(struct.pack(f"<{len(self._times)}d", *self._times)))
         self._times.clear()
         self._end = self.number = 0
-        return payload
+        return parts

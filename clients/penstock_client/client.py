@@ -114,7 +114,7 @@ class Client:
                 )
                 self._heartbeat.start()
             self._streams = [
-                Stream(transport.connect(endpoint), self.welcome, self._check)
+                Stream(transport.connect(endpoint), self.welcome, self._check, share_memory=self._rereads)
                 for endpoint in self.welcome.rank_endpoints
             ]
         except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from numpy.typing import NDArray
 
 from penstock_client.block import Array, HeldRows
@@ -12,12 +13,14 @@ from penstock_client.control import WAIT
 from penstock_client.errors import ConnectionBroken, PenstockError, Refused, WireError
 from penstock_client.payloads import Refuse, Welcome
 from penstock_client.reasons import Reason
+from penstock_client.shared_memory import Buffer, SharedMemory
 from penstock_client.stream_payloads import Begin, Streamed
 from penstock_client.transport import Connection, Frame
 from penstock_client.wire import Header, Kind, unpack
 
 FIRST_REPEAT = 4.0  # seconds without an answer of the rank after which a question is repeated for the first time
 LONGEST_REPEAT = 60.0  # seconds; the interval doubles with each repetition up to this
+TIME_BYTES = 8  # of a time step in a block after the first
 HELD_STEPS = 8  # time steps of which pieces are held back at most where solver ranks share time steps
 
 
@@ -29,12 +32,15 @@ class Stream:
         welcome: settings of the study.
         check: called while waiting; raises an error when waiting has become pointless (server lost, simulation
             abandoned).
+        share_memory: whether to offer memory to the rank, which it can read where both run on the same node.
 
     Attributes:
         blocked_seconds: seconds spent waiting for credit.
     """
 
-    def __init__(self, connection: Connection, welcome: Welcome, check: Callable[[], None]) -> None:
+    def __init__(
+        self, connection: Connection, welcome: Welcome, check: Callable[[], None], *, share_memory: bool = False
+    ) -> None:
         self._connection = connection
         self._window = welcome.credit_bytes
         self._coalesce_bytes = welcome.coalesce_bytes
@@ -56,6 +62,10 @@ class Stream:
         self._unheard = False  # whether something has been sent since answers were looked for
         self._refusal: PenstockError | None = None
         self._streamed: Streamed | None = None
+        self._memory: SharedMemory | None = None
+        self._offers = share_memory  # False once the rank has not taken the memory
+        self._takes = False  # whether the rank reads the memory
+        self._settled = True  # whether the rank has dealt with all pieces of the simulation before
         self.blocked_seconds = 0.0
 
     def begin(self, header: Header, begin: Begin) -> None:
@@ -66,6 +76,7 @@ class Stream:
             begin: payload of BEGIN.
         """
         self.flush()  # pieces that a failed simulation has left pending must precede this BEGIN
+        self._offer_memory(header)
         self._refusal, self._streamed = None, None
         self._stream, self._pieces, self._bytes, self._has_credit = header, 0, 0, False
         self._shared = begin.ranks > 1
@@ -85,22 +96,22 @@ class Stream:
             Refused: the rank has refused a piece of this simulation.
             ConnectionBroken: the connection broke.
         """
-        if self._sent + size > self._limit and not self.may_send(size):
+        if self._sent + size + TIME_BYTES > self._limit and not self.may_send(size + TIME_BYTES):
             self.flush()
-            self._wait_for_credit(size)
-        self._sent += size
-        self._bytes += size
+            self._wait_for_credit(size + TIME_BYTES)
+        rows = self._rows
+        if rows is not None and rows.number and not rows.follows(step):
+            self.flush()
         if 2 * size > self._coalesce_bytes:
             self.flush()
-            self._send_block(step, 1, 1, time_of_step, row[0] if len(row) == 1 else b"".join(a.data for a in row))
+            self._count(size)
+            self._send_block(step, 1, 1, time_of_step, row)
             return
-        rows = self._rows
         if rows is None:
             rows = self._rows = HeldRows(size, self._coalesce_bytes)
-        elif rows.number and not rows.follows(step):
-            self.flush()
         if not rows.number:
             self._pending_since = time.monotonic()
+        self._count(size + TIME_BYTES if rows.number else size)
         rows.add(step, time_of_step, row)
         if rows.full:
             self.flush()
@@ -119,14 +130,20 @@ class Stream:
         if array.nbytes and not self.may_send(array.nbytes):
             self.flush()
             self._wait_for_credit(array.nbytes)
-        self._sent += array.nbytes
-        self._bytes += array.nbytes
+        self._count(array.nbytes)
         self._pieces += 1
         small = array.nbytes <= self._coalesce_bytes
         if not self._pending:
             self._pending_since = time.monotonic()
-        # A piece that is held back is copied, because the solver goes on computing in its array.
-        self._pending += [header.pack(), array.tobytes() if small else array]
+        if (
+            self._memory is not None
+            and self._takes
+            and (placed := self._memory.place([array], self._bytes)) is not None
+        ):
+            self._pending += [header.pack(reference=True), placed]
+        else:
+            # A piece that is held back is copied, because the solver goes on computing in its array.
+            self._pending += [header.pack(), array.tobytes() if small else array]
         self._pending_bytes += array.nbytes
         if not small or self._pending_bytes >= self._coalesce_bytes:
             self.flush()
@@ -168,7 +185,8 @@ class Stream:
         self._pending_steps = 0
         rows = self._rows
         if rows is not None and rows.number:
-            self._send_block(rows.first, rows.distance, rows.number, rows.time, rows.take())
+            first, distance, number, time_of_first = rows.first, rows.distance, rows.number, rows.time
+            self._send_block(first, distance, number, time_of_first, rows.take())
         if self._pending:
             frames, self._pending, self._pending_bytes = self._pending, [], 0
             self._connection.send(frames)
@@ -198,10 +216,12 @@ class Stream:
         arrived = self._streamed.accepted + self._streamed.duplicates + self._streamed.refused
         if arrived != self._pieces:
             raise ConnectionBroken(f"{arrived} of {self._pieces} pieces have reached the trainer rank: {RUN_AGAIN}")
+        self._settled = True
 
     def close(self, *, deliver: bool = True) -> None:
         """Close the connection; see `Connection.close`."""
         self._connection.close(deliver=deliver)
+        self._close_memory()
 
     def may_send(self, size: int) -> bool:
         """Return whether the credit suffices for a piece of `size` bytes."""
@@ -212,11 +232,20 @@ class Stream:
     def _holds(self) -> bool:
         return bool(self._pending) or (self._rows is not None and self._rows.number > 0)
 
-    def _send_block(self, step: int, distance: int, number: int, time: float, payload: Frame) -> None:
+    def _count(self, size: int) -> None:
+        """Count payload bytes as sent."""
+        self._sent += size
+        self._bytes += size
+
+    def _send_block(self, step: int, distance: int, number: int, time: float, parts: Sequence[Buffer]) -> None:
         header = self._stream._replace(kind=Kind.BLOCK, step=step, offset=distance, count=number, time=time)
         self._pieces += 1
         self._unheard = True
-        self._connection.send([header.pack(), payload])
+        if self._memory is not None and self._takes and (placed := self._memory.place(parts, self._bytes)) is not None:
+            self._connection.send([header.pack(reference=True), placed])
+        else:
+            payload = parts[0] if len(parts) == 1 else b"".join(np.ravel(p).data.cast("B") for p in parts)
+            self._connection.send([header.pack(), payload])
 
     def _wait_for_credit(self, size: int) -> None:
         begun = time.monotonic()
@@ -257,6 +286,11 @@ class Stream:
             elif header.kind is Kind.STREAMED:
                 if ours:
                     self._streamed = Streamed.unpack(payload)
+            elif header.kind is Kind.SHARED:
+                if ours:
+                    self._takes = self._offers = header.count == 1
+                    if not self._takes:
+                        self._close_memory()
             elif header.kind is Kind.REFUSE:
                 if ours or not header.attempt:  # attempt 0: the rank could not read a message
                     self._refusal = self._refusal or _refusal(Refuse.unpack(payload))
@@ -272,6 +306,29 @@ class Stream:
             self._limit = count
         else:
             self._limit = max(self._limit, count)
+        if self._memory is not None:
+            self._memory.release(self._limit - self._window - (self._sent - self._bytes))
+
+    def _offer_memory(self, header: Header) -> None:
+        """Offer memory to the rank. It is done for each simulation: ZeroMQ may have reconnected since the last."""
+        self._takes = False
+        if not self._settled:
+            # Pieces of a simulation that has failed may wait to be read, and nothing tells: the next gets other memory.
+            self._close_memory()
+        if self._offers and self._memory is None:
+            try:
+                self._memory = SharedMemory(self._window)
+            except OSError:  # not on this system
+                self._offers = False
+        if self._memory is not None:
+            self._memory.release(self._bytes)  # all of the simulation before
+            self._connection.send([header._replace(kind=Kind.SHARE).pack(), self._memory.share().pack()])
+        self._settled = False
+
+    def _close_memory(self) -> None:
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
 
 
 RUN_AGAIN = "the connection has broken, and the pieces in transit are lost; the simulation must be run again"

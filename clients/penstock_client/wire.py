@@ -20,6 +20,8 @@ HEADER_BYTES = 64
 STATIC_STEP = -1  # time step of a static field (mesh cell centres, cell volumes)
 MAX_PIECE_BYTES = 1 << 24  # a larger part of a field goes as several pieces, so that messages stay small
 ANY_SIMULATION = -1  # in NEXT: any simulation that is waiting
+REFERENCE_BIT = 0x80  # of the kind byte: the payload frame holds a reference to shared memory, not the payload
+_KIND_AT = 6  # where the kind is in a header
 
 _HEADER = struct.Struct("<4sHBBIIqqIIQQd")
 assert _HEADER.size == HEADER_BYTES
@@ -46,6 +48,8 @@ class Kind(IntEnum):
     ALIVE = 16
     REFUSE = 17
     INDICES = 18
+    SHARE = 19
+    SHARED = 20
     BLOCK = 21
 
 
@@ -117,12 +121,16 @@ class Header(NamedTuple):
         """Return this header with a number of payload bytes granted."""
         return self._replace(count=granted)
 
-    def pack(self) -> bytes:
-        """Return the 64 bytes of this header."""
+    def pack(self, *, reference: bool = False) -> bytes:
+        """Return the 64 bytes of this header.
+
+        Args:
+            reference: whether the payload frame holds a reference to shared memory in place of the payload.
+        """
         return _HEADER.pack(
             MAGIC,
             VERSION,
-            self.kind,
+            self.kind | REFERENCE_BIT if reference else self.kind,
             self.dtype,
             self.incarnation,
             self.attempt,
@@ -134,6 +142,17 @@ class Header(NamedTuple):
             self.count,
             self.time,
         )
+
+
+def take_reference_bit(frame: bytes) -> tuple[bytes, bool]:
+    """Return a header frame without its reference bit, and whether the bit was set.
+
+    Args:
+        frame: the first frame of a message; a frame that is too short for a header comes back as it is.
+    """
+    if len(frame) <= _KIND_AT or not frame[_KIND_AT] & REFERENCE_BIT:
+        return frame, False
+    return frame[:_KIND_AT] + bytes([frame[_KIND_AT] ^ REFERENCE_BIT]) + frame[_KIND_AT + 1 :], True
 
 
 class VersionMismatch(WireError):

@@ -88,6 +88,9 @@ def c_values(kind: str, v: dict[str, Any]) -> str:
     return f"&(pnsk_refuse){{{v['reason']}u, {c_text(v['text'])}}}"
 
 
+# libpenstock sends every payload in its message, and every time step in pieces.
+NEITHER_SENT_NOR_RECEIVED = {"SHARE", "SHARED", "BLOCK"}
+MESSAGES = [m for m in VECTORS["messages"] if m["header"]["kind"] not in NEITHER_SENT_NOR_RECEIVED]
 RECEIVED = {"WELCOME", "ASSIGN", "ACCEPT", "STREAMED", "ALIVE", "REFUSE"}
 
 
@@ -99,16 +102,14 @@ def vectors_header() -> str:
         return f"{{(const uint8_t *){c_bytes(data)}, {len(data)}}}"
 
     lines = ["#include <math.h>", "static const header_vector headers[] = {"]
-    lines += [
-        f"    {{{c_text(m['name'])}, {c_header(m['header'])}, {raw(m['header_hex'])}}}," for m in VECTORS["messages"]
-    ]
+    lines += [f"    {{{c_text(m['name'])}, {c_header(m['header'])}, {raw(m['header_hex'])}}}," for m in MESSAGES]
     lines += ["};", "static const struct { const char *name; bool version; bytes raw; } invalid_headers[] = {"]
     lines += [
         f"    {{{c_text(i['name'])}, {int(i['error'] == 'version')}, {raw(i['hex'])}}},"
         for i in VECTORS["invalid_headers"]
     ]
     lines += ["};", "static const payload_vector payloads[] = {"]
-    for m in VECTORS["messages"]:
+    for m in MESSAGES:
         kind = m["header"]["kind"]
         if "payload" in m:
             values = c_values(kind, m["payload"])

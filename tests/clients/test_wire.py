@@ -34,6 +34,7 @@ PAYLOADS: dict[Kind, type[Payload]] = {
     Kind.ACCEPT: payloads.Accept,
     Kind.BEGIN: stream_payloads.Begin,
     Kind.STREAMED: stream_payloads.Streamed,
+    Kind.SHARE: stream_payloads.Share,
     Kind.FINISH: payloads.Finish,
     Kind.ALIVE: payloads.Alive,
     Kind.REFUSE: payloads.Refuse,
@@ -53,6 +54,8 @@ def payload_of(kind: Kind, values: dict[str, Any]) -> Payload:
     v: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     if kind is Kind.HELLO:
         v["client"] = bytes.fromhex(v["client"])
+    elif kind is Kind.SHARE:
+        v["boot"], v["token"] = bytes.fromhex(v["boot"]), bytes.fromhex(v["token"])
     elif kind is Kind.ANNOUNCE:
         v["fields"] = tuple(
             payloads.FieldAnnouncement(**{**f, "dtype": Dtype[f["dtype"].upper()], "shape": tuple(f["shape"])})
@@ -76,6 +79,18 @@ def test_headers_are_exactly_these_bytes(vector: dict[str, Any]) -> None:
     # repr, because NaN is not equal to itself
     assert repr(wire.unpack(raw)) == repr(header_of(vector))
     assert wire.unpack(memoryview(raw)).pack() == raw
+
+
+@pytest.mark.parametrize("vector", named(VECTORS["references"]))
+def test_references_are_exactly_these_bytes(vector: dict[str, Any]) -> None:
+    raw, reference = bytes.fromhex(vector["header_hex"]), stream_payloads.Reference(**vector["reference"])
+    assert header_of(vector).pack(reference=True) == raw
+    assert wire.take_reference_bit(raw) == (header_of(vector).pack(), True)
+    assert wire.take_reference_bit(header_of(vector).pack()) == (header_of(vector).pack(), False)
+    assert reference.pack().hex() == vector["payload_hex"]
+    assert stream_payloads.Reference.unpack(reference.pack()) == reference
+    with pytest.raises(WireError):  # where a reference is not expected, it is no message
+        wire.unpack(raw)
 
 
 @pytest.mark.parametrize("vector", named([v for v in VECTORS["messages"] if "payload" in v]))
@@ -107,6 +122,7 @@ def test_invalid_payloads_are_refused(vector: dict[str, Any]) -> None:
 u8, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (8, 32, 64))
 i64 = st.integers(-(2**63), 2**63 - 1)
 doubles = st.floats(allow_nan=False)
+sixteen = st.binary(min_size=16, max_size=16)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 headers = st.builds(
     Header, st.sampled_from(Kind), u32, i64, u32, i64, u32, u32, u64, u64, st.sampled_from(Dtype), st.floats()
@@ -129,7 +145,7 @@ accepts = tuples(st.tuples(u32, st.booleans())).map(
     lambda pairs: payloads.Accept(tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
 )
 bodies: st.SearchStrategy[Payload] = st.one_of(
-    st.builds(payloads.Hello, st.binary(min_size=16, max_size=16), u32, texts),
+    st.builds(payloads.Hello, sixteen, u32, texts),
     st.builds(
         payloads.Welcome, u32, u32, u64, u32, u32, st.booleans(), tuples(texts), tuples(texts), tuples(texts), texts
     ),
@@ -138,6 +154,8 @@ bodies: st.SearchStrategy[Payload] = st.one_of(
     accepts,
     st.builds(stream_payloads.Begin, u32, tuples(doubles)),
     st.builds(stream_payloads.Streamed, u64, u64, u64),
+    st.builds(stream_payloads.Share, sixteen, u32, u32, u64, sixteen),
+    st.builds(stream_payloads.Reference, u64, u64),
     st.builds(payloads.Finish, st.sampled_from(payloads.Outcome), u32, u64, texts, doubles),
     st.builds(payloads.Alive, st.booleans()),
     st.builds(payloads.Refuse, st.sampled_from(Reason), texts),

@@ -9,8 +9,9 @@ from choices import Choices
 from mutations import Frames, mutated, vector_messages
 from server_checks import HELD_OUT, LIFE, N_SIMULATIONS, PEERS, POINTS, SCHEMAS, about, check_answers, held, spare
 
-from penstock_client.stream_payloads import Begin, Streamed
-from penstock_client.wire import STATIC_STEP, Dtype, Header, Kind, unpack
+from penstock_client.shared_memory import SharedMemory
+from penstock_client.stream_payloads import Begin, Reference, Streamed
+from penstock_client.wire import REFERENCE_BIT, STATIC_STEP, Dtype, Header, Kind, unpack
 from penstock_server.buffer import Buffer, Slot
 from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds
 from penstock_server.study import SamplesSection
@@ -40,8 +41,27 @@ def end(simulation: int, attempt: int = 1, rank: int = 0) -> Frames:
     return [Header(Kind.END, LIFE, simulation, attempt, rank=rank).pack()]
 
 
+MEMORY = SharedMemory(1 << 16)
+"""Memory of strangers, with the fields of some time steps and bytes that are no numbers."""
+
+
+def _seeds_by_reference() -> list[Frames]:
+    """Offers of the memory, and pieces in it."""
+    seeds: list[Frames] = [[Header(Kind.SHARE, LIFE, 0, 1).pack(), MEMORY.share().pack()]] * 4
+    at = 64
+    for step in range(4):
+        for field, values in enumerate(values_of(step)):
+            header, payload = piece(field, values, step, 0)
+            MEMORY._bytes[at : at + len(payload)] = payload
+            reference = Reference(at, len(payload)).pack()
+            seeds.append([header[:6] + bytes([header[6] | REFERENCE_BIT]) + header[7:], reference])
+            at += len(payload)
+    MEMORY._bytes[at : at + 4096] = b"\xff" * 4096  # NaN
+    return seeds
+
+
 def _data_seeds() -> list[Frames]:
-    seeds: list[Frames] = []
+    seeds = _seeds_by_reference()
     for simulation in (0, 1, HELD_OUT):
         seeds += [begin(simulation), begin(simulation, 2), begin(simulation, 1, 2, 0), begin(simulation, 1, 2, 1)]
         seeds += [end(simulation), end(simulation, 2), end(simulation, 1, 1)]
@@ -110,7 +130,7 @@ class IngestRig:
     def hear(self, peer: bytes, frames: Frames) -> None:
         """Handle a message of a stranger and check the answers."""
         answers = self.ingest.handle(peer, frames, 0.0)
-        check_answers(answers, {Kind.CREDIT, Kind.STREAMED, Kind.REFUSE}, peer, len(frames) + 2)
+        check_answers(answers, {Kind.CREDIT, Kind.STREAMED, Kind.SHARED, Kind.REFUSE}, peer, len(frames) + 2)
         for _, (header, _) in answers:
             if header[6] == Kind.CREDIT:
                 self.opened[peer] = header

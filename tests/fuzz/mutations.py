@@ -22,7 +22,8 @@ MAX_FRAMES = 8
 
 def vector_messages() -> list[Frames]:
     """Every valid message of tests/wire/vectors.json: header and payload."""
-    return [[bytes.fromhex(m["header_hex"]), bytes.fromhex(m.get("payload_hex", ""))] for m in VECTORS["messages"]]
+    messages = VECTORS["messages"] + VECTORS["references"]
+    return [[bytes.fromhex(m["header_hex"]), bytes.fromhex(m.get("payload_hex", ""))] for m in messages]
 
 
 def mutated(c: Choices, seeds: Sequence[Frames]) -> Frames:
@@ -64,7 +65,7 @@ def _small_header_field(c: Choices, frames: Frames, _seeds: Sequence[Frames]) ->
     """A value that may well be valid: another step, offset, simulation, attempt, rank, kind."""
     if frames and len(frames[0]) == 64:
         start, size = c.of(HEADER_FIELDS[1:-1])
-        frames[0] = frames[0][:start] + (c.byte() % 20).to_bytes(size, "little") + frames[0][start + size :]
+        frames[0] = frames[0][:start] + (c.byte() % 24).to_bytes(size, "little") + frames[0][start + size :]
 
 
 def _number_in_payload(c: Choices, frames: Frames, _seeds: Sequence[Frames]) -> None:

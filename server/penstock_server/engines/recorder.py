@@ -85,6 +85,7 @@ class Recorder:
             metrics=self.metrics,
             admissions=self.admissions,
             limit=allowance(study, schema, available_memory()),
+            shared_memory=study.server.shared_memory,
         )
 
     def handle(self, peer: bytes, frames: Frames, now: float, worker: str) -> list[Message]:
@@ -101,6 +102,12 @@ class Recorder:
         """Give back what is held for an attempt that has ended; called on the thread of `handle`."""
         if self._ingest is not None:
             self._ingest.release(assignment)
+        return []
+
+    def tick(self, _now: float) -> list[Message]:
+        """Give back what is held for clients that have gone; called about once a second on the thread of `handle`."""
+        if self._ingest is not None:
+            self._ingest.tick()
         return []
 
     def _take_static(self, name: str, values: NDArray[np.float64]) -> None:

@@ -34,6 +34,9 @@ class DataRank(Protocol):
     def release(self, assignment: Assignment) -> list[Message]:
         """Give back what is held for an attempt that has ended; return the messages to send."""
 
+    def tick(self, now: float, /) -> list[Message]:
+        """Give back what is held for clients that have gone; return the messages to send."""
+
 
 class ControlSocket:
     """A coordinator behind its socket. The socket's thread alone changes the coordinator; others hand it work.
@@ -166,7 +169,14 @@ class StudySockets:
     ) -> None:
         self._rank, self._on_production_over = rank, on_production_over
         self._data = RouterLoop(
-            "data", host, keys, self._handle_data, metrics=rank.metrics, max_message=max_message, on_error=on_error
+            "data",
+            host,
+            keys,
+            self._handle_data,
+            metrics=rank.metrics,
+            max_message=max_message,
+            on_error=on_error,
+            tick=rank.tick,
         )
         try:
             self.coordinator = make_coordinator((self._data.endpoint,), self._configure, self._note_assignment)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from penstock_client.stream_payloads import Streamed
 from penstock_client.wire import Header
+from penstock_server.ingest.client_memory import ClientMemory
 
 NOTHING_STREAMED = Streamed(0, 0, 0)
 
@@ -22,6 +23,7 @@ class DataConnection:
         streamed: pieces of the current stream, by what became of them.
         consumed: payload bytes dealt with since the connection was made.
         granted: payload bytes the client may have sent since then.
+        memory: of the client, in which payloads may be; None: all come in messages.
     """
 
     peer: bytes
@@ -31,6 +33,7 @@ class DataConnection:
     streamed: Streamed = NOTHING_STREAMED
     consumed: int = 0
     granted: int = 0
+    memory: ClientMemory | None = None
 
     def count_piece(self, *, new: bool) -> None:
         """Count a piece as accepted, or as a duplicate when it is not new."""

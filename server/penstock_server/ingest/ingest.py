@@ -10,10 +10,11 @@ import numpy as np
 
 from penstock_client.errors import Refused, WireError
 from penstock_client.reasons import Reason
-from penstock_client.stream_payloads import Begin
-from penstock_client.wire import Header, Kind, unpack
+from penstock_client.stream_payloads import Begin, Share
+from penstock_client.wire import Header, Kind, take_reference_bit, unpack
 from penstock_server.buffer import Slot
 from penstock_server.ingest.assembly import PartialStep
+from penstock_server.ingest.client_memories import ClientMemories
 from penstock_server.ingest.data_connection import DataConnection
 from penstock_server.ingest.holdings import LIST_BYTES, STRETCH_BYTES, UNFINISHED
 from penstock_server.ingest.partition import Where
@@ -46,6 +47,7 @@ class Ingest:
         metrics: of this process.
         admissions: what the coordinator has assigned; None: everything is taken, where there is no coordinator.
         limit: bytes that the clients of one key may make this rank hold outside the buffer; None: any number.
+        shared_memory: whether payloads may be in memory of clients on this node.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Ingest:
         metrics: Metrics,
         admissions: Admissions | None = None,
         limit: int | None = None,
+        shared_memory: bool = True,
     ) -> None:
         self._schema = schema
         self._samples = samples
@@ -71,6 +74,7 @@ class Ingest:
         self._steps = WholeSteps(schema, samples, ids, sinks, metrics)
         self._streams = Streams(schema, samples, ids, self._drop, admissions, limit)
         self._static = StaticFields(sinks.on_static)
+        self._memories = ClientMemories(enabled=shared_memory, credit=credit, metrics=metrics)
 
     def handle(self, peer: bytes, frames: Frames, now: float = 0.0, worker: str = "") -> list[Message]:  # noqa: ARG002 - a Handler
         """Deal with one message; blocks while the buffer has no room.
@@ -117,6 +121,10 @@ class Ingest:
         """Give back what is held for an attempt that has ended at the coordinator."""
         self._streams.release(assignment)
 
+    def tick(self) -> None:
+        """Give back the memory of clients that have gone; called about once a second on the thread of `handle`."""
+        self._memories.give_back()
+
     def incomplete(self) -> int:
         """Return the number of time steps of which pieces are missing."""
         return self._streams.incomplete()
@@ -131,13 +139,17 @@ class Ingest:
         try:
             if not frames:
                 raise WireError("message without frames")
-            header = unpack(frames[0])
+            frame, by_reference = take_reference_bit(frames[0])
+            header = unpack(frame)
             payload = frames[1] if len(frames) > 1 else b""
             self._envelope.check(header)
+            if by_reference:
+                payload = self._payload_of(connection, header, payload)
             if header.kind in DATA:
                 connection.consumed += len(payload)
                 if not self._streams.is_counted(header):
-                    self._metrics.bytes_received.inc(len(payload))
+                    times = 8 * (header.count - 1) if header.kind is Kind.BLOCK else 0
+                    self._metrics.bytes_received.inc(max(0, len(payload) - times))
                 take = self._take_piece if header.kind is Kind.PIECE else self._take_block
                 connection.count_piece(new=take(connection, header, payload))
                 return []
@@ -145,9 +157,24 @@ class Ingest:
         except (Refused, WireError) as error:
             return self._refuse(connection, header, *refusal_of(error))
 
+    def _payload_of(
+        self, connection: DataConnection, header: Header, reference: bytes | memoryview
+    ) -> bytes | memoryview:
+        """Return the payload that a message refers to.
+
+        Its client may change it while it is checked: pieces are copied here, and blocks before they are looked at.
+        """
+        if header.kind not in DATA:
+            raise WireError(f"{header.kind.name} with a reference to shared memory: expected its payload")
+        payload = self._memories.read(connection, reference)
+        return bytes(payload) if header.kind is Kind.PIECE else payload
+
     def _handle_request(
         self, connection: DataConnection, header: Header, payload: bytes | memoryview
     ) -> list[list[bytes]]:
+        if header.kind is Kind.SHARE:
+            taken = self._memories.take(connection, Share.unpack(payload))
+            return [self._envelope.answer(header._replace(count=int(taken)), Kind.SHARED)]
         if header.kind is Kind.BEGIN:
             self._streams.begin(connection, header, Begin.unpack(payload))
             return [self._grant(connection)]
@@ -161,7 +188,7 @@ class Ingest:
             self._streams.end(connection, header)
             return [self._envelope.answer(header, Kind.STREAMED, connection.streamed.pack())]
         raise WireError(
-            f"{header.kind.name} was sent to a trainer rank: expected BEGIN, INDICES, PIECE, BLOCK, CREDIT or END there"
+            f"{header.kind.name} was sent to a trainer rank: expected SHARE, BEGIN, INDICES, PIECE, BLOCK, CREDIT or END there"
         )
 
     def _take_index_list(self, simulation: StreamedSimulation, header: Header, payload: bytes | memoryview) -> None:

@@ -19,6 +19,7 @@ class ServerSection(Section):
             in which each machine of the server uses its own address.
         max_message: bytes that a client may send in one message; a connection that sends more is closed before memory
             is allocated for it.
+        shared_memory: whether clients on the same node may pass field values through shared memory.
         heartbeat: seconds between two heartbeats of a client.
         client_timeout: seconds of silence after which a client is given up.
         server_timeout: seconds of silence after which clients give up on the server.
@@ -27,6 +28,7 @@ class ServerSection(Section):
 
     host: str = "127.0.0.1"
     max_message: Bytes = 2**28
+    shared_memory: bool = True
     heartbeat: Seconds = 2.0
     client_timeout: Seconds = 60.0
     server_timeout: Seconds = 60.0

@@ -46,6 +46,9 @@ class Metrics:
         self.late_dropped = self._counter("late_dropped", "Messages that arrived after their attempt had ended")
         self.bytes_received = self._counter("received_bytes", "Payload bytes of pieces")
         self.messages_received = self._counter("messages_received", "Messages of clients, heartbeats included")
+        self.shared_memory_connections = self._counter(
+            "shared_memory_connections", "Data connections whose payloads come through shared memory"
+        )
         self._refused = Counter(
             "penstock_refused", "Messages refused", ["study", "process", "reason"], registry=self.registry
         )

@@ -180,6 +180,16 @@ class TrainerRank:
             self.training.ingest.release(assignment)
         return []
 
+    def tick(self, _now: float) -> list[Message]:
+        """Give back what is held for clients that have gone; called about once a second on the thread of `handle`.
+
+        Returns:
+            No message.
+        """
+        if self.training is not None:
+            self.training.ingest.tick()
+        return []
+
     def arrived(self, simulation: int) -> int:
         """Return how many samples of a training simulation, or time steps of a held-out one, have arrived here.
 
@@ -301,6 +311,7 @@ class TrainerRank:
             metrics=self.metrics,
             admissions=self.admissions,
             limit=allowance(study, parts.schema, max(0, spare)),
+            shared_memory=study.server.shared_memory,
         )
 
     def _save_static(self, name: str, values: NDArray[np.float64]) -> None:

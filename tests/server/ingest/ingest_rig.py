@@ -30,6 +30,7 @@ class Rig:
         credit: int = 1000,
         redraws: int = 0,
         limit: int | None = None,
+        shared_memory: bool = True,
     ) -> None:
         wanted = {"U": FieldSection(components=3), "p": FieldSection()}
         announced = [
@@ -60,6 +61,7 @@ class Rig:
             credit=credit,
             metrics=self.metrics,
             limit=limit,
+            shared_memory=shared_memory,
         )
 
     def say(self, *frames: bytes, peer: bytes = PEER):

@@ -120,6 +120,7 @@ class RankActor:
             metrics=self._rank.metrics,
             max_message=study.server.max_message,
             on_error=lambda error: self._rank.fail(self._log.failure(error, "ingest")),
+            tick=self._rank.tick,
         )
         self._loop.start()
         restored = None if restore is None else configure_from_checkpoint(self._rank, restore)
