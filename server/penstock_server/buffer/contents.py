@@ -138,7 +138,7 @@ class Contents:
             Slots of the samples, to be gathered.
         """
         population, counters = self.population, self.counters
-        slots = select(population, number, self.rng).tolist()
+        slots: list[int] = select(population, number, self.rng).tolist()
         counters.batches += 1
         counters.population_sum += len(population)
         counters.presentations += len(slots)

@@ -54,7 +54,8 @@ def random_seen(population: Population, number: int, rng: np.random.Generator) -
     if number == 1:
         return [int(rng.integers(unseen, held))]
     # Each new sample is unseen and takes the place of a seen one. One call draws the numbers that single calls would.
-    return rng.integers(np.arange(unseen, unseen + number), held).tolist()
+    positions: list[int] = rng.integers(np.arange(unseen, unseen + number), held).tolist()
+    return positions
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ class Slots(Reserved):
 
     def numbers(self, begin: int, end: int) -> list[int]:
         """Return the numbers that samples have in their simulation."""
-        return self.samples[begin:end].tolist()
+        numbers: list[int] = self.samples[begin:end].tolist()
+        return numbers
 
     def arrays(self, position: int, /) -> tuple[Floats, Floats]:
         """Return inputs and targets of a sample."""

@@ -21,7 +21,7 @@ class BufferSnapshot:
 
     This takes memory for one chunk and for the samples evicted meanwhile, instead of a second buffer. Chunks are read
     without the buffer's lock: a sample that is evicted and overwritten meanwhile has been copied first, and its copy
-    then takes the place of what was read.
+    then takes the place of what was read. The lock is held only to note how far the rows have been read.
 
     Args:
         lock: lock of the buffer; the caller of the constructor holds it.
@@ -32,9 +32,9 @@ class BufferSnapshot:
     def __init__(self, lock: threading.Lock, storage: Storage, on_lock_held: Callable[[float], None]) -> None:
         self._lock, self._on_lock_held = lock, on_lock_held
         self._slots: Indices = np.empty(0, dtype=np.int64)
-        self._row: Indices | None = None  # slot -> row; -1 once the sample is evicted; None before `locate`
-        self._early: dict[int, tuple[Floats, Floats]] = {}  # slot -> inputs, targets of what it held before `locate`
-        self._evicted: dict[int, tuple[Floats, Floats]] = {}  # row -> inputs, targets of evicted samples
+        self._row: Indices | None = None  # slot -> row, -1 for a slot without; None before `locate`
+        self._gone = np.zeros(storage.slots, dtype=bool)  # slot -> whether its sample has been evicted since
+        self._evicted: dict[int, tuple[Floats, Floats]] = {}  # slot -> inputs, targets of evicted samples
         self._arrays = (storage.inputs, storage.targets)
         self._read = [0, 0]  # number of rows of inputs and of targets that have been read
 
@@ -48,11 +48,6 @@ class BufferSnapshot:
         row[slots] = np.arange(len(slots))
         with self._lock:
             since = time.monotonic()
-            for slot, kept in self._early.items():
-                if row[slot] >= 0:
-                    self._evicted[int(row[slot])] = kept
-                    row[slot] = -1
-            self._early = {}
             self._slots, self._row = slots, row
             self._on_lock_held(time.monotonic() - since)
 
@@ -68,14 +63,11 @@ class BufferSnapshot:
 
     def preserve(self, slot: int) -> None:
         """Copy the sample of a slot that is about to be overwritten, if still needed; the caller holds the lock."""
-        if self._row is None:
-            if slot not in self._early:  # else the sample has arrived since
-                self._early[slot] = (self._arrays[0][slot].copy(), self._arrays[1][slot].copy())
-            return
-        row = int(self._row[slot])
-        if row >= min(self._read):
-            self._evicted[row] = (self._arrays[0][slot].copy(), self._arrays[1][slot].copy())
-        self._row[slot] = -1
+        if self._gone[slot]:
+            return  # the sample has arrived since
+        self._gone[slot] = True
+        if self._row is None or self._row[slot] >= min(self._read):
+            self._evicted[slot] = (self._arrays[0][slot].copy(), self._arrays[1][slot].copy())
 
     def shape(self, which: int) -> tuple[int, ...]:
         """Return the shape of inputs (0) or targets (1)."""
@@ -99,15 +91,19 @@ class BufferSnapshot:
         rows = max(1, CHUNK_BYTES // max(1, array[0].nbytes))
         for begin in range(0, len(self._slots), rows):
             end = min(begin + rows, len(self._slots))
-            chunk = array.take(self._slots[begin:end], axis=0)
+            slots = self._slots[begin:end]
+            chunk = array.take(slots, axis=0)
             with self._lock:
                 since = time.monotonic()
-                for row in [row for row in self._evicted if begin <= row < end]:
-                    chunk[row - begin] = self._evicted[row][which]
                 self._read[which] = end
-                for row in [row for row in self._evicted if row < min(self._read)]:
-                    del self._evicted[row]
                 self._on_lock_held(time.monotonic() - since)
+            # Without the lock: what has been evicted up to here has its copy; what is evicted later has been read.
+            for row in np.flatnonzero(self._gone[slots]).tolist():
+                kept = self._evicted.get(int(slots[row]))
+                if kept is not None:
+                    chunk[row] = kept[which]
+                    if min(self._read) >= end:
+                        del self._evicted[int(slots[row])]
             yield chunk
 
 

@@ -203,3 +203,43 @@ def test_a_checkpoint_taken_while_samples_arrive_is_whole() -> None:
         seen_left = (arrays["times_seen_left"] * range(len(arrays["times_seen_left"]))).sum()
         assert seen_left + arrays["times_seen"].sum() == counters["presentations"]
         assert sorted(arrays["arrival"]) == list(range(len(arrays["inputs"])))
+
+
+def put_blocks(buffer: Buffer, number: int, length: int) -> None:
+    for first in range(0, number, length):
+        block = buffer.reserve_many(min(length, number - first))
+        for sample, row in enumerate(block.rows, first):
+            block.inputs[row] = block.targets[row] = sample
+        assert buffer.commit_many(block) == len(block)
+    buffer.end_production()
+
+
+@pytest.mark.parametrize("policy", ["fifo", "firo", "reservoir"])
+@pytest.mark.parametrize("length", [3, 30])  # a block of 30 has memory of its own, and never has room at once
+def test_blocks_wait_for_room_as_single_samples_do(policy: Any, length: int) -> None:
+    buffer = Buffer(
+        SPEC, policy=policy, capacity=20, watermark=5, presentations_per_sample=1.0, batch_size=8, spare=4, seed=1
+    )
+    producer = start(put_blocks, buffer, 500, length)
+    drawn = consume(buffer, 8)
+    producer.result(timeout=PATIENCE)
+    stats = buffer.stats()
+    assert set(drawn) == set(range(500))
+    assert stats.trained_unique == stats.received == 500
+    if length == 30:
+        assert stats.spilled == 500
+    if policy == "fifo":
+        assert drawn == list(range(500))
+
+
+def test_closing_ends_a_block_that_waits() -> None:
+    buffer = Buffer(SPEC, policy="fifo", capacity=2, batch_size=1)
+    block = buffer.reserve_many(5)
+    producer = start(buffer.commit_many, block)
+    wait_for(lambda: is_waiting(buffer, "put_blocked_seconds"))
+    assert buffer.stats().received == 2
+    buffer.close()
+    assert producer.result(timeout=PATIENCE) == 2
+    with pytest.raises(ValueError, match="committed or discarded before"):
+        buffer.discard_many(block, 2)
+    assert buffer._contents.population.taken == 0
