@@ -94,6 +94,7 @@ class IngestRig:
         for rows in (self.buffer._contents.storage.inputs, self.buffer._contents.storage.targets):
             rows.fill(np.nan)
         self.validation, self.normaliser = ValidationStore(schema.spec), Normaliser(schema.spec)
+        self.validation._block_rows = 64  # a usual block takes more memory than all that a message may make it take
         self.trained, self.validated = Ledger(), Ledger()
         self.window, self.step, self.received = window, 0, 0
         self.opened: dict[bytes, bytes] = {}  # the start of the header that opened each peer's stream

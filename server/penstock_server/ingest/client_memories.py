@@ -14,6 +14,7 @@ from penstock_server.ingest.data_connection import DataConnection
 from penstock_server.telemetry import Metrics
 
 MAX_FOR_A_KEY = 512  # memories that the clients of one key may have mapped here; each takes two file descriptors
+MOST_LOGGED = 100  # offers that are not taken and leave a line in the log
 
 _log = logging.getLogger("penstock.ingest")
 
@@ -29,6 +30,7 @@ class ClientMemories:
 
     def __init__(self, *, enabled: bool, credit: int, metrics: Metrics) -> None:
         self._enabled, self._metrics = enabled, metrics
+        self._logged = 0
         self._largest = credit + 2 * MAX_PIECE_BYTES
         # By routing id. A connection that the streams forget takes its memory with it.
         self._connections: WeakValueDictionary[bytes, DataConnection] = WeakValueDictionary()
@@ -51,7 +53,10 @@ class ClientMemories:
             self._check(connection)
             connection.memory = ClientMemory(share, self._largest)
         except NotTaken as why:
-            _log.debug("shared memory of a client with key %r is not used: %s", connection.worker, why)
+            if self._logged < MOST_LOGGED:
+                self._logged += 1
+                # As text: the exception would keep the memory, which a handler of the log may keep in turn.
+                _log.debug("shared memory of a client with key %r is not used: %s", connection.worker, str(why))
             return False
         self._connections[connection.peer] = connection
         self._metrics.shared_memory_connections.inc()
