@@ -60,7 +60,8 @@ def main() -> None:
     whole = not arguments.groups and not arguments.quick
     out: Path = arguments.json or (JSON if whole else ROOT / "build" / "performance.json")
     rows = measure(arguments)
-    command = " ".join(["python benchmarks/performance", *sys.argv[1:]])
+    chosen = [*arguments.groups, *(["--quick"] if arguments.quick else [])]
+    command = " ".join(["python benchmarks/performance", *chosen])
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({**provenance(command), "rows": [row.as_json() for row in rows]}, indent=1) + "\n")
     print(f"written to {out}")

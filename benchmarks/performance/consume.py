@@ -2,8 +2,8 @@
 
     python -m performance.consume KIND JOB
 
-It says where producers send (JSON), then that it has the time steps for warming up, waits for the word, and says its
-figures. JOB is a `job.Job` as JSON.
+It says where producers send (JSON), then that it has the time steps for warming up. It waits for the word, says that its
+clock runs, and in the end its figures. JOB is a `job.Job` as JSON.
 """
 
 from __future__ import annotations
@@ -189,6 +189,7 @@ def consume(job: Job, kind: str) -> None:
         tell(warm=True)
         await_word()
         meter = Meter()
+        tell(started=True)
         if job.batch:
             for _ in range(job.producers * job.steps // job.batch):
                 take(rows)

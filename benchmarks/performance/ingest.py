@@ -52,7 +52,7 @@ def measure(plan: Plan) -> None:
 def _job(plan: Plan, elements: int, producers: int) -> Job:
     warm = 64 if elements < 10_000 else 4
     job = Job(elements, producers, warm, 0, 0, "")
-    return sized(job, 8_000 if plan.quick else 30_000, 80_000_000 if plan.quick else 300_000_000)
+    return sized(job, 8_000 if plan.quick else 30_000, 80_000_000 if plan.quick else 240_000_000)
 
 
 def _stream(plan: Plan, job: Job, kind: str, through: list[str] | None, **options: Any) -> Figures:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -63,8 +62,8 @@ class Job:
 class Meter:
     """Time and CPU of a consumer since its clock started."""
 
-    wall: float = field(default_factory=time.perf_counter)
     cpu: float = field(default_factory=lambda: own_cpu())
+    wall: float = field(default_factory=time.perf_counter)
 
     def figures(self, steps: int) -> dict[str, float]:
         """Return what `steps` time steps have cost until now, and the most memory that this process has had."""
@@ -72,8 +71,14 @@ class Meter:
         return {
             "samples/s": steps / wall,
             "consumer CPU µs/sample": 1e6 * cpu / steps,
-            "peak memory GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+            "peak memory GB": _most_resident() / 1e9,
         }
+
+
+def _most_resident() -> int:
+    """Return the most bytes that were resident; getrusage would also count those of the process that started this one."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 def own_cpu() -> float:
@@ -116,6 +121,7 @@ def run(job: Job, consumer: str, producer: str | None, *, through: list[str] | N
             source.hear()
         sink.hear()  # it has what was sent for warming up
         sink.say()
+        sink.hear()  # its clock runs
         for source in sources:
             source.say()
         figures: dict[str, float] = sink.hear()

@@ -60,6 +60,7 @@ def serve(job: Job) -> None:
         tell(warm=True)
         await_word()
         before, meter = engine.status(), Meter()
+        tell(started=True)
         if job.batch:
             end = job.total // job.batch
             _wait(engine, lambda status: status.batches >= end)

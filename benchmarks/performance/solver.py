@@ -50,7 +50,7 @@ def measure(plan: Plan) -> None:
         library = library_path() or build(log=lambda _line: None)
     except (OpenFOAMMissing, OpenFOAMBuildError) as error:
         raise CannotRun(one_line(str(error))) from error
-    steps = 15 if plan.quick else 50
+    steps = 6 if plan.quick else 20
     things: dict[str, Callable[[], Figures]] = {
         OURS: partial(_streaming, plan, steps, library),
         WITHOUT: partial(_alone, plan, steps, NEVER, "ascii"),
