@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
 from performance import page  # noqa: E402
+from performance.buffer_costs import rows  # noqa: E402
 from performance.pairs import OURS, CannotRun, Figures, Row, Spread, Turns, absent, in_turn  # noqa: E402
 from performance.processes import Failed, Talker  # noqa: E402
 from performance.training_runs import windows  # noqa: E402
@@ -104,7 +105,7 @@ FOUND = {
 
 
 def test_the_page_has_a_line_for_each_ratio_and_one_for_what_is_missing() -> None:
-    rows = [some_row(), absent("solver", "OpenFOAM is not installed")]
+    rows = [some_row(), absent("solver", "solver", "OpenFOAM is not installed")]
     text = page.tables({**FOUND, "rows": [row.as_json() for row in rows]})
     assert (
         "| 40 KB, 2 producers | samples/s | 90 (80 to 100) | raw | 100 (100 to 100) | 0.9 (0.8 to 1) | ≥ 0.9, reached |"
@@ -112,7 +113,7 @@ def test_the_page_has_a_line_for_each_ratio_and_one_for_what_is_missing() -> Non
     )
     assert "| 90 (80 to 100) | - | - | - | ≥ 95, not reached |" in text
     assert "Not measured: Reverb (40 KB, 2 producers): it is not installed." in text
-    assert "Not measured: Penstock (all): OpenFOAM is not installed." in text
+    assert "Not measured: Penstock (solver): OpenFOAM is not installed." in text
     assert "at commit abc" in text
 
 
@@ -189,3 +190,18 @@ def test_throughputs_come_from_windows_of_a_second_within_a_phase() -> None:
     assert (after.mean, after.worst) == (200.0, 200.0)
     assert windows(lines[:3], ended=False) is None
     assert windows(lines[:3], ended=True) is None
+
+
+def test_the_costs_of_the_buffer_become_rows() -> None:
+    costs = {
+        "draw and gather, capacity 1e3": [10.0, 20.0],
+        "draw and gather, capacity 1e6": [11.0, 25.0],
+        "draw": [1.0],
+    }
+    locks = {"stats(), lock held at most": [2.0], "stats(), whole": [9.0]}
+    drawing, held = rows({"fifo": {"microseconds": costs}, "locks, 5,000,000 samples": locks})
+    assert drawing.case == "a batch of 64 from 1,000,000 samples of 1 KB, fifo"
+    assert drawing.ratios == {"from 1,000": [1.1, 1.25]}
+    assert drawing.reaches("from 1,000") is True
+    assert held.case == "stats(): lock held at most (5,000,000 samples)"
+    assert held.reaches("") is True

@@ -31,13 +31,13 @@ from performance.page import JSON, row_text, write_page  # noqa: E402
 from performance.pairs import CannotRun, Row, absent, one_line  # noqa: E402
 from performance.plan import Plan  # noqa: E402
 
-# The modules of each group; each has measure(plan).
+# The modules of each group; each of them has measure(plan).
 GROUPS = {
     "ingest": ("ingest",),
     "end-to-end": ("end_to_end",),
     "steady": ("steady",),
     "solver": ("solver",),
-    "start": ("start",),
+    "start": ("start", "buffer_costs"),
     "ranks": ("ranks",),
 }
 ROUNDS, QUICK_ROUNDS = 3, 1
@@ -83,14 +83,14 @@ def measure(arguments: Any) -> list[Row]:
         plan = Plan(arguments.quick, rounds, Path(folder), arguments.reverb_python, show)
         for name in arguments.groups or GROUPS:
             begun = time.monotonic()
-            try:
-                for module in GROUPS[name]:
+            for module in GROUPS[name]:
+                try:
                     importlib.import_module(f"performance.{module}").measure(plan)
-            except CannotRun as reason:
-                show(absent(name, str(reason)))
-            except Exception as error:
-                traceback.print_exc()
-                show(absent(name, f"{type(error).__name__}: {one_line(str(error))}"))
+                except CannotRun as reason:
+                    show(absent(name, module, str(reason)))
+                except Exception as error:
+                    traceback.print_exc()
+                    show(absent(name, module, f"{type(error).__name__}: {one_line(str(error))}"))
             print(f"# {name}: {time.monotonic() - begun:.0f} s", flush=True)
     return rows
 

@@ -174,6 +174,6 @@ class Row:
         return cls(**{name: entry[name] for name in cls.__dataclass_fields__})
 
 
-def absent(group: str, reason: str) -> Row:
-    """Return the row of a group that could not run at all."""
-    return Row(group, "all", "", "more", {}, {}, {OURS: reason})
+def absent(group: str, module: str, reason: str) -> Row:
+    """Return the row of a module of a group that could not run at all."""
+    return Row(group.replace("-", " "), module.replace("_", " "), "", "more", {}, {}, {OURS: reason})
