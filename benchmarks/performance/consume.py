@@ -97,6 +97,7 @@ def ray(job: Job) -> Iterator[tuple[dict[str, Any], Take]]:
     from ray.util.queue import Queue
 
     library.init(
+        "local",
         num_cpus=job.producers + 1,
         include_dashboard=False,
         object_store_memory=512 * 2**20,

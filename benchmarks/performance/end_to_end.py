@@ -58,8 +58,7 @@ def things(plan: Plan, elements: int) -> Mapping[str, Callable[[], Figures]]:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    # Paths of Ray's sockets are short, or it does not start.
-    ray_folder = str(plan.scratch.parent / f"r{plan.scratch.name[-6:]}")
+    ray_folder = str(plan.short_folder("r"))
 
     def ray_queue() -> Figures:
         try:

@@ -26,3 +26,7 @@ class Plan:
     scratch: Path
     reverb_python: Path | None
     show: Callable[[Row], None]
+
+    def short_folder(self, letter: str) -> Path:
+        """Return a path for Ray's files, which is not made; paths of Ray's sockets are short, or it does not start."""
+        return self.scratch.parent / f"{letter}{self.scratch.name[-8:]}"

@@ -25,8 +25,8 @@ BARE = {
     "inline": ("python that imports torch", "import torch\nprint('ready', flush=True)\n"),
     "ray": (
         "python that starts Ray with two actors that import torch",
-        "import ray\n"
-        "ray.init(include_dashboard=False, logging_level='ERROR', log_to_driver=False)\n"
+        "import sys, ray\n"
+        "ray.init('local', _temp_dir=sys.argv[1], include_dashboard=False, logging_level='ERROR', log_to_driver=False)\n"
         "@ray.remote(num_cpus=0)\n"
         "class Actor:\n"
         "    def ready(self):\n"
@@ -46,7 +46,7 @@ PATIENCE = 120.0
 def measure(plan: Plan) -> None:
     """Measure the group."""
     for engine, (name, program) in BARE.items():
-        things = {OURS: partial(_first_batch, plan, engine), name: partial(_bare, program)}
+        things = {OURS: partial(_first_batch, plan, engine), name: partial(_bare, plan, program)}
         turns = in_turn(things, plan.rounds)
         plan.show(Row.of(GROUP, f"examples/heat, engine {engine}", SECONDS, turns, "less", {"": WANTED[engine]}))
     for size, capacities in MEMORY.items():
@@ -98,11 +98,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _bare(program: str) -> Figures:
+def _bare(plan: Plan, program: str) -> Figures:
     """Return the seconds until a program says that it is ready."""
+    folder = plan.short_folder("s")
     begun = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, str(folder)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -114,6 +115,7 @@ def _bare(program: str) -> Figures:
         ready = any(line.strip() == b"ready" for line in iter(process.stdout.readline, b""))
         seconds = time.perf_counter() - begun
         process.stdout.read()
+    shutil.rmtree(folder, ignore_errors=True)
     if not ready:
         raise Failed(f"python ended with {process.returncode}")
     return {SECONDS: seconds}
