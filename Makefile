@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PROCESSES ?= $(shell expr $$(nproc) + 1)
 SIDE_BY_SIDE := -n $(PROCESSES) --dist loadscope --no-loadscope-reorder
 
-.PHONY: env demo test docker-test quick coverage lint docs bench results chaos fuzz tutorials system clean
+.PHONY: env demo test docker-test quick coverage lint docs bench sizing results chaos fuzz tutorials system clean
 
 env: $(VENV)/.installed  ## create .venv with everything pinned
 
@@ -63,9 +63,14 @@ lint: env
 docs: env  ## the documentation as a site in build/site, built without a network; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: env  ## figures that the documentation quotes
+bench: env  ## docs/performance.md: Penstock beside what people use instead, about 20 minutes; BENCH=--quick takes 3 and keeps the page
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@command -v redis-server >/dev/null || ! command -v apt-get >/dev/null || [ "$$(id -u)" != 0 ] || { apt-get update -qq && \
+	  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends redis-server >/dev/null; }
+	$(BIN)/python benchmarks/performance $(BENCH)
+
+sizing: env  ## the figures of docs/sizing.md
 	$(BIN)/python benchmarks/buffer.py
-	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/scale.py
 
 fuzz: env system  ## a million mutated messages at every parser of server and client, and a million at those of libpenstock: docs/fuzzing.md

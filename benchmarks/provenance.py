@@ -29,7 +29,7 @@ def provenance(command: str) -> dict[str, Any]:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
     # Results that a run has just rewritten are no changes of the measured code.
-    changed = git("status", "--porcelain", "--", ".", ":!docs/results", ":!docs/results.md")
+    changed = git("status", "--porcelain", "--", ".", ":!docs/results", ":!docs/results.md", ":!docs/performance.md")
     return {
         "command": command,
         "commit": git("rev-parse", "--short=12", "HEAD") + ("+" if changed else ""),

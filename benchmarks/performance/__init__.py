@@ -1,0 +1,1 @@
+"""How fast Penstock is beside what people would use instead; `python benchmarks/performance` runs all of it."""
