@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from penstock_client.errors import PenstockError
 from penstock_server.study import Batch, ModelSection, SampleSpec, TrainingSection
 from penstock_server.training.batch_norm import batch_normalisations, single_values_normalised
+from penstock_server.training.clipping import clip_gradients
+from penstock_server.training.device import resolve_device
 from penstock_server.training.ensemble import make_members, mean_of_members, predict_each
 from penstock_server.training.losses import make_loss
 from penstock_server.training.normalisation import Affine, Normaliser
@@ -28,40 +30,6 @@ _CHUNK_BYTES = 32 * 2**20  # of predictions on the device at a time
 
 class TrainingDiverged(PenstockError):
     """The loss or a weight is NaN or infinite."""
-
-
-class DeviceError(PenstockError):
-    """Torch does not know a device or does not find it."""
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the torch device of a name.
-
-    Args:
-        name: "auto" for the GPU where there is one, else the CPU; or a name that torch knows.
-
-    Raises:
-        DeviceError: when torch does not know the device or does not find it.
-    """
-    found = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if found else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f'[training] device = "{name}": expected "auto", "cpu", "cuda" or "cuda:1"') from error
-    if device.type == "cuda" and (not found or (device.index or 0) >= torch.cuda.device_count()):
-        raise DeviceError(
-            f'[training] device = "{name}": torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices; '
-            'use "auto" or "cpu", or install a CUDA build of torch'
-        )
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, NotImplementedError) as error:  # "meta" holds no numbers, and "mps" is of other machines
-        raise DeviceError(
-            f'[training] device = "{name}": torch {torch.__version__} cannot compute on it here; use "auto" or "cpu"'
-        ) from error
-    return device
 
 
 class Trainer:
@@ -158,18 +126,15 @@ class Trainer:
 
         def closure() -> Tensor:
             self.optimizer.zero_grad()
-            if moved is None:
-                loss = torch.zeros((), device=self.device)
-            else:
-                loss = self._batch_loss(moved)
-                # The sum over members, so that the learning rate of each is that of one model.
-                (loss if self.members == 1 else self.members * loss).backward()  # type: ignore[no-untyped-call]
+            loss = torch.zeros((), device=self.device) if moved is None else self._add_gradients(moved)
             if self._gradient_average is not None:
                 for parameter in self._parameters:
                     if parameter.grad is None:  # no batch, or not used in it: all ranks must average the same list
                         parameter.grad = torch.zeros_like(parameter)
                 self._gradient_average(self._parameters, 0 if moved is None else len(moved))
-            return loss.detach()
+            if self._training.gradient_clip:
+                clip_gradients(self.model, self._training.gradient_clip)
+            return loss
 
         self.model.train()
         with single_values_normalised(self._normalisations):
@@ -316,7 +281,21 @@ class Trainer:
             copied.synchronize()
         return moved
 
-    def _batch_loss(self, batch: Batch) -> Tensor:
+    def _add_gradients(self, batch: Batch) -> Tensor:
+        """Add the gradients of a batch, one part of it after the other, and return its loss."""
+        pushed = int(torch.randint(self._pushforward + 1, ())) if self._pushforward else 0
+        parts = batch.parts(self._training.accumulate)
+        losses = []
+        for part in parts:
+            loss = self._batch_loss(part, pushed)
+            if len(parts) > 1:
+                loss = loss * (len(part) / len(batch))
+            # The sum over members, so that the learning rate of each is that of one model.
+            (loss if self.members == 1 else self.members * loss).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _batch_loss(self, batch: Batch, pushed: int) -> Tensor:
         affine = self._device_affine()
         inputs, targets = affine.inputs(batch.inputs), affine.targets(batch.targets)
         if self.spec.window == 1:
@@ -325,7 +304,6 @@ class Trainer:
         bundles = targets.reshape(len(targets), -1, width)
         inputs = inputs[:, ::bundle]  # the time of a bundle is that of its first time step
         number = bundles.shape[1]
-        pushed = int(torch.randint(self._pushforward + 1, ())) if self._pushforward else 0
         state = bundles[:, : number - 1 - pushed].reshape(-1, width)
         for step in range(1, pushed + 1):
             with torch.no_grad():
