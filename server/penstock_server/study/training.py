@@ -62,6 +62,9 @@ class TrainingSection(Section):
             are shortened to it. 0 for no limit.
         accumulate: parts into which a rank cuts its share of a batch; their gradients are added up before the optimizer's
             one step, so that memory is needed for one part at a time.
+        precision: "float32", or "bfloat16" for the matrix products of training (torch.autocast); weights, loss,
+            validation and export stay float32.
+        compile: whether training uses torch.compile.
         loss: "mse", "l1", "relative_l2" or "package.module:function".
         ranks: processes that train one model, each with its own device, buffer and connections.
         device: "auto", "cpu", "cuda" or another torch device.
@@ -88,6 +91,8 @@ class TrainingSection(Section):
     scheduler: NamedOptions | None = None
     gradient_clip: float = Field(0.0, ge=0, allow_inf_nan=False)
     accumulate: int = Field(1, gt=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
     loss: str = "mse"
     ranks: int = Field(1, gt=0)
     device: str = "auto"

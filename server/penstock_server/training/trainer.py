@@ -17,6 +17,7 @@ from penstock_server.training.batch_norm import batch_normalisations, single_val
 from penstock_server.training.clipping import clip_gradients
 from penstock_server.training.device import resolve_device
 from penstock_server.training.ensemble import make_members, mean_of_members, predict_each
+from penstock_server.training.forward import Forward
 from penstock_server.training.losses import make_loss
 from penstock_server.training.normalisation import Affine, Normaliser
 from penstock_server.training.optimizers import OptimizerError, make_optimizer, make_scheduler, restore_optimizer
@@ -96,6 +97,7 @@ class Trainer:
         self.loss = make_loss(training.loss) if self.members == 1 else mean_of_members(training.loss)
         self.batches = 0
         self._normalisations = batch_normalisations(self.model)
+        self._forward = Forward(self.model, self.device, training)
         self._training = training
         self._pushforward = training.pushforward
         self._gradient_average = gradient_average
@@ -123,10 +125,12 @@ class Trainer:
             TrainingDiverged: when the loss is not finite; on a GPU this is noticed up to 50 batches late.
         """
         moved = None if batch is None else self._to_device(batch)
+        parts = [] if moved is None else moved.parts(self._training.accumulate)
+        compiled = bool(parts) and self._forward.compiles(parts)
 
         def closure() -> Tensor:
             self.optimizer.zero_grad()
-            loss = torch.zeros((), device=self.device) if moved is None else self._add_gradients(moved)
+            loss = self._add_gradients(parts, compiled=compiled) if parts else torch.zeros((), device=self.device)
             if self._gradient_average is not None:
                 for parameter in self._parameters:
                     if parameter.grad is None:  # no batch, or not used in it: all ranks must average the same list
@@ -137,7 +141,7 @@ class Trainer:
             return loss
 
         self.model.train()
-        with single_values_normalised(self._normalisations):
+        with single_values_normalised([] if compiled else self._normalisations):
             loss = self.optimizer.step(closure)  # type: ignore[arg-type]
         if moved is not None:
             self._loss = loss  # type: ignore[assignment]
@@ -151,6 +155,11 @@ class Trainer:
         """Yield the tensors that are equal on all ranks: the model's weights and buffers, not copied."""
         yield from self.model.parameters()
         yield from self.model.buffers()
+
+    @property
+    def warnings(self) -> list[str]:
+        """For the report. Any thread may ask."""
+        return self._forward.warnings
 
     @property
     def learning_rate(self) -> float:
@@ -281,25 +290,25 @@ class Trainer:
             copied.synchronize()
         return moved
 
-    def _add_gradients(self, batch: Batch) -> Tensor:
-        """Add the gradients of a batch, one part of it after the other, and return its loss."""
+    def _add_gradients(self, parts: list[Batch], *, compiled: bool) -> Tensor:
+        """Add the gradients of the parts of a batch, one after the other, and return the loss of all."""
         pushed = int(torch.randint(self._pushforward + 1, ())) if self._pushforward else 0
-        parts = batch.parts(self._training.accumulate)
+        samples = sum(len(part) for part in parts)
         losses = []
         for part in parts:
-            loss = self._batch_loss(part, pushed)
+            loss = self._batch_loss(part, pushed, compiled=compiled)
             if len(parts) > 1:
-                loss = loss * (len(part) / len(batch))
+                loss = loss * (len(part) / samples)
             # The sum over members, so that the learning rate of each is that of one model.
             (loss if self.members == 1 else self.members * loss).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
-    def _batch_loss(self, batch: Batch, pushed: int) -> Tensor:
+    def _batch_loss(self, batch: Batch, pushed: int, *, compiled: bool) -> Tensor:
         affine = self._device_affine()
         inputs, targets = affine.inputs(batch.inputs), affine.targets(batch.targets)
         if self.spec.window == 1:
-            return self.loss(self.model(inputs[:, 0]), targets[:, 0])
+            return self.loss(self._forward(inputs[:, 0], compiled=compiled), targets[:, 0])
         bundle, width = self.spec.bundle, self.spec.state_width
         bundles = targets.reshape(len(targets), -1, width)
         inputs = inputs[:, ::bundle]  # the time of a bundle is that of its first time step
@@ -307,8 +316,9 @@ class Trainer:
         state = bundles[:, : number - 1 - pushed].reshape(-1, width)
         for step in range(1, pushed + 1):
             with torch.no_grad():
-                state = self.model(self._rows(inputs[:, step : number - 1 - pushed + step]), state)
-        prediction = self.model(self._rows(inputs[:, 1 + pushed :]), state)
+                rows = self._rows(inputs[:, step : number - 1 - pushed + step])
+                state = self._forward(rows, state, compiled=compiled)
+        prediction = self._forward(self._rows(inputs[:, 1 + pushed :]), state, compiled=compiled)
         return self.loss(prediction, bundles[:, 1 + pushed :].reshape(-1, width))
 
     def _rows(self, inputs: Tensor) -> Tensor:
