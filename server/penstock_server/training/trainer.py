@@ -21,6 +21,7 @@ from penstock_server.training.forward import Forward
 from penstock_server.training.losses import make_loss
 from penstock_server.training.normalisation import Affine, Normaliser
 from penstock_server.training.optimizers import OptimizerError, make_optimizer, make_scheduler, restore_optimizer
+from penstock_server.training.staging import Staging
 
 GradientAverage = Callable[[list[nn.Parameter], int], None]
 """Replaces the gradients of all ranks by their mean, weighted by each rank's number of samples."""
@@ -103,6 +104,7 @@ class Trainer:
         self._gradient_average = gradient_average
         self._loss: Tensor | None = None
         self._affine: tuple[Affine, Affine] | None = None
+        self._staging = None if self.device.type == "cpu" else Staging(self.device)
         self._check_every = 1 if self.device.type == "cpu" else _CHECK_EVERY
         needs_closure = (
             inspect.signature(type(self.optimizer).step).parameters["closure"].default is inspect.Parameter.empty
@@ -124,32 +126,13 @@ class Trainer:
         Raises:
             TrainingDiverged: when the loss is not finite; on a GPU this is noticed up to 50 batches late.
         """
-        moved = None if batch is None else self._to_device(batch)
-        parts = [] if moved is None else moved.parts(self._training.accumulate)
-        compiled = bool(parts) and self._forward.compiles(parts)
-
-        def closure() -> Tensor:
-            self.optimizer.zero_grad()
-            loss = self._add_gradients(parts, compiled=compiled) if parts else torch.zeros((), device=self.device)
-            if self._gradient_average is not None:
-                for parameter in self._parameters:
-                    if parameter.grad is None:  # no batch, or not used in it: all ranks must average the same list
-                        parameter.grad = torch.zeros_like(parameter)
-                self._gradient_average(self._parameters, 0 if moved is None else len(moved))
-            if self._training.gradient_clip:
-                clip_gradients(self.model, self._training.gradient_clip)
-            return loss
-
-        self.model.train()
-        with single_values_normalised([] if compiled else self._normalisations):
-            loss = self.optimizer.step(closure)  # type: ignore[arg-type]
-        if moved is not None:
-            self._loss = loss  # type: ignore[assignment]
-        self.batches += 1
-        if self.scheduler is not None and self.batches < getattr(self.scheduler, "total_steps", math.inf):
-            self.scheduler.step()
-        if self.batches % self._check_every == 0:
-            self._check_loss()
+        if batch is None:
+            self._step(None)
+        elif self._staging is None:
+            self._step(batch)
+        else:
+            with self._staging.on_device(batch) as moved:
+                self._step(moved)
 
     def shared_tensors(self) -> Iterator[Tensor]:
         """Yield the tensors that are equal on all ranks: the model's weights and buffers, not copied."""
@@ -262,6 +245,34 @@ class Trainer:
         self._loss = None if state["loss"] is None else torch.tensor(state["loss"], device=self.device)
         return lost
 
+    def _step(self, batch: Batch | None) -> None:
+        """Train on one batch that is on the device."""
+        parts = [] if batch is None else batch.parts(self._training.accumulate)
+        compiled = bool(parts) and self._forward.compiles(parts)
+
+        def closure() -> Tensor:
+            self.optimizer.zero_grad()
+            loss = self._add_gradients(parts, compiled=compiled) if parts else torch.zeros((), device=self.device)
+            if self._gradient_average is not None:
+                for parameter in self._parameters:
+                    if parameter.grad is None:  # no batch, or not used in it: all ranks must average the same list
+                        parameter.grad = torch.zeros_like(parameter)
+                self._gradient_average(self._parameters, 0 if batch is None else len(batch))
+            if self._training.gradient_clip:
+                clip_gradients(self.model, self._training.gradient_clip)
+            return loss
+
+        self.model.train()
+        with single_values_normalised([] if compiled else self._normalisations):
+            loss = self.optimizer.step(closure)  # type: ignore[arg-type]
+        if batch is not None:
+            self._loss = loss  # type: ignore[assignment]
+        self.batches += 1
+        if self.scheduler is not None and self.batches < getattr(self.scheduler, "total_steps", math.inf):
+            self.scheduler.step()
+        if self.batches % self._check_every == 0:
+            self._check_loss()
+
     def _check_weights(self) -> None:
         """Check the weights: the loss is that before the last step, which may have made them NaN."""
         bad = next((n for n, p in self.model.named_parameters() if not bool(torch.isfinite(p).all())), None)
@@ -280,15 +291,6 @@ class Trainer:
                 f"the loss is {loss} at {within} with a learning rate of {self.learning_rate:g}: expected a finite "
                 "number; lower [training] optimizer lr, keep [normalisation] on, or resume from the last checkpoint"
             )
-
-    def _to_device(self, batch: Batch) -> Batch:
-        moved = Batch(batch.inputs.to(self.device, non_blocking=True), batch.targets.to(self.device, non_blocking=True))
-        if batch.inputs.is_pinned() or batch.targets.is_pinned():
-            # Wait for the copy and for the step before it, which runs meanwhile, but not for the next step.
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record(torch.cuda.current_stream(self.device))
-            copied.synchronize()
-        return moved
 
     def _add_gradients(self, parts: list[Batch], *, compiled: bool) -> Tensor:
         """Add the gradients of the parts of a batch, one after the other, and return the loss of all."""
