@@ -2,17 +2,22 @@
 
 from penstock_server.buffer.buffer import Buffer
 from penstock_server.buffer.contents import Slot
+from penstock_server.buffer.device_storage import DeviceStorage
 from penstock_server.buffer.memory import available_memory, capacity_in_samples
 from penstock_server.buffer.policies import PolicyName, check_sizes
 from penstock_server.buffer.state import BufferState
 from penstock_server.buffer.stats import BufferStats
+from penstock_server.buffer.storage import Storage, StorageMaker
 
 __all__ = [
     "Buffer",
     "BufferState",
     "BufferStats",
+    "DeviceStorage",
     "PolicyName",
     "Slot",
+    "Storage",
+    "StorageMaker",
     "available_memory",
     "capacity_in_samples",
     "check_sizes",

@@ -17,6 +17,7 @@ from penstock_server.buffer.limiter import Limiter
 from penstock_server.buffer.policies import POLICIES, PolicyName, check_sizes
 from penstock_server.buffer.state import BufferState, check_state, load_state, take_state
 from penstock_server.buffer.stats import BufferStats, WaitClock
+from penstock_server.buffer.storage import Storage, StorageMaker
 from penstock_server.study import Batch, SampleSpec
 
 
@@ -35,7 +36,7 @@ class Buffer:
         batch_size: largest number of samples in a batch; the limiter lets training lag by one such batch.
         seed: seed of all random draws and evictions: the same calls in the same order give the same samples.
         spare: slots beyond the capacity for samples that are being filled.
-        pin: gather batches into page-locked memory (needs a GPU).
+        storage: makes the memory of the samples; by default on the host.
 
     Attributes:
         spec: layout of a sample.
@@ -59,7 +60,7 @@ class Buffer:
         batch_size: int,
         seed: int = 0,
         spare: int = 64,
-        pin: bool = False,
+        storage: StorageMaker = Storage,
     ) -> None:
         check_sizes(policy, capacity, watermark, batch_size, presentations_per_sample)
         if spare < 1:
@@ -73,12 +74,11 @@ class Buffer:
         self._limiter = Limiter(
             presentations_per_sample, needed=self.policy.needed(batch_size, watermark), allowed=batch_size
         )
-        self._contents = Contents(spec, capacity + spare, seed=seed, pin=pin)
+        self._contents = Contents(storage(spec, capacity + spare), seed=seed)
         self._ended = False
         self._draining = False
         self._closed = False
-        lock = threading.Lock()
-        self._lock = lock
+        self._lock = lock = threading.Lock()
         self._may_put = threading.Condition(lock)
         self._may_get = threading.Condition(lock)
         self._putting = WaitClock()
@@ -92,7 +92,7 @@ class Buffer:
         with self._lock:
             # At most `spare` slots of the storage are being filled, so that a commit below capacity finds a free one.
             population, storage = self._contents.population, self._contents.storage
-            if population.filling < self._spare:
+            if storage.in_place and population.filling < self._spare:
                 index = population.take_free()
                 return Slot(storage.inputs[index], storage.targets[index], index)
         window = self.spec.window

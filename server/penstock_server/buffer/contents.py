@@ -13,8 +13,8 @@ from penstock_server.buffer.policies import Evictor, Selector
 from penstock_server.buffer.population import Population
 from penstock_server.buffer.snapshot import BufferSnapshot
 from penstock_server.buffer.stats import BufferStats, Counters, TimesSeen
-from penstock_server.buffer.storage import Floats, Indices, Storage
-from penstock_server.study import Batch, SampleSpec
+from penstock_server.buffer.storage import Floats, Indices, SampleStorage
+from penstock_server.study import Batch
 
 
 @dataclass(eq=False)
@@ -49,10 +49,8 @@ class Contents:
     """The samples of a buffer. Not thread-safe: the buffer holds its lock during every call.
 
     Args:
-        spec: layout of a sample.
-        slots: slots of the storage.
+        storage: memory for the samples.
         seed: seed of all random draws and evictions.
-        pin: gather batches into page-locked memory (needs a GPU).
 
     Attributes:
         storage: inputs and targets of all slots.
@@ -64,8 +62,8 @@ class Contents:
         rng: generator of all draws and evictions.
     """
 
-    def __init__(self, spec: SampleSpec, slots: int, *, seed: int, pin: bool) -> None:
-        self.storage = Storage(spec, slots, pin=pin)
+    def __init__(self, storage: SampleStorage, *, seed: int) -> None:
+        self.storage, slots = storage, storage.slots
         self.population = Population(slots)
         self.times_seen = TimesSeen(slots)
         self.simulation: Indices = np.full(slots, -1, dtype=np.int64)
@@ -84,9 +82,8 @@ class Contents:
         index = slot.index
         if index is None:
             index = self.population.take_free()
-            self.counters.spilled += 1
-            self.storage.inputs[index] = slot.inputs
-            self.storage.targets[index] = slot.targets
+            self.counters.spilled += self.storage.in_place
+            self.storage.put(index, slot.inputs, slot.targets)
         slot.open = False
         self.simulation[index] = slot.simulation
         self.sample[index] = slot.sample

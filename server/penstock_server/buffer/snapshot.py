@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.buffer.storage import Floats, Indices, Storage
+from penstock_server.buffer.storage import Floats, Indices, SampleStorage
 
 CHUNK_BYTES = 8 * 2**20
 """Bytes copied at a time, with the buffer locked: a few milliseconds."""
@@ -29,14 +30,14 @@ class BufferSnapshot:
     """
 
     def __init__(
-        self, lock: threading.Lock, storage: Storage, slots: Indices, on_lock_held: Callable[[float], None]
+        self, lock: threading.Lock, storage: SampleStorage, slots: Indices, on_lock_held: Callable[[float], None]
     ) -> None:
         self._lock, self._on_lock_held = lock, on_lock_held
         self._slots = slots
         self._row: Indices = np.full(storage.slots, -1, dtype=np.int64)  # slot -> row; -1 once the sample is evicted
         self._row[slots] = np.arange(len(slots))
         self._evicted: dict[int, tuple[Floats, Floats]] = {}  # row -> inputs, targets of evicted samples
-        self._arrays = (storage.inputs, storage.targets)
+        self._storage = storage
         self._read = [0, 0]  # number of rows of inputs and of targets that have been read
 
     @property
@@ -53,12 +54,14 @@ class BufferSnapshot:
         """Copy the sample of a slot that is about to be overwritten, if still needed; the caller holds the lock."""
         row = int(self._row[slot])
         if row >= min(self._read):
-            self._evicted[row] = (self._arrays[0][slot].copy(), self._arrays[1][slot].copy())
+            inputs, targets = (self._storage.read(which, np.array([slot])) for which in (0, 1))
+            self._evicted[row] = (inputs[0], targets[0])
         self._row[slot] = -1
 
     def shape(self, which: int) -> tuple[int, ...]:
         """Return the shape of inputs (0) or targets (1)."""
-        return (len(self._slots), *self._arrays[which].shape[1:])
+        array = (self._storage.inputs, self._storage.targets)[which]
+        return (len(self._slots), *array.shape[1:])
 
     def chunks(self, which: int) -> Iterator[Floats]:
         """Read the rows of inputs (0) or targets (1), once.
@@ -74,13 +77,12 @@ class BufferSnapshot:
         """
         if self._read[which]:
             raise RuntimeError("a snapshot can be read once; take another one")
-        array = self._arrays[which]
-        rows = max(1, CHUNK_BYTES // max(1, array[0].nbytes))
+        rows = max(1, CHUNK_BYTES // max(1, 4 * math.prod(self.shape(which)[1:])))
         for begin in range(0, len(self._slots), rows):
             end = min(begin + rows, len(self._slots))
             with self._lock:
                 since = time.monotonic()
-                chunk = array[self._slots[begin:end]]
+                chunk = self._storage.read(which, self._slots[begin:end])
                 for row in [row for row in self._evicted if begin <= row < end]:
                     chunk[row - begin] = self._evicted[row][which]
                 self._read[which] = end

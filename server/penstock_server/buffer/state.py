@@ -12,7 +12,7 @@ from penstock_server.buffer.policies import PolicyName
 from penstock_server.buffer.population import Population
 from penstock_server.buffer.snapshot import BufferSnapshot
 from penstock_server.buffer.stats import Counters
-from penstock_server.buffer.storage import Storage
+from penstock_server.buffer.storage import SampleStorage
 
 
 class BufferState(TypedDict):
@@ -69,7 +69,7 @@ def take_state(
     }
 
 
-def check_state(state: BufferState, policy: PolicyName, storage: Storage, capacity: int) -> Population:
+def check_state(state: BufferState, policy: PolicyName, storage: SampleStorage, capacity: int) -> Population:
     """Check that a state fits a buffer.
 
     Args:
@@ -92,9 +92,9 @@ def check_state(state: BufferState, policy: PolicyName, storage: Storage, capaci
             "resume with the checkpoint's policy"
         )
     for name, here in (("inputs", storage.inputs), ("targets", storage.targets)):
-        if arrays[name].shape[1:] != here.shape[1:]:
+        if tuple(arrays[name].shape[1:]) != tuple(here.shape[1:]):
             raise ValueError(
-                f"the checkpoint's {name} have shape {arrays[name].shape[1:]} a sample, expected {here.shape[1:]}: "
+                f"the checkpoint's {name} have shape {arrays[name].shape[1:]} a sample, expected {tuple(here.shape[1:])}: "
                 "resume with the checkpoint's window, parameters and fields"
             )
     if number > capacity:
@@ -115,8 +115,7 @@ def load_state(contents: Contents, state: BufferState, population: Population) -
     """
     arrays, meta = state["arrays"], state["meta"]
     number = len(arrays["inputs"])
-    contents.storage.inputs[:number] = arrays["inputs"]
-    contents.storage.targets[:number] = arrays["targets"]
+    contents.storage.load(arrays["inputs"], arrays["targets"])
     contents.simulation[:number] = arrays["simulation"]
     contents.sample[:number] = arrays["sample"]
     contents.times_seen.load(arrays["times_seen"], arrays["times_seen_left"])

@@ -1,6 +1,12 @@
-"""The storage of samples: two contiguous float32 arrays, allocated once. `population` knows which slots are in use."""
+"""The storage of samples: two contiguous float32 arrays, allocated once. `population` knows which slots are in use.
+
+`Storage` keeps them on the host, `device_storage.DeviceStorage` on the device that trains.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,6 +17,46 @@ from penstock_server.study import Batch, SampleSpec
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
+
+
+class SampleStorage(Protocol):
+    """Memory for samples. The buffer calls it with its lock held."""
+
+    @property
+    def slots(self) -> int:
+        """Number of samples."""
+
+    @property
+    def inputs(self) -> Any:
+        """(slots, window, n_inputs) float32: an array, or a tensor."""
+
+    @property
+    def targets(self) -> Any:
+        """(slots, window, width) float32: an array, or a tensor."""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether producers may write into `inputs` and `targets` themselves; else samples are `put`."""
+
+    def put(self, slot: int, inputs: Floats, targets: Floats) -> None:
+        """Copy a sample into a slot; the sample may be overwritten once this has returned."""
+
+    def gather(self, slots: Indices) -> Batch:
+        """Copy samples into a batch.
+
+        Args:
+            slots: slots of the samples, (n,), in the order of the batch; a slot may be given more than once.
+        """
+
+    def read(self, which: int, slots: Indices) -> Floats:
+        """Copy inputs (0) or targets (1) of samples into an array, in the order of their slots."""
+
+    def load(self, inputs: Floats, targets: Floats) -> None:
+        """Copy samples into the first slots."""
+
+
+StorageMaker = Callable[[SampleSpec, int], SampleStorage]
+"""Makes storage for a number of samples of this layout."""
 
 
 class Storage:
@@ -40,12 +86,22 @@ class Storage:
         self.inputs: Floats = np.empty((slots, spec.window, spec.n_inputs), dtype=np.float32)
         self.targets: Floats = np.empty((slots, spec.window, spec.width), dtype=np.float32)
 
-    def gather(self, slots: Indices) -> Batch:
-        """Copy samples into a new batch.
+    in_place = True
 
-        Args:
-            slots: slots of the samples, (n,), in the order of the batch; a slot may be given more than once.
-        """
+    def put(self, slot: int, inputs: Floats, targets: Floats) -> None:
+        """Copy a sample into a slot."""
+        self.inputs[slot], self.targets[slot] = inputs, targets
+
+    def read(self, which: int, slots: Indices) -> Floats:
+        """Return copies of inputs (0) or targets (1)."""
+        return (self.inputs, self.targets)[which][slots]
+
+    def load(self, inputs: Floats, targets: Floats) -> None:
+        """Copy samples into the first slots."""
+        self.inputs[: len(inputs)], self.targets[: len(targets)] = inputs, targets
+
+    def gather(self, slots: Indices) -> Batch:
+        """Copy samples into a new batch."""
         return Batch(self._gather(self.inputs, slots), self._gather(self.targets, slots))
 
     def _gather(self, rows: Floats, slots: Indices) -> Tensor:
