@@ -22,17 +22,21 @@ def provenance(command: str) -> dict[str, Any]:
         command: the command that made the results.
 
     Returns:
-        The entries; `commit` ends with "+" if there are uncommitted changes.
+        The entries; `commit` ends with "+" if there are uncommitted changes. Where the files are a copy without git,
+        the environment variable PENSTOCK_COMMIT names it.
     """
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
-    # Results that a run has just rewritten are no changes of the measured code.
-    changed = git("status", "--porcelain", "--", ".", ":!docs/results", ":!docs/results.md")
+    def commit() -> str:
+        # Results that a run has just rewritten are no changes of the measured code.
+        changed = git("status", "--porcelain", "--", ".", ":!docs/results", ":!docs/results.md")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+
     return {
         "command": command,
-        "commit": git("rev-parse", "--short=12", "HEAD") + ("+" if changed else ""),
+        "commit": os.environ.get("PENSTOCK_COMMIT") or commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {_gibibytes():.0f} GiB",
         "torch": torch.__version__,
