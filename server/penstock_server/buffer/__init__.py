@@ -1,10 +1,10 @@
 """A trainer rank's buffer: samples arrive in the order of the simulations and leave as batches for training."""
 
 from penstock_server.buffer.buffer import Buffer
-from penstock_server.buffer.contents import Slot
 from penstock_server.buffer.device_storage import DeviceStorage
 from penstock_server.buffer.memory import available_memory, capacity_in_samples
 from penstock_server.buffer.policies import PolicyName, check_sizes
+from penstock_server.buffer.slots import Slot, Slots
 from penstock_server.buffer.state import BufferState
 from penstock_server.buffer.stats import BufferStats
 from penstock_server.buffer.storage import Storage, StorageMaker
@@ -16,6 +16,7 @@ __all__ = [
     "DeviceStorage",
     "PolicyName",
     "Slot",
+    "Slots",
     "Storage",
     "StorageMaker",
     "available_memory",

@@ -1,8 +1,9 @@
 """The buffer between ingest, which puts samples, and training, which draws batches.
 
-One lock guards everything except the writing of slots. It has two conditions: `_may_put` is notified when there may be
-room, `_may_get` when a batch may have become possible. Nothing polls. A batch is drawn and copied under one hold of the
-lock, so that no eviction can overwrite a sample while it is copied.
+One lock guards everything except the writing of slots and the copying of batches. It has two conditions: `_may_put` is
+notified when there may be room, `_may_get` when a batch may have become possible. Nothing polls. A batch is drawn under
+the lock and copied without it: a slot that is being copied is not freed before the copy is complete, even where its
+sample has left the buffer, so no new sample can be written into it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import time
 
 import numpy as np
 
-from penstock_server.buffer.contents import Contents, Slot
-from penstock_server.buffer.limiter import Limiter
+from penstock_server.buffer.contents import Contents
+from penstock_server.buffer.flow import Flow
 from penstock_server.buffer.policies import POLICIES, PolicyName, check_sizes
-from penstock_server.buffer.state import BufferState, check_state, load_state, take_state
+from penstock_server.buffer.slots import Block, Slot, Slots
+from penstock_server.buffer.state import BufferState, check_state, load_state, take_moment
 from penstock_server.buffer.stats import BufferStats, WaitClock
 from penstock_server.buffer.storage import Storage, StorageMaker
 from penstock_server.study import Batch, SampleSpec
@@ -71,16 +73,11 @@ class Buffer:
         self.watermark = watermark
         self.batch_size = batch_size
         self._spare = spare
-        self._limiter = Limiter(
-            presentations_per_sample, needed=self.policy.needed(batch_size, watermark), allowed=batch_size
-        )
+        self._flow = Flow(self.policy, capacity, watermark, batch_size, presentations_per_sample)
         self._contents = Contents(storage(spec, capacity + spare), seed=seed)
-        self._ended = False
-        self._draining = False
-        self._closed = False
-        self._lock = lock = threading.Lock()
-        self._may_put = threading.Condition(lock)
-        self._may_get = threading.Condition(lock)
+        self._lock = threading.Lock()
+        self._may_put = threading.Condition(self._lock)
+        self._may_get = threading.Condition(self._lock)
         self._putting = WaitClock()
         self._stalled = WaitClock()
         self._snapshot_seconds = 0.0
@@ -88,74 +85,87 @@ class Buffer:
     # Putting
 
     def reserve(self) -> Slot:
-        """Reserve memory for a sample. Never blocks: where no spare slot is free, the sample gets memory of its own."""
+        """Reserve memory for one sample; as `reserve_many`."""
         with self._lock:
-            # At most `spare` slots of the storage are being filled, so that a commit below capacity finds a free one.
-            population, storage = self._contents.population, self._contents.storage
-            if storage.in_place and population.filling < self._spare:
-                index = population.take_free()
-                return Slot(storage.inputs[index], storage.targets[index], index)
-        window = self.spec.window
-        inputs = np.empty((window, self.spec.n_inputs), dtype=np.float32)
-        return Slot(inputs, np.empty((window, self.spec.width), dtype=np.float32), None)
+            indices = self._contents.reserve(1, self._spare)
+        return self._contents.slot(indices)
+
+    def reserve_many(self, number: int) -> Slots:
+        """Reserve memory for samples of one simulation. Never blocks.
+
+        Args:
+            number: samples, at least 1.
+
+        Returns:
+            Slots of the storage; memory of its own where fewer spare slots are free.
+        """
+        with self._lock:
+            indices = self._contents.reserve(number, self._spare)
+        return self._contents.slots(indices, number)
 
     def commit(self, slot: Slot) -> bool:
-        """Turn a filled slot into a sample that may be drawn.
+        """Commit one sample; as `commit_many`. Returns False if the buffer was closed: the sample is lost."""
+        return self.commit_many(slot) == 1
+
+    def commit_many(self, slots: Block, begin: int = 0) -> int:
+        """Turn filled slots into samples that may be drawn, one after the other.
 
         Blocks while the buffer is full and holds nothing that may be evicted, and while the limiter makes producers
         wait. To be called before `end_production`.
 
         Args:
-            slot: the filled slot, with its identifiers set.
+            slots: the filled slots, with their identifiers set.
+            begin: the first sample to commit, as a position in `slots.rows`; those before it have been committed.
 
         Returns:
-            False if the buffer was closed: the sample is lost.
+            The first sample that has not been committed: the number of slots, less if the buffer was closed; then the
+            samples from there on are lost.
 
         Raises:
-            ValueError: the slot has been committed or discarded before.
+            ValueError: sample `begin` is not the first that has not been committed or discarded.
         """
         with self._lock:
-            slot.check_open()
-            if self._put_waits():
-                with self._putting:
-                    self._may_put.wait_for(lambda: self._closed or not self._put_waits())
-            if self._closed:
-                self._contents.release(slot)
-                return False
-            self._insert(slot)
-            return True
+            slots.check_open(begin)
+            while slots.settled < len(slots) and not self._flow.closed:
+                if not self._insert(slots):
+                    with self._putting:
+                        self._may_put.wait_for(lambda: self._flow.closed or self._admitted(1) > 0)
+            committed = slots.settled
+            self._contents.release(slots)
+            return committed
 
     def try_commit(self, slot: Slot) -> bool:
-        """Commit a slot without waiting.
+        """Commit one sample without waiting; as `try_commit_many`. Returns False if it may be tried again."""
+        return self.try_commit_many(slot) == 1
+
+    def try_commit_many(self, slots: Block, begin: int = 0) -> int:
+        """Commit as many samples as possible without waiting.
 
         Args:
-            slot: the filled slot, with its identifiers set.
+            slots: the filled slots, with their identifiers set.
+            begin: the first sample to commit, as in `commit_many`.
 
         Returns:
-            False if it would have to wait or the buffer is closed; the slot may then be tried again.
+            The first sample that would have to wait: the number of slots if all have been committed, `begin` if the
+            buffer is closed. The others may be tried again.
 
         Raises:
-            ValueError: the slot has been committed or discarded before.
+            ValueError: as `commit_many`.
         """
         with self._lock:
-            slot.check_open()
-            if self._closed or self._put_waits():
-                return False
-            self._insert(slot)
-            return True
+            slots.check_open(begin)
+            self._insert(slots)
+            return slots.settled
 
     def discard(self, slot: Slot) -> None:
-        """Give back a reserved slot without committing it.
+        """Give back one reserved slot; as `discard_many`."""
+        self.discard_many(slot)
 
-        Args:
-            slot: the slot.
-
-        Raises:
-            ValueError: the slot has been committed or discarded before.
-        """
+    def discard_many(self, slots: Block, begin: int = 0) -> None:
+        """Give back reserved slots, from `begin` on, without committing them; arguments and errors as `commit_many`."""
         with self._lock:
-            slot.check_open()
-            self._contents.release(slot)
+            slots.check_open(begin)
+            self._contents.release(slots)
 
     # Drawing
 
@@ -174,27 +184,19 @@ class Buffer:
             ValueError: `batch_size` is above that of the buffer.
         """
         with self._lock:
-            self._check_batch(batch_size)
+            self._flow.check_batch(batch_size)
             if not self._settled(batch_size):
                 with self._stalled:
                     self._may_get.wait_for(lambda: self._settled(batch_size), timeout)
-            return self._draw(batch_size) if self._ready(batch_size) else None
+            drawn = self._draw(batch_size) if self._ready(batch_size) else None
+        return None if drawn is None else self._gather(drawn)
 
     def try_get(self, batch_size: int) -> Batch | None:
-        """Draw a batch without waiting.
-
-        Args:
-            batch_size: number of samples.
-
-        Returns:
-            The batch; None where `get` would wait or return None.
-
-        Raises:
-            ValueError: `batch_size` is above that of the buffer.
-        """
+        """Draw a batch without waiting; as `get`, but returns None where that would wait."""
         with self._lock:
-            self._check_batch(batch_size)
-            return self._draw(batch_size) if self._ready(batch_size) else None
+            self._flow.check_batch(batch_size)
+            drawn = self._draw(batch_size) if self._ready(batch_size) else None
+        return None if drawn is None else self._gather(drawn)
 
     # End of production
 
@@ -207,8 +209,8 @@ class Buffer:
                 FIFO and FIRO drain in either case.
         """
         with self._lock:
-            self._ended = True
-            self._draining = self._draining or drain or not self.policy.keeps
+            self._flow.ended = True
+            self._flow.draining = self._flow.draining or drain or not self.policy.keeps
             self._wake_all()
 
     def drain(self) -> None:
@@ -218,7 +220,7 @@ class Buffer:
     def close(self) -> None:
         """End all waiting: pending and later calls of `commit` return False, those of `get` None."""
         with self._lock:
-            self._closed = True
+            self._flow.closed = True
             self._wake_all()
 
     # Figures
@@ -239,7 +241,7 @@ class Buffer:
     def closed(self) -> bool:
         """True after `close`."""
         with self._lock:
-            return self._closed
+            return self._flow.closed
 
     def stats(self) -> BufferStats:
         """Return all figures, taken at one moment."""
@@ -248,7 +250,7 @@ class Buffer:
                 capacity=self.capacity,
                 put_blocked_seconds=self._putting.seconds,
                 stall_seconds=self._stalled.seconds,
-                production_ended=self._ended,
+                production_ended=self._flow.ended,
                 drained=self._exhausted(),
                 snapshot_seconds=self._snapshot_seconds,
             )
@@ -268,15 +270,12 @@ class Buffer:
         """
         with self._lock:
             since = time.monotonic()
-            state = take_state(
-                self._contents,
-                self._contents.snapshot(self._lock, self._count_lock_time),
-                self.policy.name,
-                put_blocked_seconds=self._putting.seconds,
-                stall_seconds=self._stalled.seconds,
+            snapshot = self._contents.snapshot(self._lock, self._count_lock_time)
+            moment = take_moment(
+                self._contents, snapshot, self.policy.name, self._putting.seconds, self._stalled.seconds
             )
             self._count_lock_time(time.monotonic() - since)
-            return state
+        return moment.state(self._lock)
 
     def load_state_dict(self, state: BufferState) -> None:
         """Load a state into an unused buffer, which then continues as the other buffer would have.
@@ -297,54 +296,52 @@ class Buffer:
             self._stalled = WaitClock(state["meta"]["stall_seconds"])
             self._wake_all()
 
-    # The caller of all methods below holds the lock.
+    # The caller of the methods below holds the lock, except that of `_gather`.
 
-    def _put_waits(self) -> bool:
-        contents = self._contents
-        if self.policy.must_wait(contents.population, self.capacity):
-            return True
-        limited = not self._ended and self._limiter.holds(contents.counters.received, contents.counters.presentations)
-        return limited and self._ready(self.batch_size)
+    def _admitted(self, number: int) -> int:
+        return self._flow.admitted(number, self._contents.population, self._contents.counters)
 
     def _ready(self, batch_size: int) -> bool:
-        if self._closed:
-            return False
-        if self._ended:
-            return len(self._contents.population) > 0
-        return len(self._contents.population) >= self.policy.needed(batch_size, self.watermark)
+        return self._flow.ready(batch_size, len(self._contents.population))
 
     def _exhausted(self) -> bool:
         # A producer that is blocked at the end of production still has a sample to put.
-        return self._ended and len(self._contents.population) == 0 and self._putting.waiting == 0
+        return self._flow.ended and len(self._contents.population) == 0 and self._putting.waiting == 0
 
     def _settled(self, batch_size: int) -> bool:
-        return self._closed or self._ready(batch_size) or self._exhausted()
+        return self._flow.closed or self._ready(batch_size) or self._exhausted()
 
     def _wake_all(self) -> None:
         self._may_put.notify_all()
         self._may_get.notify_all()
 
-    def _insert(self, slot: Slot) -> None:
-        if len(self._contents.population) >= self.capacity:
-            assert self.policy.evict is not None  # otherwise `_put_waits` is true
-            self._contents.evict(self.policy.evict)
-        self._contents.insert(slot)
-        self._may_get.notify_all()
+    def _insert(self, block: Block) -> int:
+        """Insert the samples that are admitted now; returns their number."""
+        if not block.stored:
+            # They are copied into free slots, some of which a batch that is being gathered may still need.
+            self._may_put.wait_for(lambda: not self._contents.gathering)
+        number = 0 if self._flow.closed else self._admitted(len(block) - block.settled)
+        if number:
+            self._contents.insert(block, number, self.policy.evict, self.capacity)
+            self._may_get.notify_all()
+        return number
 
-    def _draw(self, batch_size: int) -> Batch:
-        remove = self._draining or not self.policy.keeps
-        select = self.policy.drain if self._draining else self.policy.select
+    def _draw(self, batch_size: int) -> list[int]:
+        remove = self._flow.removes()
+        select = self.policy.drain if self._flow.draining else self.policy.select
         number = min(batch_size, len(self._contents.population)) if remove else batch_size
-        batch = self._contents.draw(select, number, remove=remove)
+        slots = self._contents.draw(select, number, remove=remove)
         self._may_put.notify_all()
-        return batch
+        return slots
+
+    def _gather(self, slots: list[int]) -> Batch:
+        """Copy a drawn batch."""
+        try:
+            return self._contents.storage.gather(np.array(slots))
+        finally:
+            with self._lock:
+                self._contents.end_gather(slots)
+                self._may_put.notify_all()
 
     def _count_lock_time(self, seconds: float) -> None:
         self._snapshot_seconds += seconds
-
-    def _check_batch(self, batch_size: int) -> None:
-        if not 1 <= batch_size <= self.batch_size:
-            raise ValueError(
-                f"a batch of {batch_size} samples was asked of a buffer made for 1 to {self.batch_size}: "
-                "make it with that batch_size"
-            )

@@ -28,8 +28,9 @@ PolicyName = Literal["fifo", "firo", "reservoir"]
 Selector = Callable[[Population, int, np.random.Generator], Indices]
 """Chooses the slots of a batch of n samples; the caller has checked that there are enough samples."""
 
-Evictor = Callable[[Population, np.random.Generator], int]
-"""Chooses the slot that a put into a full buffer overwrites; the caller has checked that there is a seen sample."""
+Evictor = Callable[[Population, int, np.random.Generator], list[int]]
+"""Chooses the samples that leave for the next n that are put into a full buffer, as positions for `Population.replace`;
+the caller has checked that there are as many seen samples."""
 
 
 def oldest(population: Population, number: int, _rng: np.random.Generator) -> Indices:
@@ -47,9 +48,13 @@ def uniform_with_replacement(population: Population, number: int, rng: np.random
     return population.slots_at(rng.integers(0, len(population), number))
 
 
-def random_seen(population: Population, rng: np.random.Generator) -> int:
-    """Choose one of the seen samples uniformly."""
-    return int(population.slots_at(rng.integers(population.unseen, len(population), 1))[0])
+def random_seen(population: Population, number: int, rng: np.random.Generator) -> list[int]:
+    """Choose, for each new sample, one of the samples that are seen by then, uniformly."""
+    unseen, held = population.unseen, len(population)
+    if number == 1:
+        return [int(rng.integers(unseen, held))]
+    # Each new sample is unseen and takes the place of a seen one. One call draws the numbers that single calls would.
+    return rng.integers(np.arange(unseen, unseen + number), held).tolist()
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,6 @@ class Policy:
             watermark: watermark of the buffer.
         """
         return (watermark if self.watermarked else 0) + (1 if self.keeps else batch_size)
-
-    def must_wait(self, population: Population, capacity: int) -> bool:
-        """Return whether the buffer is full and holds nothing that may be evicted."""
-        return len(population) >= capacity and (self.evict is None or population.seen == 0)
 
 
 POLICIES: dict[PolicyName, Policy] = {

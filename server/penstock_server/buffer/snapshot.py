@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,31 +13,48 @@ from numpy.typing import NDArray
 from penstock_server.buffer.storage import Floats, Indices, SampleStorage
 
 CHUNK_BYTES = 8 * 2**20
-"""Bytes copied at a time, with the buffer locked: a few milliseconds."""
+"""Bytes copied at a time."""
 
 
 class BufferSnapshot:
     """Copy on eviction: samples evicted before they have been read are copied; others are read from the storage.
 
-    This takes memory for one chunk and for the samples evicted meanwhile, instead of a second buffer.
+    This takes memory for one chunk and for the samples evicted meanwhile, instead of a second buffer. Chunks are read
+    without the buffer's lock: a sample that is evicted and overwritten meanwhile has been copied first, and its copy
+    then takes the place of what was read.
 
     Args:
         lock: lock of the buffer; the caller of the constructor holds it.
         storage: storage of the buffer.
-        slots: slots of the samples, (n,); rows of the snapshot are in this order.
-        on_lock_held: called, with the lock held, with the seconds for which each chunk held the lock.
+        on_lock_held: called, with the lock held, with the seconds for which it was held at a time.
     """
 
-    def __init__(
-        self, lock: threading.Lock, storage: SampleStorage, slots: Indices, on_lock_held: Callable[[float], None]
-    ) -> None:
+    def __init__(self, lock: threading.Lock, storage: SampleStorage, on_lock_held: Callable[[float], None]) -> None:
         self._lock, self._on_lock_held = lock, on_lock_held
-        self._slots = slots
-        self._row: Indices = np.full(storage.slots, -1, dtype=np.int64)  # slot -> row; -1 once the sample is evicted
-        self._row[slots] = np.arange(len(slots))
+        self._slots: Indices = np.empty(0, dtype=np.int64)
+        self._row: Indices | None = None  # slot -> row; -1 once the sample is evicted; None before `locate`
+        self._early: dict[int, tuple[Floats, Floats]] = {}  # slot -> inputs, targets of what it held before `locate`
         self._evicted: dict[int, tuple[Floats, Floats]] = {}  # row -> inputs, targets of evicted samples
-        self._storage = storage
+        self._arrays = (storage.inputs, storage.targets)
         self._read = [0, 0]  # number of rows of inputs and of targets that have been read
+
+    def locate(self, slots: Indices) -> None:
+        """Tell the snapshot which samples were held when it was made; without the lock.
+
+        Args:
+            slots: slots of the samples, (n,); rows of the snapshot are in this order.
+        """
+        row: Indices = np.full(len(self._arrays[0]), -1, dtype=np.int64)
+        row[slots] = np.arange(len(slots))
+        with self._lock:
+            since = time.monotonic()
+            for slot, kept in self._early.items():
+                if row[slot] >= 0:
+                    self._evicted[int(row[slot])] = kept
+                    row[slot] = -1
+            self._early = {}
+            self._slots, self._row = slots, row
+            self._on_lock_held(time.monotonic() - since)
 
     @property
     def inputs(self) -> SnapshotRows:
@@ -52,16 +68,18 @@ class BufferSnapshot:
 
     def preserve(self, slot: int) -> None:
         """Copy the sample of a slot that is about to be overwritten, if still needed; the caller holds the lock."""
+        if self._row is None:
+            if slot not in self._early:  # else the sample has arrived since
+                self._early[slot] = (self._arrays[0][slot].copy(), self._arrays[1][slot].copy())
+            return
         row = int(self._row[slot])
         if row >= min(self._read):
-            inputs, targets = (self._storage.read(which, np.array([slot])) for which in (0, 1))
-            self._evicted[row] = (inputs[0], targets[0])
+            self._evicted[row] = (self._arrays[0][slot].copy(), self._arrays[1][slot].copy())
         self._row[slot] = -1
 
     def shape(self, which: int) -> tuple[int, ...]:
         """Return the shape of inputs (0) or targets (1)."""
-        array = (self._storage.inputs, self._storage.targets)[which]
-        return (len(self._slots), *array.shape[1:])
+        return (len(self._slots), *self._arrays[which].shape[1:])
 
     def chunks(self, which: int) -> Iterator[Floats]:
         """Read the rows of inputs (0) or targets (1), once.
@@ -77,12 +95,13 @@ class BufferSnapshot:
         """
         if self._read[which]:
             raise RuntimeError("a snapshot can be read once; take another one")
-        rows = max(1, CHUNK_BYTES // max(1, 4 * math.prod(self.shape(which)[1:])))
+        array = self._arrays[which]
+        rows = max(1, CHUNK_BYTES // max(1, array[0].nbytes))
         for begin in range(0, len(self._slots), rows):
             end = min(begin + rows, len(self._slots))
+            chunk = array.take(self._slots[begin:end], axis=0)
             with self._lock:
                 since = time.monotonic()
-                chunk = self._storage.read(which, self._slots[begin:end])
                 for row in [row for row in self._evicted if begin <= row < end]:
                     chunk[row - begin] = self._evicted[row][which]
                 self._read[which] = end

@@ -20,7 +20,11 @@ Indices = NDArray[np.int64]
 
 
 class SampleStorage(Protocol):
-    """Memory for samples. The buffer calls it with its lock held."""
+    """Memory for samples."""
+
+    @property
+    def spec(self) -> SampleSpec:
+        """Layout of a sample."""
 
     @property
     def slots(self) -> int:
@@ -28,31 +32,22 @@ class SampleStorage(Protocol):
 
     @property
     def inputs(self) -> Any:
-        """(slots, window, n_inputs) float32: an array, or a tensor."""
+        """(slots, window, n_inputs) float32: an array, or what is written and read like one."""
 
     @property
     def targets(self) -> Any:
-        """(slots, window, width) float32: an array, or a tensor."""
+        """(slots, window, width) float32, likewise."""
 
     @property
     def in_place(self) -> bool:
-        """Whether producers may write into `inputs` and `targets` themselves; else samples are `put`."""
-
-    def put(self, slot: int, inputs: Floats, targets: Floats) -> None:
-        """Copy a sample into a slot; the sample may be overwritten once this has returned."""
+        """Whether producers may write into `inputs` and `targets` themselves; else their samples are copied there."""
 
     def gather(self, slots: Indices) -> Batch:
-        """Copy samples into a batch.
+        """Copy samples into a new batch.
 
         Args:
             slots: slots of the samples, (n,), in the order of the batch; a slot may be given more than once.
         """
-
-    def read(self, which: int, slots: Indices) -> Floats:
-        """Copy inputs (0) or targets (1) of samples into an array, in the order of their slots."""
-
-    def load(self, inputs: Floats, targets: Floats) -> None:
-        """Copy samples into the first slots."""
 
 
 StorageMaker = Callable[[SampleSpec, int], SampleStorage]
@@ -72,10 +67,13 @@ class Storage:
     Attributes:
         inputs: (slots, window, n_inputs) float32.
         targets: (slots, window, width) float32.
+        in_place: True.
 
     Raises:
         ValueError: `pin` without a GPU.
     """
+
+    in_place = True
 
     def __init__(self, spec: SampleSpec, slots: int, *, pin: bool = False) -> None:
         if pin and not torch.cuda.is_available():
@@ -86,22 +84,12 @@ class Storage:
         self.inputs: Floats = np.empty((slots, spec.window, spec.n_inputs), dtype=np.float32)
         self.targets: Floats = np.empty((slots, spec.window, spec.width), dtype=np.float32)
 
-    in_place = True
-
-    def put(self, slot: int, inputs: Floats, targets: Floats) -> None:
-        """Copy a sample into a slot."""
-        self.inputs[slot], self.targets[slot] = inputs, targets
-
-    def read(self, which: int, slots: Indices) -> Floats:
-        """Return copies of inputs (0) or targets (1)."""
-        return (self.inputs, self.targets)[which][slots]
-
-    def load(self, inputs: Floats, targets: Floats) -> None:
-        """Copy samples into the first slots."""
-        self.inputs[: len(inputs)], self.targets[: len(targets)] = inputs, targets
-
     def gather(self, slots: Indices) -> Batch:
-        """Copy samples into a new batch."""
+        """Copy samples into a new batch.
+
+        Args:
+            slots: slots of the samples, (n,), in the order of the batch; a slot may be given more than once.
+        """
         return Batch(self._gather(self.inputs, slots), self._gather(self.targets, slots))
 
     def _gather(self, rows: Floats, slots: Indices) -> Tensor:
@@ -111,3 +99,17 @@ class Storage:
         # temporary array.
         rows.take(slots, axis=0, out=out.numpy(), mode="clip")
         return out
+
+
+def own_memory(spec: SampleSpec, number: int) -> tuple[Floats, Floats]:
+    """Return memory for samples outside the storage, not initialised.
+
+    Args:
+        spec: layout of a sample.
+        number: samples.
+
+    Returns:
+        Inputs (number, window, n_inputs) and targets (number, window, width), float32.
+    """
+    inputs = np.empty((number, spec.window, spec.n_inputs), dtype=np.float32)
+    return inputs, np.empty((number, spec.window, spec.width), dtype=np.float32)

@@ -28,7 +28,7 @@ def identify(inputs: np.ndarray[Any, Any], targets: np.ndarray[Any, Any]) -> lis
     """The identifiers of samples (n, 2, 2), (n, 2, 3), each number of them checked."""
     identifiers = [round(float(rows[0, 0]) / 10) for rows in inputs]
     for identifier, got_inputs, got_targets in zip(identifiers, inputs, targets, strict=True):
-        expected = Slot(np.empty((2, 2), np.float32), np.empty((2, 3), np.float32), None)
+        expected = Buffer(SPEC, policy="fifo", capacity=1, batch_size=1).reserve()
         fill(expected, identifier)
         np.testing.assert_array_equal(got_inputs, expected.inputs)
         np.testing.assert_array_equal(got_targets, expected.targets)

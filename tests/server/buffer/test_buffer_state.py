@@ -9,7 +9,6 @@ import pytest
 
 from buffers import in_memory
 from penstock_server.buffer import Buffer, BufferState, snapshot
-from penstock_server.buffer.population import Population
 from penstock_server.study import FieldSpec, SampleSpec
 
 SPEC = SampleSpec(parameters=("a",), fields=(FieldSpec("u", 1, (4,)),))
@@ -163,26 +162,6 @@ def test_a_larger_buffer_takes_the_state_over(state: BufferState) -> None:
     assert buffer.stats().capacity == 20
 
 
-def test_population_never_removes_an_unseen_sample() -> None:
-    population = Population(3)
-    slot = population.take_free()
-    population.insert(slot)
-    with pytest.raises(ValueError, match=f"slot {slot} holds no sample that has been seen"):
-        population.remove(slot)
-    assert population.mark_seen(slot)
-    assert not population.mark_seen(slot)
-    population.remove(slot)
-    assert (len(population), population.free) == (0, 3)
-
-
-def test_population_without_a_free_slot() -> None:
-    population = Population(1)
-    population.take_free()
-    assert population.filling == 1
-    with pytest.raises(IndexError, match="no slot is free"):
-        population.take_free()
-
-
 def test_figures_do_not_look_at_each_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     """The figures are read several times a second under the lock of the buffer, so reading must not cost more for more samples."""
     buffer = Buffer(SPEC, policy="reservoir", capacity=8, batch_size=2)
@@ -193,5 +172,4 @@ def test_figures_do_not_look_at_each_sample(monkeypatch: pytest.MonkeyPatch) -> 
     assert buffer.try_get(2) is not None
     monkeypatch.setattr(buffer._contents.population, "held", None)
     monkeypatch.setattr(buffer._contents.times_seen, "held", None)
-    monkeypatch.setattr(buffer._contents.times_seen, "_held", None)
     assert sum(buffer.stats().times_seen.values()) == 8

@@ -35,7 +35,7 @@ def put(buffer: Buffer, sample: int) -> bool:
     if not buffer.try_commit(slot):
         buffer.discard(slot)
         return False
-    if not np.shares_memory(inputs, buffer._contents.storage.inputs):
+    if not buffer._contents.storage.in_place:
         inputs[:], targets[:] = np.nan, np.nan
     return True
 
