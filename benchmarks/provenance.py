@@ -22,21 +22,19 @@ def provenance(command: str) -> dict[str, Any]:
         command: the command that made the results.
 
     Returns:
-        The entries; `commit` ends with "+" if there are uncommitted changes. Where the files are a copy without git,
-        the environment variable PENSTOCK_COMMIT names it.
+        The entries; `commit` ends with "+" if there are uncommitted changes.
     """
 
     def git(*arguments: str) -> str:
+        if "PENSTOCK_COMMIT" in os.environ:  # the files are a copy without git
+            return os.environ["PENSTOCK_COMMIT"] if "HEAD" in arguments else ""
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
-    def commit() -> str:
-        # Results that a run has just rewritten are no changes of the measured code.
-        changed = git("status", "--porcelain", "--", ".", ":!docs/results", ":!docs/results.md")
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
-
+    # Results that a run has just rewritten are no changes of the measured code.
+    changed = git("status", "--porcelain", "--", ".", ":!docs/results", ":!docs/results.md")
     return {
         "command": command,
-        "commit": os.environ.get("PENSTOCK_COMMIT") or commit(),
+        "commit": git("rev-parse", "--short=12", "HEAD") + ("+" if changed else ""),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {_gibibytes():.0f} GiB",
         "torch": torch.__version__,

@@ -18,7 +18,6 @@ left() { echo $(($1 + started - $(date +%s))); }
 
 export PYTHONPATH="$root/clients:$root/server:$root/solver_adapters:$root/deploy${PYTHONPATH:+:$PYTHONPATH}"
 export PENSTOCK_REQUIRE_GPU=1
-export TORCHINDUCTOR_COMPILE_THREADS="${TORCHINDUCTOR_COMPILE_THREADS:-8}"
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 export TORCHINDUCTOR_CACHE_DIR="$logs/torch" # compiled anew each time, and left nowhere
@@ -31,7 +30,7 @@ print(torch.cuda.get_device_name(), "torch", torch.__version__, "CUDA", torch.ve
 timeout 240 "$PYTHON" -m pytest -m gpu -q -p no:cacheprovider tests/server >"$logs/tests" 2>&1
 tests=$?
 cat "$logs/tests"
-timeout "$(left 465)" "$PYTHON" benchmarks/gpu/figures.py --seconds "$(left 440)" --tests "$(tail -n 1 "$logs/tests")"
+timeout "$(left 465)" env TORCHINDUCTOR_COMPILE_THREADS=8 "$PYTHON" benchmarks/gpu/figures.py --seconds "$(left 440)" --tests "$(tail -n 1 "$logs/tests")"
 figures=$?
 echo "tests ended with $tests, figures with $figures, after $((480 - $(left 480))) s"
 [ "$tests" = 0 ] && [ "$figures" = 0 ]

@@ -16,9 +16,27 @@ HELD_OUT = 64
 
 STUDIES: dict[str, dict[str, Any]] = {
     # the outputs of the laptop protocol at 400 KB; a wide MLP, which has products to speed up; the neural operator
-    "laptop mlp": {"model": {"name": "mlp", "hidden": [256, 256]}, "grid": (1000, 100), "window": 1, "batch": 64},
-    "wide mlp": {"model": {"name": "mlp", "hidden": [4096, 4096]}, "grid": (64, 64), "window": 1, "batch": 512},
-    "fno": {"model": {"name": "fno", "width": 32, "modes": 12}, "grid": (64, 64), "window": 2, "batch": 32},
+    "laptop mlp": {
+        "model": {"name": "mlp", "hidden": [256, 256]},
+        "small": {"hidden": [8]},
+        "grid": (1000, 100),
+        "window": 1,
+        "batch": 64,
+    },
+    "wide mlp": {
+        "model": {"name": "mlp", "hidden": [4096, 4096]},
+        "small": {"hidden": [8]},
+        "grid": (64, 64),
+        "window": 1,
+        "batch": 512,
+    },
+    "fno": {
+        "model": {"name": "fno", "width": 32, "modes": 12},
+        "small": {"modes": 3},
+        "grid": (64, 64),
+        "window": 2,
+        "batch": 32,
+    },
 }
 
 
@@ -33,7 +51,7 @@ def step(study: str, how: tuple[str, bool], device: torch.device) -> dict[str, A
     settings, (precision, compiled) = STUDIES[study], how
     small = device.type == "cpu"
     grid, batch = ((8, 8), 8) if small else (settings["grid"], settings["batch"])
-    model = {**settings["model"], **({"hidden": [8]} if "hidden" in settings["model"] else {"modes": 3}) * small}
+    model = {**settings["model"], **(settings["small"] if small else {})}
     steps, warm = (20, 10) if small else (STEPS, WARM)
     spec = SampleSpec(("phase", "frequency"), (FieldSpec("u", 1, grid),), window=settings["window"])
     training = TrainingSection.model_validate(

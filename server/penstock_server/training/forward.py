@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,13 +102,14 @@ class CompiledModel:
 
 
 def _compile(model: nn.Module, variants: int) -> Callable[..., Tensor]:
-    # Without processes that compile beside this one: they would outlive it for some seconds when it is killed.
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     # By default it is a folder in /tmp with a name that another user may have taken; what is in it is executed.
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock" / "torch"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
-    # Precompiled headers would be in /tmp all the same.
-    options = {"cpp_cache_precompile_headers": False}
+    options: dict[str, Any] = {
+        "cpp_cache_precompile_headers": False,  # they would be in /tmp all the same
+        # Without threads and processes that stay when all is compiled.
+        "compile_threads": int(os.environ.get("TORCHINDUCTOR_COMPILE_THREADS", "1")),
+    }
     compiled: Callable[..., Tensor] = torch.compile(model, dynamic=False, options=options)
     limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, variants)
