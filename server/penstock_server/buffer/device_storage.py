@@ -113,7 +113,8 @@ class DeviceRows:
 
     def __getitem__(self, at: int) -> Floats:
         """Return a copy of a row."""
-        return self.take(np.array([at]))[0]
+        row: Floats = self.take(np.array([at]))[0]
+        return row
 
     def take(self, rows: Indices, axis: int = 0) -> Floats:
         """Return a copy of rows, as numpy's `take` along the first axis."""
