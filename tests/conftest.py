@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 from command import end_what_was_started
 from hypothesis import HealthCheck, settings
 from slurm_cluster import why_not
@@ -41,10 +42,15 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Arrange the tests of a parallel run; skip those of OpenFOAM, Slurm and a browser where these are not installed.
 
-    With PENSTOCK_REQUIRE_ALL nothing is skipped, so that what is not installed is a failure.
+    With PENSTOCK_REQUIRE_ALL none of these is skipped, so that what is not installed is a failure. Tests of a GPU are
+    skipped where torch finds none, and with PENSTOCK_REQUIRE_GPU fail there.
     """
     if hasattr(config, "workerinput"):  # one of several processes
         arrange(items)
+    of_gpu = [item for item in items if "gpu" in item.keywords]
+    if of_gpu and not torch.cuda.is_available() and not os.environ.get("PENSTOCK_REQUIRE_GPU"):
+        for item in of_gpu:
+            item.add_marker(pytest.mark.skip(reason="torch finds no GPU: benchmarks/gpu/run.sh runs it on one"))
     if os.environ.get("PENSTOCK_REQUIRE_ALL"):
         return
     openfoam = (

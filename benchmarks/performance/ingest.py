@@ -50,7 +50,8 @@ def measure(plan: Plan) -> None:
 
 
 def _job(plan: Plan, elements: int, producers: int) -> Job:
-    warm = 64 if elements < 10_000 else 4
+    # Clients hold small steps back until they fill a message: more than two messages.
+    warm = 192 if elements < 10_000 else 4
     job = Job(elements, producers, warm, 0, 0, "")
     return sized(job, 8_000 if plan.quick else 30_000, 80_000_000 if plan.quick else 240_000_000)
 

@@ -10,7 +10,7 @@ from typing import Any
 from performance.job import Job, Meter
 from performance.processes import await_word, tell
 
-LOOK_SECONDS = 0.005  # between two queries of the study's status
+LOOK_SECONDS = 0.02  # between two queries of the study's status
 
 
 def make_study(job: Job) -> Any:

@@ -7,7 +7,9 @@ this machine.
 from __future__ import annotations
 
 import math
+import os
 import re
+import shutil
 import socket
 from collections.abc import Iterator
 
@@ -80,6 +82,11 @@ def warnings_for(study: Study, *, here: bool = True) -> list[str]:
         )
     if solver.validation_simulations == 0:
         warnings.append("[solver] validation_simulations = 0: nothing is held out, so no error will be reported")
+    if here and study.training.compile and shutil.which(os.environ.get("CXX", "g++")) is None:
+        warnings.append(
+            "[training] compile = true: torch.compile needs a C++ compiler, and g++ is not on the PATH (apt-get install "
+            "g++, or set CXX): training will go on without it"
+        )
     if solver.adapter == "openfoam" and study.training.source is None:
         from penstock_solvers.openfoam import case_warnings
 

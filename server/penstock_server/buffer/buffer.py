@@ -19,6 +19,7 @@ from penstock_server.buffer.policies import POLICIES, PolicyName, check_sizes
 from penstock_server.buffer.slots import Reserved, Slot, Slots
 from penstock_server.buffer.state import BufferState, check_state, load_state, take_moment
 from penstock_server.buffer.stats import BufferStats, WaitClock
+from penstock_server.buffer.storage import Storage, StorageMaker
 from penstock_server.study import Batch, SampleSpec
 
 
@@ -37,7 +38,7 @@ class Buffer:
         batch_size: largest number of samples in a batch; the limiter lets training lag by one such batch.
         seed: seed of all random draws and evictions: the same calls in the same order give the same samples.
         spare: slots beyond the capacity for samples that are being filled.
-        pin: gather batches into page-locked memory (needs a GPU).
+        storage: makes the memory of the samples; by default on the host.
 
     Attributes:
         spec: layout of a sample.
@@ -61,7 +62,7 @@ class Buffer:
         batch_size: int,
         seed: int = 0,
         spare: int = 64,
-        pin: bool = False,
+        storage: StorageMaker = Storage,
     ) -> None:
         check_sizes(policy, capacity, watermark, batch_size, presentations_per_sample)
         if spare < 1:
@@ -73,7 +74,7 @@ class Buffer:
         self.batch_size = batch_size
         self._spare = spare
         self._flow = Flow(self.policy, capacity, watermark, batch_size, presentations_per_sample)
-        self._contents = Contents(spec, capacity + spare, seed=seed, pin=pin)
+        self._contents = Contents(storage(spec, capacity + spare), seed=seed)
         self._lock = threading.Lock()
         self._may_put = threading.Condition(self._lock)
         self._may_get = threading.Condition(self._lock)

@@ -14,18 +14,15 @@ from penstock_server.buffer.population import Population
 from penstock_server.buffer.slots import Reserved, Slot, Slots
 from penstock_server.buffer.snapshot import BufferSnapshot
 from penstock_server.buffer.stats import BufferStats, Counters, TimesSeen
-from penstock_server.buffer.storage import Storage, own_memory
-from penstock_server.study import SampleSpec
+from penstock_server.buffer.storage import SampleStorage, own_memory
 
 
 class Contents:
     """The samples of a buffer. Not thread-safe: the buffer holds its lock during every call but `slot` and `slots`.
 
     Args:
-        spec: layout of a sample.
-        slots: slots of the storage.
+        storage: memory for the samples.
         seed: seed of all random draws and evictions.
-        pin: gather batches into page-locked memory (needs a GPU).
 
     Attributes:
         storage: inputs and targets of all slots.
@@ -37,8 +34,8 @@ class Contents:
         rng: generator of all draws and evictions.
     """
 
-    def __init__(self, spec: SampleSpec, slots: int, *, seed: int, pin: bool) -> None:
-        self.storage = Storage(spec, slots, pin=pin)
+    def __init__(self, storage: SampleStorage, *, seed: int) -> None:
+        self.storage, slots = storage, storage.slots
         self.population = Population(slots)
         self.times_seen = TimesSeen(slots)
         self.simulation = Numbers(slots, fill=-1)
@@ -67,9 +64,11 @@ class Contents:
             spare: largest number of slots that producers may have; a commit below capacity then finds a free slot.
 
         Returns:
-            The slots; None where too few are free.
+            The slots; None where too few are free, or producers do not write into the storage.
         """
         population = self.population
+        if not self.storage.in_place:
+            return None
         if population.taken - len(self._leaving) + number > spare or population.free < number:
             return None
         return population.take_free(number)
@@ -114,7 +113,7 @@ class Contents:
         if not block.stored:
             for position, slot in enumerate(slots, begin):
                 self.storage.inputs[slot], self.storage.targets[slot] = block.arrays(position)
-            self.counters.spilled += number
+            self.counters.spilled += number * self.storage.in_place
         self._identify(slots, block.simulation, block.numbers(begin, end))
         self.times_seen.insert(slots)
         self.counters.received += number

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.buffer.storage import Floats, Indices, Storage
+from penstock_server.buffer.storage import Floats, Indices, SampleStorage
 
 CHUNK_BYTES = 8 * 2**20
 """Bytes copied at a time."""
@@ -29,7 +29,7 @@ class BufferSnapshot:
         on_lock_held: called, with the lock held, with the seconds for which it was held at a time.
     """
 
-    def __init__(self, lock: threading.Lock, storage: Storage, on_lock_held: Callable[[float], None]) -> None:
+    def __init__(self, lock: threading.Lock, storage: SampleStorage, on_lock_held: Callable[[float], None]) -> None:
         self._lock, self._on_lock_held = lock, on_lock_held
         self._slots: Indices = np.empty(0, dtype=np.int64)
         self._row: Indices | None = None  # slot -> row, -1 for a slot without; None before `locate`

@@ -14,7 +14,7 @@ from penstock_server.buffer.policies import PolicyName
 from penstock_server.buffer.population import Population
 from penstock_server.buffer.snapshot import BufferSnapshot
 from penstock_server.buffer.stats import Counters
-from penstock_server.buffer.storage import Storage
+from penstock_server.buffer.storage import SampleStorage
 
 
 class BufferState(TypedDict):
@@ -104,7 +104,7 @@ def take_moment(
     return Moment(contents, snapshot, meta)
 
 
-def check_state(state: BufferState, policy: PolicyName, storage: Storage, capacity: int) -> Population:
+def check_state(state: BufferState, policy: PolicyName, storage: SampleStorage, capacity: int) -> Population:
     """Check that a state fits a buffer.
 
     Args:

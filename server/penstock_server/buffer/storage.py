@@ -1,6 +1,12 @@
-"""The storage of samples: two contiguous float32 arrays, allocated once. `population` knows which slots are in use."""
+"""The storage of samples: two contiguous float32 arrays, allocated once. `population` knows which slots are in use.
+
+`Storage` keeps them on the host, `device_storage.DeviceStorage` on the device that trains.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,6 +17,41 @@ from penstock_server.study import Batch, SampleSpec
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
+
+
+class SampleStorage(Protocol):
+    """Memory for samples."""
+
+    @property
+    def spec(self) -> SampleSpec:
+        """Layout of a sample."""
+
+    @property
+    def slots(self) -> int:
+        """Number of samples."""
+
+    @property
+    def inputs(self) -> Any:
+        """(slots, window, n_inputs) float32: an array, or what is written and read like one."""
+
+    @property
+    def targets(self) -> Any:
+        """(slots, window, width) float32, likewise."""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether producers may write into `inputs` and `targets` themselves; else their samples are copied there."""
+
+    def gather(self, slots: Indices) -> Batch:
+        """Copy samples into a new batch.
+
+        Args:
+            slots: slots of the samples, (n,), in the order of the batch; a slot may be given more than once.
+        """
+
+
+StorageMaker = Callable[[SampleSpec, int], SampleStorage]
+"""Makes storage for a number of samples of this layout."""
 
 
 class Storage:
@@ -26,10 +67,13 @@ class Storage:
     Attributes:
         inputs: (slots, window, n_inputs) float32.
         targets: (slots, window, width) float32.
+        in_place: True.
 
     Raises:
         ValueError: `pin` without a GPU.
     """
+
+    in_place = True
 
     def __init__(self, spec: SampleSpec, slots: int, *, pin: bool = False) -> None:
         if pin and not torch.cuda.is_available():

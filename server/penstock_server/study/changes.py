@@ -18,6 +18,7 @@ CHANGEABLE = (
     "solver.same_failures",
     "solver.wall_time",
     "buffer.capacity",
+    "buffer.storage",
     "buffer.watermark",
     "buffer.credit",
     "buffer.presentations_per_sample",
@@ -28,7 +29,7 @@ _NO_KEY = "not there"
 _BOUND = ("training.source", "training.members")
 _ALLOWED = (
     "[training] but source and members, [server] or [timeouts], concurrency, retries, retry_final, same_failures or wall_time of "
-    "[solver], or capacity, watermark, credit or presentations_per_sample of [buffer]"
+    "[solver], or capacity, storage, watermark, credit or presentations_per_sample of [buffer]"
 )
 
 

@@ -57,6 +57,7 @@ class BufferSection(Section):
     Attributes:
         policy: "fifo", "firo" or "reservoir"; see `penstock_server.buffer.policies`.
         capacity: number of samples, or a size such as "8 GiB".
+        storage: "host", or "device" to keep the samples in the memory of the device that trains, and gather batches there.
         watermark: population above which training may draw.
         presentations_per_sample: producers wait until training has drawn this many samples for each sample received;
             0 for no such limit.
@@ -65,6 +66,7 @@ class BufferSection(Section):
 
     policy: Literal["fifo", "firo", "reservoir"] = "reservoir"
     capacity: int | str = 2000
+    storage: Literal["host", "device"] = "host"
     watermark: int = Field(0, ge=0)
     presentations_per_sample: float = Field(0.0, ge=0, allow_inf_nan=False)
     credit: Bytes = 8 * 2**20

@@ -163,3 +163,13 @@ class Batch:
 
     def __len__(self) -> int:
         return int(self.inputs.shape[0])
+
+    def parts(self, number: int) -> list[Batch]:
+        """Cut the batch into consecutive parts of equal size; the last may be smaller. Nothing is copied.
+
+        Args:
+            number: of parts at most; a batch of fewer samples has one part for each.
+        """
+        size = max(1, -(-len(self) // number))
+        begins = range(0, len(self), size)
+        return [Batch(self.inputs[begin : begin + size], self.targets[begin : begin + size]) for begin in begins]

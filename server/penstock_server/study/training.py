@@ -58,6 +58,13 @@ class TrainingSection(Section):
         batch_size: samples of one batch, over all ranks.
         optimizer: class of torch.optim.
         scheduler: class of torch.optim.lr_scheduler, stepped once a batch; None for a constant learning rate.
+        gradient_clip: largest norm of the gradient of all weights together (of each member's, in an ensemble); longer ones
+            are shortened to it. 0 for no limit.
+        accumulate: parts into which a rank cuts its share of a batch; their gradients are added up before the optimizer's
+            one step, so that memory is needed for one part at a time.
+        precision: "float32", or "bfloat16" for the matrix products of training (torch.autocast); weights, loss,
+            validation and export stay float32.
+        compile: whether training uses torch.compile.
         loss: "mse", "l1", "relative_l2" or "package.module:function".
         ranks: processes that train one model, each with its own device, buffer and connections.
         device: "auto", "cpu", "cuda" or another torch device.
@@ -82,6 +89,10 @@ class TrainingSection(Section):
     batch_size: int = Field(32, gt=0)
     optimizer: NamedOptions = NamedOptions(name="adam", lr=1e-3)
     scheduler: NamedOptions | None = None
+    gradient_clip: float = Field(0.0, ge=0, allow_inf_nan=False)
+    accumulate: int = Field(1, gt=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
     loss: str = "mse"
     ranks: int = Field(1, gt=0)
     device: str = "auto"
@@ -105,5 +116,11 @@ class TrainingSection(Section):
         if self.max_batches is not None and self.min_batches > self.max_batches:
             raise ValueError(
                 f"min_batches = {self.min_batches} is above max_batches = {self.max_batches}: lower one of them"
+            )
+        share = max(1, self.batch_size // self.ranks)
+        if self.accumulate > share:
+            raise ValueError(
+                f"accumulate = {self.accumulate} is above the {share} samples that a rank has of a batch "
+                f"(batch_size = {self.batch_size}, ranks = {self.ranks}): lower accumulate or raise batch_size"
             )
         return self

@@ -130,7 +130,7 @@ class TrainingLoop:
 
     def status(self) -> RankStatus:
         """Return the figures of this moment. May be called from any thread."""
-        warnings = self._checkpoints.warnings()
+        warnings = [*self.parts.trainer.warnings, *self._checkpoints.warnings()]
         if self._log is not None:
             warnings += self._log.warnings()
         return status_of_training(

@@ -10,13 +10,15 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from penstock_server.buffer import Buffer, Reserved, available_memory
+from penstock_server.buffer import Buffer, DeviceStorage, Reserved, Storage, StorageMaker, available_memory
 from penstock_server.checkpoint import Checkpoint
 from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds, allowance, refuse_before_schema
 from penstock_server.native import describe
@@ -284,8 +286,13 @@ class TrainerRank:
             presentations_per_sample=study.buffer.presentations_per_sample,
             batch_size=batch_share(study, rank),
             seed=study.study.seed + 1000 * rank,
-            pin=parts.trainer.device.type == "cuda",
+            storage=self._storage(parts.trainer.device),
         )
+
+    def _storage(self, device: torch.device) -> StorageMaker:
+        if self.context.study.buffer.storage == "device":
+            return partial(DeviceStorage, device=device)
+        return partial(Storage, pin=device.type == "cuda")
 
     def _make_ingest(self, parts: TrainingParts, buffer: Buffer) -> Ingest:
         study = self.context.study

@@ -14,10 +14,14 @@ from torch import Tensor, nn
 from penstock_client.errors import PenstockError
 from penstock_server.study import Batch, ModelSection, SampleSpec, TrainingSection
 from penstock_server.training.batch_norm import batch_normalisations, single_values_normalised
+from penstock_server.training.clipping import clip_gradients
+from penstock_server.training.device import resolve_device
 from penstock_server.training.ensemble import make_members, mean_of_members, predict_each
+from penstock_server.training.forward import Forward
 from penstock_server.training.losses import make_loss
 from penstock_server.training.normalisation import Affine, Normaliser
 from penstock_server.training.optimizers import OptimizerError, make_optimizer, make_scheduler, restore_optimizer
+from penstock_server.training.staging import Staging
 
 GradientAverage = Callable[[list[nn.Parameter], int], None]
 """Replaces the gradients of all ranks by their mean, weighted by each rank's number of samples."""
@@ -28,40 +32,6 @@ _CHUNK_BYTES = 32 * 2**20  # of predictions on the device at a time
 
 class TrainingDiverged(PenstockError):
     """The loss or a weight is NaN or infinite."""
-
-
-class DeviceError(PenstockError):
-    """Torch does not know a device or does not find it."""
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the torch device of a name.
-
-    Args:
-        name: "auto" for the GPU where there is one, else the CPU; or a name that torch knows.
-
-    Raises:
-        DeviceError: when torch does not know the device or does not find it.
-    """
-    found = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if found else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f'[training] device = "{name}": expected "auto", "cpu", "cuda" or "cuda:1"') from error
-    if device.type == "cuda" and (not found or (device.index or 0) >= torch.cuda.device_count()):
-        raise DeviceError(
-            f'[training] device = "{name}": torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices; '
-            'use "auto" or "cpu", or install a CUDA build of torch'
-        )
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, NotImplementedError) as error:  # "meta" holds no numbers, and "mps" is of other machines
-        raise DeviceError(
-            f'[training] device = "{name}": torch {torch.__version__} cannot compute on it here; use "auto" or "cpu"'
-        ) from error
-    return device
 
 
 class Trainer:
@@ -128,11 +98,13 @@ class Trainer:
         self.loss = make_loss(training.loss) if self.members == 1 else mean_of_members(training.loss)
         self.batches = 0
         self._normalisations = batch_normalisations(self.model)
+        self._forward = Forward(self.model, self.device, training)
         self._training = training
         self._pushforward = training.pushforward
         self._gradient_average = gradient_average
         self._loss: Tensor | None = None
         self._affine: tuple[Affine, Affine] | None = None
+        self._staging = None if self.device.type == "cpu" else Staging(self.device)
         self._check_every = 1 if self.device.type == "cpu" else _CHECK_EVERY
         needs_closure = (
             inspect.signature(type(self.optimizer).step).parameters["closure"].default is inspect.Parameter.empty
@@ -154,38 +126,23 @@ class Trainer:
         Raises:
             TrainingDiverged: when the loss is not finite; on a GPU this is noticed up to 50 batches late.
         """
-        moved = None if batch is None else self._to_device(batch)
-
-        def closure() -> Tensor:
-            self.optimizer.zero_grad()
-            if moved is None:
-                loss = torch.zeros((), device=self.device)
-            else:
-                loss = self._batch_loss(moved)
-                # The sum over members, so that the learning rate of each is that of one model.
-                (loss if self.members == 1 else self.members * loss).backward()  # type: ignore[no-untyped-call]
-            if self._gradient_average is not None:
-                for parameter in self._parameters:
-                    if parameter.grad is None:  # no batch, or not used in it: all ranks must average the same list
-                        parameter.grad = torch.zeros_like(parameter)
-                self._gradient_average(self._parameters, 0 if moved is None else len(moved))
-            return loss.detach()
-
-        self.model.train()
-        with single_values_normalised(self._normalisations):
-            loss = self.optimizer.step(closure)  # type: ignore[arg-type]
-        if moved is not None:
-            self._loss = loss  # type: ignore[assignment]
-        self.batches += 1
-        if self.scheduler is not None and self.batches < getattr(self.scheduler, "total_steps", math.inf):
-            self.scheduler.step()
-        if self.batches % self._check_every == 0:
-            self._check_loss()
+        if batch is None:
+            self._step(None)
+        elif self._staging is None:
+            self._step(batch)
+        else:
+            with self._staging.on_device(batch) as moved:
+                self._step(moved)
 
     def shared_tensors(self) -> Iterator[Tensor]:
         """Yield the tensors that are equal on all ranks: the model's weights and buffers, not copied."""
         yield from self.model.parameters()
         yield from self.model.buffers()
+
+    @property
+    def warnings(self) -> list[str]:
+        """For the report. Any thread may ask."""
+        return self._forward.warnings
 
     @property
     def learning_rate(self) -> float:
@@ -288,6 +245,34 @@ class Trainer:
         self._loss = None if state["loss"] is None else torch.tensor(state["loss"], device=self.device)
         return lost
 
+    def _step(self, batch: Batch | None) -> None:
+        """Train on one batch that is on the device."""
+        parts = [] if batch is None else batch.parts(self._training.accumulate)
+        compiled = bool(parts) and self._forward.compiles(parts)
+
+        def closure() -> Tensor:
+            self.optimizer.zero_grad()
+            loss = self._add_gradients(parts, compiled=compiled) if parts else torch.zeros((), device=self.device)
+            if self._gradient_average is not None:
+                for parameter in self._parameters:
+                    if parameter.grad is None:  # no batch, or not used in it: all ranks must average the same list
+                        parameter.grad = torch.zeros_like(parameter)
+                self._gradient_average(self._parameters, 0 if batch is None else len(batch))
+            if self._training.gradient_clip:
+                clip_gradients(self.model, self._training.gradient_clip)
+            return loss
+
+        self.model.train()
+        with single_values_normalised([] if compiled else self._normalisations):
+            loss = self.optimizer.step(closure)  # type: ignore[arg-type]
+        if batch is not None:
+            self._loss = loss  # type: ignore[assignment]
+        self.batches += 1
+        if self.scheduler is not None and self.batches < getattr(self.scheduler, "total_steps", math.inf):
+            self.scheduler.step()
+        if self.batches % self._check_every == 0:
+            self._check_loss()
+
     def _check_weights(self) -> None:
         """Check the weights: the loss is that before the last step, which may have made them NaN."""
         bad = next((n for n, p in self.model.named_parameters() if not bool(torch.isfinite(p).all())), None)
@@ -307,30 +292,35 @@ class Trainer:
                 "number; lower [training] optimizer lr, keep [normalisation] on, or resume from the last checkpoint"
             )
 
-    def _to_device(self, batch: Batch) -> Batch:
-        moved = Batch(batch.inputs.to(self.device, non_blocking=True), batch.targets.to(self.device, non_blocking=True))
-        if batch.inputs.is_pinned() or batch.targets.is_pinned():
-            # Wait for the copy and for the step before it, which runs meanwhile, but not for the next step.
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record(torch.cuda.current_stream(self.device))
-            copied.synchronize()
-        return moved
+    def _add_gradients(self, parts: list[Batch], *, compiled: bool) -> Tensor:
+        """Add the gradients of the parts of a batch, one after the other, and return the loss of all."""
+        pushed = int(torch.randint(self._pushforward + 1, ())) if self._pushforward else 0
+        samples = sum(len(part) for part in parts)
+        losses = []
+        for part in parts:
+            loss = self._batch_loss(part, pushed, compiled=compiled)
+            if len(parts) > 1:
+                loss = loss * (len(part) / samples)
+            # The sum over members, so that the learning rate of each is that of one model.
+            (loss if self.members == 1 else self.members * loss).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
-    def _batch_loss(self, batch: Batch) -> Tensor:
+    def _batch_loss(self, batch: Batch, pushed: int, *, compiled: bool) -> Tensor:
         affine = self._device_affine()
         inputs, targets = affine.inputs(batch.inputs), affine.targets(batch.targets)
         if self.spec.window == 1:
-            return self.loss(self.model(inputs[:, 0]), targets[:, 0])
+            return self.loss(self._forward(inputs[:, 0], compiled=compiled), targets[:, 0])
         bundle, width = self.spec.bundle, self.spec.state_width
         bundles = targets.reshape(len(targets), -1, width)
         inputs = inputs[:, ::bundle]  # the time of a bundle is that of its first time step
         number = bundles.shape[1]
-        pushed = int(torch.randint(self._pushforward + 1, ())) if self._pushforward else 0
         state = bundles[:, : number - 1 - pushed].reshape(-1, width)
         for step in range(1, pushed + 1):
             with torch.no_grad():
-                state = self.model(self._rows(inputs[:, step : number - 1 - pushed + step]), state)
-        prediction = self.model(self._rows(inputs[:, 1 + pushed :]), state)
+                rows = self._rows(inputs[:, step : number - 1 - pushed + step])
+                state = self._forward(rows, state, compiled=compiled)
+        prediction = self._forward(self._rows(inputs[:, 1 + pushed :]), state, compiled=compiled)
         return self.loss(prediction, bundles[:, 1 + pushed :].reshape(-1, width))
 
     def _rows(self, inputs: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from penstock_server.buffer import Buffer, check_sizes
+from penstock_server.buffer import Buffer, Storage, check_sizes
 from penstock_server.study import Batch, FieldSpec, SampleSpec
 
 SPEC = SampleSpec(parameters=(), fields=(FieldSpec("u", 1, (4,)),))
@@ -219,7 +220,7 @@ def test_a_buffer_without_spare_slots_is_refused() -> None:
 
 
 def test_pinned_batches_need_a_gpu_and_are_pinned_where_there_is_one() -> None:
-    options: dict[str, Any] = {"policy": "fifo", "capacity": 4, "batch_size": 2, "pin": True}
+    options: dict[str, Any] = {"policy": "fifo", "capacity": 4, "batch_size": 2, "storage": partial(Storage, pin=True)}
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="pin = True, but torch sees no GPU"):
             Buffer(SPEC, **options)

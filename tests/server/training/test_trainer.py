@@ -8,8 +8,9 @@ from torch import nn
 from penstock_server.checkpoint import load_latest, write_checkpoint
 from penstock_server.study import Batch, FieldSpec, ModelSection, NamedOptions, SampleSpec, TrainingSection
 from penstock_server.training import Normaliser, Trainer, resolve_device
+from penstock_server.training.device import DeviceError
 from penstock_server.training.optimizers import OptimizerError
-from penstock_server.training.trainer import DeviceError, TrainingDiverged
+from penstock_server.training.trainer import TrainingDiverged
 
 SPEC = SampleSpec(("a",), (FieldSpec("T", 1, (6,)), FieldSpec("U", 3, (4,))))
 WINDOWS = SampleSpec(("a",), (FieldSpec("T", 1, (6,)),), window=3)

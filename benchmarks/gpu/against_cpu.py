@@ -1,6 +1,6 @@
 """Train on a GPU and on CPUs: same accounting, comparable errors, and the ratio of the throughputs.
 
-    python benchmarks/gpu.py [--device cuda] [--pairs 1]
+    python benchmarks/gpu/against_cpu.py [--device cuda] [--pairs 1]
 
 Each pair runs a study on the CPUs and then on the device, with the inline engine, so production takes the same time in
 both. The throughput is the report's: samples trained on per second of training, without validation and checkpoints.
@@ -15,9 +15,10 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from provenance import ROOT, provenance
-
 from penstock.compare import Variant, run_variant
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from provenance import ROOT, provenance
 
 STUDIES = {
     "heat, mlp": (ROOT / "examples" / "heat" / "study.toml", {"model.hidden": [1024, 1024]}),
@@ -64,7 +65,7 @@ def main() -> None:
                 ratios.append(rates[arguments.device] / rates["cpu"])
             print(f"{name}: {arguments.device} / cpu = {median(ratios):.2f} times the samples per second")
     if arguments.out is not None:
-        made = provenance("python benchmarks/gpu.py")
+        made = provenance("python benchmarks/gpu/against_cpu.py")
         arguments.out.write_text(json.dumps({**made, "rows": rows}, indent=2) + "\n")
     if wrong:
         sys.exit("\n".join(wrong))
