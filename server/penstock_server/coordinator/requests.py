@@ -115,7 +115,7 @@ class Requests:
         )
 
     def _heartbeat(self, header: Header, payload: bytes | memoryview, worker: str) -> list[bytes]:
-        client = self._clients.sender_of_heartbeat(payload, self.now, worker)
+        client = self._clients.sender_of_heartbeat(bytes(payload), self.now, worker)
         abandon, matches = False, client.holds is None
         if 0 <= header.simulation < len(self._simulations):
             outdated = self._runs.outdated(header)

@@ -139,7 +139,7 @@ class Ingest:
         try:
             if not frames:
                 raise WireError("message without frames")
-            frame, by_reference = take_reference_bit(frames[0])
+            frame, by_reference = take_reference_bit(bytes(frames[0]))
             header = unpack(frame)
             payload = frames[1] if len(frames) > 1 else b""
             self._envelope.check(header)
@@ -166,7 +166,7 @@ class Ingest:
         """
         if header.kind not in DATA:
             raise WireError(f"{header.kind.name} with a reference to shared memory: expected its payload")
-        payload = self._memories.read(connection, reference)
+        payload = self._memories.read(connection, bytes(reference))
         return bytes(payload) if header.kind is Kind.PIECE else payload
 
     def _handle_request(
