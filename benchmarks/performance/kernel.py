@@ -2,7 +2,7 @@
 
     python benchmarks/performance/kernel.py [--rounds 15] [--seconds 0.02]
 
-For each number of values it prints the time of `take` (copy, finiteness, statistics) in C and in numpy, and of
+For each number of values it prints the CPU time of `take` (copy, finiteness, statistics) in C and in numpy, and of
 `np.copyto` into the same rows, in microseconds; and the ratios numpy over C and C over copy. The three run in turn, on
 values that change from call to call as far as 64 MB allow, and every figure is a median over the rounds. A last table
 has blocks of many small steps, and the time of a call that has nothing to do.
@@ -27,12 +27,12 @@ POOL_BYTES = 64_000_000
 
 
 def microseconds(call: Callable[[], object], seconds: float) -> float:
-    """Return the mean time of a call, measured for `seconds` and at least once."""
-    calls, start = 0, time.perf_counter()
+    """Return the mean CPU time of a call, measured for `seconds` and at least once."""
+    calls, start = 0, time.thread_time()
     while True:
         call()
         calls += 1
-        if (passed := time.perf_counter() - start) >= seconds:
+        if (passed := time.thread_time() - start) >= seconds:
             return passed / calls * 1e6
 
 

@@ -17,7 +17,8 @@ __all__ = ["Moments", "describe", "moments", "take"]
 
 _KERNEL, _DESCRIPTION = library.load()
 _FUNCTIONS = _KERNEL or plain
-_DTYPES = {np.dtype(kind) for kind in ("<f4", "<f8", "<i4", "<i8")}
+_DTYPES = ("<f4", "<f8", "<i4", "<i8")
+_FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
 
 def describe() -> str:
@@ -55,15 +56,15 @@ def take(
         IndexError: the destination does not have a row or the columns. Nothing has been written.
         ValueError: a shape, a dtype or a layout is not as above. Nothing has been written.
     """
-    if not (source.ndim == 2 and source.flags.c_contiguous and source.dtype in _DTYPES):
+    if not (source.ndim == 2 and source.flags.c_contiguous and source.dtype.str in _DTYPES):
         raise ValueError(
             f"source {_shown(source)}: expected C-contiguous (n, size) of float32, float64, int32 or int64"
         )
-    if not (destination.ndim == 2 and destination.flags.carray and destination.dtype == np.float32):
+    if not (destination.ndim == 2 and destination.flags.carray and destination.dtype == _FLOAT32):
         raise ValueError(
             f"destination {_shown(destination)}: expected writable, C-contiguous (slots, width) of float32"
         )
-    if not (rows.shape == (len(source),) and rows.flags.c_contiguous and rows.flags.aligned and rows.dtype == np.int64):
+    if not (rows.shape == (len(source),) and rows.flags.c_contiguous and rows.flags.aligned and rows.dtype == _INT64):
         raise ValueError(f"rows {_shown(rows)}: expected contiguous ({len(source)},) of int64")
     size = source.shape[1]
     if components < 1 or size % components:
