@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -57,6 +58,7 @@ def main() -> None:
         parser.error(f"no group {unknown[0]!r}: expected one of {', '.join(GROUPS)}")
     if arguments.page:
         return write_page()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all processes are ended
     whole = not arguments.groups and not arguments.quick
     out: Path = arguments.json or (JSON if whole else ROOT / "build" / "performance.json")
     rows = measure(arguments)

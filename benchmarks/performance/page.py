@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from provenance import RESULTS, ROOT
-from results_page import made_by
+from results_page import made_by, paragraph
 
 from performance.pairs import Row, Spread
 
@@ -75,8 +75,10 @@ def tables(found: dict[str, Any] | None, shown: bool = False) -> str:
     rows = [Row.from_json(entry) for entry in found["rows"]]
     parts = [made_by(found)]
     parts.append(
-        "Each ratio is the median over the rounds, with the lowest and the highest in brackets; within a round the two "
-        'things ran one after the other. "Wanted" is the bound that issue 14 has set.\n'
+        paragraph(
+            "Each ratio is the median over the rounds, with the lowest and the highest in brackets; within a round the "
+            'two things ran one after the other. "Wanted" is the target that was set before measuring.'
+        )
     )
     if shown:
         parts.append("![Samples per second into batches of 64](results/performance.png)\n")

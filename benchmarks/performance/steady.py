@@ -16,7 +16,7 @@ MEAN, WORST = 0.95, 0.85  # the bounds of issue 14
 
 def measure(plan: Plan) -> None:
     """Measure the group: each round is one run, first with samples arriving, then without."""
-    seconds = 6 if plan.quick else 10
+    seconds = 8 if plan.quick else 12
     for rate in RATES[-1:] if plan.quick else RATES:
         mean, worst = Turns(), Turns()
         for _ in range(plan.rounds):
