@@ -19,7 +19,7 @@ from performance.pairs import OURS, Figures, Row, in_turn
 from performance.plan import Plan
 
 GROUP = "end to end"
-BATCH, PRODUCERS, WARM = 64, 2, 64
+BATCH, PRODUCERS = 64, 2
 RAW, REDIS, RAY = "raw ZeroMQ over TCP, unencrypted, one copy", "Redis lists", "Ray queue"
 FILES = {form: f"{form} files, DataLoader with 2 workers" for form in FORMATS}
 SLOW = {RAY: 10, **dict.fromkeys(FILES.values(), 3)}  # they get so many times fewer time steps
@@ -45,14 +45,17 @@ def things(plan: Plan, elements: int) -> Mapping[str, Callable[[], Figures]]:
     """Return the measurements for time steps of so many float32 values."""
     most, most_bytes = (6_000, 80_000_000) if plan.quick else (30_000, 400_000_000)
 
+    # Clients hold small steps back until they fill a message: more than two messages.
+    warm = 192 if elements < 10_000 else BATCH
+
     def job(name: str) -> Job:
         slower = SLOW.get(name, 1)
-        return sized(Job(elements, PRODUCERS, WARM, 0, BATCH, ""), most // slower, most_bytes // slower)
+        return sized(Job(elements, PRODUCERS, warm, 0, BATCH, ""), most // slower, most_bytes // slower)
 
     def stream(name: str, consumer: str, producer: str | None, **options: Any) -> Figures:
         scratch = Path(in_scratch(plan.scratch, consumer))
         given = job(name)
-        whole = Job(elements, PRODUCERS, WARM, given.steps, BATCH, str(scratch), options)
+        whole = Job(elements, PRODUCERS, warm, given.steps, BATCH, str(scratch), options)
         try:
             return run(whole, consumer, producer)
         finally:

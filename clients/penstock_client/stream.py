@@ -21,6 +21,7 @@ from penstock_client.wire import Header, Kind, unpack
 FIRST_REPEAT = 4.0  # seconds without an answer of the rank after which a question is repeated for the first time
 LONGEST_REPEAT = 60.0  # seconds; the interval doubles with each repetition up to this
 TIME_BYTES = 8  # of a time step in a block after the first
+SHARED_BLOCK = 512 * 1024  # bytes of a block in shared memory; such blocks stay in a processor's cache
 HELD_STEPS = 8  # time steps of which pieces are held back at most where solver ranks share time steps
 
 
@@ -102,13 +103,13 @@ class Stream:
         rows = self._rows
         if rows is not None and rows.number and not rows.follows(step):
             self.flush()
-        if 2 * size > self._coalesce_bytes:
+        if 2 * size > self._hold_bytes:
             self.flush()
             self._count(size)
             self._send_block(step, 1, 1, time_of_step, row)
             return
         if rows is None:
-            rows = self._rows = HeldRows(size, self._coalesce_bytes)
+            rows = self._rows = HeldRows(size, self._hold_bytes)
         if not rows.number:
             self._pending_since = time.monotonic()
         self._count(size + TIME_BYTES if rows.number else size)
@@ -227,6 +228,11 @@ class Stream:
         """Return whether the credit suffices for a piece of `size` bytes."""
         # The second condition admits a piece larger than the whole window once nothing else is in transit.
         return self._sent + size <= self._limit or (self._limit > 0 and self._sent + self._window <= self._limit)
+
+    @property
+    def _hold_bytes(self) -> int:
+        """Bytes of time steps that one message may hold; more where they do not travel."""
+        return max(self._coalesce_bytes, min(SHARED_BLOCK, self._window // 8)) if self._takes else self._coalesce_bytes
 
     @property
     def _holds(self) -> bool:
