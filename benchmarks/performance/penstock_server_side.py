@@ -29,11 +29,22 @@ def make_study(job: Job) -> Any:
             "solver": {"command": ["none"], "simulations": job.producers},
             "fields": {"T": {}},
             "buffer": _end_to_end() if job.batch else _storage_only(job),
-            "model": {"name": "mlp", "hidden": [1]},
-            "training": {"batch_size": job.batch or 1, "device": "cpu", "checkpoint_every": 3600.0},
+            **_training(job),
             "server": server,
         }
     )
+
+
+def _training(job: Job) -> dict[str, Any]:
+    """Return the smallest model; one that computes nothing where only the batches count."""
+    training = {"batch_size": job.batch or 1, "device": "cpu", "checkpoint_every": 3600.0}
+    if job.options.get("untrained"):
+        return {
+            "model": {"name": "performance.nothing:Nothing"},
+            "training": {**training, "loss": "performance.nothing:nothing"},
+            "normalisation": {"inputs": False, "targets": False},
+        }
+    return {"model": {"name": "mlp", "hidden": [1]}, "training": training}
 
 
 def _end_to_end() -> dict[str, Any]:
@@ -55,8 +66,8 @@ def serve(job: Job) -> None:
     with tempfile.TemporaryDirectory(dir=job.scratch) as folder:
         engine = InlineEngine(make_study(job), Path(folder), threads=1)
         tell(connect=str(engine.start()))
-        # Clients may hold the last small steps back until they send more.
-        _wait(engine, lambda status: status.received > job.warm_total // 2)
+        # Clients hold small steps back until they send more, but never the first.
+        _wait(engine, lambda status: status.received >= job.producers)
         tell(warm=True)
         await_word()
         before, meter = engine.status(), Meter()
