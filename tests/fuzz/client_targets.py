@@ -82,6 +82,7 @@ _RIGHT: dict[Kind, tuple[Kind, bytes]] = {
     Kind.ANNOUNCE: (Kind.ACCEPT, Accept((0, 65536), (True, True)).pack()),
     Kind.BEGIN: (Kind.CREDIT, b""),
     Kind.PIECE: (Kind.CREDIT, b""),
+    Kind.BLOCK: (Kind.CREDIT, b""),
     Kind.CREDIT: (Kind.CREDIT, b""),
     Kind.END: (Kind.STREAMED, Streamed(1, 0, 0).pack()),
     Kind.FINISH: (Kind.FINISHED, b""),

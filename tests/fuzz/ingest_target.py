@@ -12,7 +12,7 @@ from server_checks import HELD_OUT, LIFE, N_SIMULATIONS, PEERS, POINTS, SCHEMAS,
 from penstock_client.shared_memory import SharedMemory
 from penstock_client.stream_payloads import Begin, Reference, Streamed
 from penstock_client.wire import REFERENCE_BIT, STATIC_STEP, Dtype, Header, Kind, unpack
-from penstock_server.buffer import Buffer, Slot
+from penstock_server.buffer import Buffer, Reserved
 from penstock_server.ingest import Ingest, Ledger, SampleSinks, SimulationIds
 from penstock_server.study import SamplesSection
 from penstock_server.telemetry import Metrics
@@ -31,6 +31,13 @@ def piece(field: int, values: np.ndarray, step: int, simulation: int, offset: in
     dtype = Dtype.FLOAT32 if values.dtype.itemsize == 4 else Dtype.FLOAT64
     header = Header(Kind.PIECE, LIFE, simulation, attempt, step, field, 0, offset, values.size, dtype, 0.25 * step)
     return [header.pack(), values.tobytes()]
+
+
+def block(steps: range, simulation: int, attempt: int = 1) -> Frames:
+    rows = b"".join(values.tobytes() for step in steps for values in values_of(step))
+    times = np.arange(1, len(steps)) * 0.25 * steps.step
+    header = Header(Kind.BLOCK, LIFE, simulation, attempt, steps.start, offset=steps.step, count=len(steps))
+    return [header.pack(), rows + times.tobytes()]
 
 
 def begin(simulation: int, attempt: int = 1, ranks: int = 1, rank: int = 0) -> Frames:
@@ -56,6 +63,10 @@ def _seeds_by_reference() -> list[Frames]:
             reference = Reference(at, len(payload)).pack()
             seeds.append([header[:6] + bytes([header[6] | REFERENCE_BIT]) + header[7:], reference])
             at += len(payload)
+    header, payload = block(range(3), 0)
+    MEMORY._bytes[at : at + len(payload)] = payload
+    seeds.append([header[:6] + bytes([header[6] | REFERENCE_BIT]) + header[7:], Reference(at, len(payload)).pack()])
+    at += len(payload)
     MEMORY._bytes[at : at + 4096] = b"\xff" * 4096  # NaN
     return seeds
 
@@ -65,6 +76,7 @@ def _data_seeds() -> list[Frames]:
     for simulation in (0, 1, HELD_OUT):
         seeds += [begin(simulation), begin(simulation, 2), begin(simulation, 1, 2, 0), begin(simulation, 1, 2, 1)]
         seeds += [end(simulation), end(simulation, 2), end(simulation, 1, 1)]
+        seeds += [block(range(3), simulation), block(range(1, 7, 2), simulation), block(range(12), simulation, 2)]
         for step in range(4):
             u, p = values_of(step)
             seeds += [
@@ -107,6 +119,7 @@ class IngestRig:
                 put=self.put,
                 validation=self.validation,
                 statistics=self.normaliser.update,
+                moments=self.normaliser.merge,
                 trained=self.trained,
                 validated=self.validated,
                 on_static=self.static,
@@ -116,14 +129,19 @@ class IngestRig:
             metrics=self.metrics,
         )
 
-    def put(self, slot: Slot) -> bool:
-        assert np.isfinite(slot.inputs).all(), f"inputs {slot.inputs}"
-        assert np.isfinite(slot.targets).all(), f"targets {slot.targets}"
-        if slot.simulation == VALID:
-            for row in range(self.window):
-                np.testing.assert_array_equal(slot.targets[row], np.concatenate(values_of(slot.sample + row)))
-        self.received += 1
-        return self.buffer.try_commit(slot) or (self.buffer.try_get(1) is not None and self.buffer.try_commit(slot))
+    def put(self, slots: Reserved) -> bool:
+        for position, sample in enumerate(slots.numbers(0, len(slots))):
+            inputs, targets = slots.arrays(position)
+            assert np.isfinite(inputs).all(), f"inputs {inputs}"
+            assert np.isfinite(targets).all(), f"targets {targets}"
+            if slots.simulation == VALID:
+                for row in range(self.window):
+                    np.testing.assert_array_equal(targets[row], np.concatenate(values_of(sample + row)))
+        self.received += len(slots)
+        while self.buffer.try_commit_many(slots, slots.settled) < len(slots):
+            if self.buffer.try_get(1) is None:
+                return False
+        return True
 
     def static(self, name: str, values: np.ndarray) -> None:
         assert np.isfinite(values).all(), name

@@ -69,5 +69,5 @@ def test_statistics_that_raise(heat_study: Any, tmp_path: Path, monkeypatch: pyt
     def update(*_: Any) -> None:
         raise KeyError("broken statistics")
 
-    monkeypatch.setattr(Normaliser, "update", update)
+    monkeypatch.setattr(Normaliser, "merge", update)
     check_cause(run(heat_study(), tmp_path / "run"), "broken statistics")

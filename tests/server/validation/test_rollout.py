@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from penstock_server.study import Batch, FieldSpec, ModelSection, SampleSpec, TrainingSection
 from penstock_server.trainer_rank.metrics_log import MetricsLog
 from penstock_server.training import Normaliser, Trainer
+from penstock_server.training.forward import Forward
 from penstock_server.validation import ValidationStore, evaluate
 from penstock_server.validation.norms import RUNAWAY
 
@@ -39,6 +40,7 @@ def trainer_of(spec: SampleSpec, model: nn.Module, **training: object) -> Traine
     normaliser = Normaliser(spec, inputs=False, targets=False)
     trainer = Trainer(spec, ModelSection(), TrainingSection(**training), normaliser, device="cpu", seed=3)  # type: ignore[arg-type]
     trainer.model = model
+    trainer._forward = Forward(model, trainer.device, TrainingSection(**training))  # type: ignore[arg-type]
     return trainer
 
 
