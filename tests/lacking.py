@@ -1,4 +1,4 @@
-"""What a test needs and this machine does not have."""
+"""Skip or fail a test when this machine lacks a program or package that the test needs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 
 
 def lacking(what: str) -> NoReturn:
-    """Skip the test; where all real components are required (PENSTOCK_REQUIRE_ALL), fail it.
+    """Skip the test. If PENSTOCK_REQUIRE_ALL is set, as in continuous integration, fail it instead.
 
-    what: what is not there, and how to install it.
+    Args:
+        what: the missing component, and how to install it.
     """
     if os.environ.get("PENSTOCK_REQUIRE_ALL"):
         pytest.fail(what)

@@ -109,7 +109,7 @@ class Soak:
         code = process.poll()
         if code not in (None, 0):
             written = self.study.out / "report.json"
-            # On a full disk there may be no report.json; then the last message of penstock has the reason.
+            # A full disk can prevent report.json. The last message of penstock then has the reason.
             last = self.study.said().rpartition("\npenstock: ")[2]
             why = json.loads(written.read_text())["message"] if written.exists() else last
             if GAVE_UP in why:  # as it must where workers die faster than a simulation takes; an operator would go on

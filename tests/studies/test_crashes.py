@@ -89,7 +89,7 @@ def test_a_server_that_dies_while_it_starts_is_started_again(tmp_path: Path) -> 
 
 
 def drained(log: Path) -> bool:
-    """Whether the last batch has been trained: the training's last line says that nothing is left, and nothing comes."""
+    """Return whether the last batch has been trained: production has ended and the buffer is empty."""
     lines = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
     training = [line for line in lines if line["kind"] == "train"]
     return bool(training) and training[-1]["production_ended"] == 1 and training[-1]["buffer_population"] == 0

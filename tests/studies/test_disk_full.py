@@ -104,7 +104,11 @@ def test_a_report_that_cannot_be_written_is_said_and_the_study_can_be_resumed(sm
 
 
 def dead_while_the_disk_is_full(out: Path, study: Path, small_disk: Path) -> tuple[subprocess.Popen[str], Path]:
-    """A study whose coordinator was killed and cannot start again, and the ballast that takes all room."""
+    """Start a study, fill its disk, kill its coordinator, and wait until the server cannot start again.
+
+    Returns:
+        The process of the study, and the file that fills the disk.
+    """
     process = started("run", study, "--out", out)
     assert process.stdout is not None
     wait_for(lambda: events(out, "checkpoint"))

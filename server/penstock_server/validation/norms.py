@@ -212,7 +212,7 @@ def truth_columns(spec: SampleSpec) -> int:
 
 
 def truth_norms(spec: SampleSpec, true: Tensor) -> NDArray[np.float64]:
-    """Compute the norms of true fields, which do not depend on the model.
+    """Compute the norms of the true fields.
 
     Args:
         spec: layout of a sample.

@@ -12,7 +12,7 @@ ROOM = 2**20
 
 
 def is_full(error: object) -> bool:
-    """Return whether an error says that the disk is full, or that the user's quota is used up.
+    """Return whether the cause of an error is a full disk or an exhausted quota.
 
     Args:
         error: any exception, or None.
@@ -21,7 +21,9 @@ def is_full(error: object) -> bool:
 
 
 def has_room(folder: Path) -> bool:
-    """Return whether ROOM bytes can be written; True also where another error prevents it, which the next start reports.
+    """Return whether the disk has room for ROOM bytes.
+
+    An error other than a full disk counts as room: the next start of the server meets the same error and reports it.
 
     Args:
         folder: on the disk.

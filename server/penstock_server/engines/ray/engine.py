@@ -188,7 +188,10 @@ class RayEngine:
         self._server = server
 
     def _wait_for_room(self, timeout: float) -> None:
-        """Start the server again if the disk has room, or after waiting for it long enough; else wait up to `timeout`."""
+        """Start the server again if the disk has room, or if the time for waiting is over.
+
+        Otherwise wait for at most `timeout` seconds.
+        """
         assert self._waiting is not None
         if self._end.requested or time.monotonic() > self._waiting_until or has_room(self._directory):
             death, self._waiting = self._waiting, None
