@@ -13,6 +13,8 @@ from penstock_client.piece import Field
 
 Array = NDArray[np.generic]
 
+TIME_BYTES = 8  # of a time step in a block after the first
+
 
 @dataclass(frozen=True)
 class RowField:
@@ -84,10 +86,6 @@ class RowLayout:
 class HeldRows:
     """Rows of consecutive time steps that wait to be sent in one message.
 
-    Args:
-        row_bytes: length of a row.
-        size: bytes of rows that may wait.
-
     Attributes:
         first: number of the first time step.
         distance: time steps from one row to the next; 1 while there is only one row.
@@ -95,10 +93,9 @@ class HeldRows:
         number: number of rows.
     """
 
-    def __init__(self, row_bytes: int, size: int) -> None:
-        self._memory = bytearray(max(1, size // row_bytes) * row_bytes)
-        self._view = memoryview(self._memory)
-        self._row_bytes = row_bytes
+    def __init__(self) -> None:
+        self._memory = memoryview(bytearray())  # of the present rows
+        self._room = 0  # rows that fit in it
         self._end = 0
         self._next = 0
         self._times: list[float] = []  # of all rows but the first
@@ -107,11 +104,22 @@ class HeldRows:
     @property
     def full(self) -> bool:
         """True when no row can be added."""
-        return self._end == len(self._memory)
+        return self.number == self._room
 
     def follows(self, step: int) -> bool:
         """Return whether a time step continues the rows, at the same distance."""
         return step == self._next if self.number > 1 else step > self.first
+
+    def begin(self, memory: memoryview, row_bytes: int) -> None:
+        """Start anew in other memory.
+
+        Args:
+            memory: writable, with room for at least one row.
+            row_bytes: length of a row.
+        """
+        self._memory = memory
+        self._room = (len(memory) + TIME_BYTES) // (row_bytes + TIME_BYTES)
+        self._end = self.number = 0
 
     def add(self, step: int, time: float, row: Sequence[Array]) -> None:
         """Copy a time step, for which there must be room, and which must follow if it is not the first.
@@ -131,14 +139,17 @@ class HeldRows:
         end = self._end
         for array in row:
             begin, end = end, end + array.nbytes
-            self._view[begin:end] = array.data.cast("B")
+            self._memory[begin:end] = array.data.cast("B")
         self._end = end
 
-    def take(self) -> list[memoryview]:
-        """Return the payload of a BLOCK with these rows in parts, and forget them; valid until the next `add`."""
-        parts = [self._view[: self._end]]
+    def take(self) -> memoryview:
+        """Return the payload of a BLOCK with these rows, which lies in the memory, and forget both."""
+        end = self._end
         if self._times:
-            parts.append(memoryview(struct.pack(f"<{len(self._times)}d", *self._times)))
+            end += TIME_BYTES * len(self._times)
+            struct.pack_into(f"<{len(self._times)}d", self._memory, self._end, *self._times)
+        payload = self._memory[:end]
         self._times.clear()
+        self._memory = memoryview(b"")
         self._end = self.number = 0
-        return parts
+        return payload

@@ -24,22 +24,27 @@ class Ring:
         self._head = first  # where the newest payload ends
         self._turn = first + (size - first) // 8  # where it goes back to the beginning
 
-    def place(self, size: int, mark: int) -> int | None:
+    def room(self, size: int) -> int | None:
         """Find room for a payload.
 
         Args:
             size: its bytes, more than 0.
-            mark: number with which `release` gives it back; none may be smaller than the one before.
 
         Returns:
             Its first byte; None where no room is free.
         """
-        needed = -(-size // ALIGNMENT) * ALIGNMENT
-        at = self._room(needed)
-        if at is not None:
-            self._head = at + needed
-            self._placed.append((at, mark))
-        return at
+        return self._room(_rounded(size))
+
+    def place(self, at: int, size: int, mark: int) -> None:
+        """Take the room that was found last.
+
+        Args:
+            at: its first byte.
+            size: bytes of the payload, at most as many as room was found for.
+            mark: number with which `release` gives it back; none may be smaller than the one before.
+        """
+        self._head = at + _rounded(size)
+        self._placed.append((at, mark))
 
     def release(self, mark: int) -> None:
         """Give back every payload whose mark is at most `mark`."""
@@ -64,3 +69,7 @@ class Ring:
             self._turn = max(self._turn, head + needed)
             return head
         return None
+
+
+def _rounded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -10,7 +10,6 @@ import fcntl
 import mmap
 import os
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,6 @@ from numpy.typing import NDArray
 from penstock_client.ring import ALIGNMENT, Ring
 from penstock_client.stream_payloads import TOKEN_BYTES, Reference, Share
 from penstock_client.wire import MAX_PIECE_BYTES
-
-Buffer = memoryview | NDArray[np.generic]
 
 NAME = "penstock"  # which /proc shows for the memory
 SMALLEST = 4096  # bytes; smaller payloads go in the message, where they cost less
@@ -45,6 +42,7 @@ class SharedMemory:
         self._size = -(-(window + MAX_PIECE_BYTES) // mmap.PAGESIZE) * mmap.PAGESIZE
         self._token = secrets.token_bytes(TOKEN_BYTES)
         self._ring = Ring(_PAYLOADS, self._size)
+        self._open: int | None = None  # where the payload begins that is being written
         self._descriptor = _make(self._size)
         try:
             self._bytes = mmap.mmap(self._descriptor, self._size)
@@ -57,30 +55,56 @@ class SharedMemory:
             os.close(self._descriptor)
             raise
         self._bytes[:TOKEN_BYTES] = self._token
+        self._view = memoryview(self._bytes)
 
     def share(self) -> Share:
         """Return the payload of SHARE, which offers this memory to a trainer rank."""
         return Share(self._boot, os.getpid(), self._descriptor, self._size, self._token)
 
-    def place(self, parts: Sequence[Buffer], mark: int) -> bytes | None:
+    def room(self, size: int) -> memoryview | None:
+        """Return memory to write a payload into; nothing else may be placed before `keep` is called.
+
+        Args:
+            size: bytes that the payload may have at most.
+
+        Returns:
+            `size` bytes; None where no such room is free.
+        """
+        self._open = self._ring.room(size)
+        return None if self._open is None else self._view[self._open : self._open + size]
+
+    def keep(self, size: int, mark: int) -> bytes | None:
+        """Keep a payload that has been written into the memory that `room` gave last.
+
+        Args:
+            size: its bytes.
+            mark: payload bytes sent up to its end; see `release`.
+
+        Returns:
+            The reference to send in its place; None where the payload itself should be sent, because it is small or
+            lies elsewhere.
+        """
+        at, self._open = self._open, None
+        if at is None or size < SMALLEST:
+            return None
+        self._ring.place(at, size, mark)
+        return Reference(at, size).pack()
+
+    def place(self, payload: NDArray[np.generic], mark: int) -> bytes | None:
         """Copy a payload into the memory.
 
         Args:
-            parts: of the payload, one behind the other, each C-contiguous.
+            payload: C-contiguous.
             mark: payload bytes sent up to its end; see `release`.
 
         Returns:
             The reference to send in its place; None where the payload itself should be sent, because it is small or no
             room is free.
         """
-        size = sum(part.nbytes for part in parts)
-        if size < SMALLEST or (at := self._ring.place(size, mark)) is None:
+        if payload.nbytes < SMALLEST or (room := self.room(payload.nbytes)) is None:
             return None
-        end = at
-        for part in parts:
-            begin, end = end, end + part.nbytes
-            self._bytes[begin:end] = part.data if isinstance(part, np.ndarray) else part
-        return Reference(at, size).pack()
+        room[:] = payload.data.cast("B")
+        return self.keep(payload.nbytes, mark)
 
     def release(self, mark: int) -> None:
         """Use the bytes of payloads again that the trainer rank has dealt with: those with marks up to `mark`."""
@@ -88,6 +112,7 @@ class SharedMemory:
 
     def close(self) -> None:
         """Give the memory back, once the trainer rank has done so too."""
+        self._view.release()
         self._bytes.close()
         os.close(self._descriptor)
 

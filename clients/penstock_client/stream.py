@@ -5,23 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from numpy.typing import NDArray
 
-from penstock_client.block import Array, HeldRows
+from penstock_client.block import TIME_BYTES, Array, HeldRows
 from penstock_client.control import WAIT
 from penstock_client.errors import ConnectionBroken, PenstockError, Refused, WireError
 from penstock_client.payloads import Refuse, Welcome
 from penstock_client.reasons import Reason
-from penstock_client.shared_memory import Buffer, SharedMemory
+from penstock_client.shared_memory import SharedMemory
 from penstock_client.stream_payloads import Begin, Streamed
 from penstock_client.transport import Connection, Frame
 from penstock_client.wire import Header, Kind, unpack
 
 FIRST_REPEAT = 4.0  # seconds without an answer of the rank after which a question is repeated for the first time
 LONGEST_REPEAT = 60.0  # seconds; the interval doubles with each repetition up to this
-TIME_BYTES = 8  # of a time step in a block after the first
-SHARED_BLOCK = 512 * 1024  # bytes of a block in shared memory; such blocks stay in a processor's cache
+SHARED_BLOCK = 2 * 2**20  # bytes of a block in shared memory
 HELD_STEPS = 8  # time steps of which pieces are held back at most where solver ranks share time steps
 
 
@@ -55,7 +53,7 @@ class Stream:
         self._limit = 0  # cumulative payload bytes that may be sent; granted by CREDIT
         self._pending: list[Frame] = []
         self._pending_bytes = 0
-        self._rows: HeldRows | None = None  # whole time steps that are held back
+        self._rows = HeldRows()  # whole time steps that are held back
         self._pending_since = 0.0  # when the oldest pending piece was put there
         self._pending_steps = 0  # time steps completed since then
         self._shared = False  # whether several solver ranks send parts of the same time steps
@@ -81,7 +79,6 @@ class Stream:
         self._refusal, self._streamed = None, None
         self._stream, self._pieces, self._bytes, self._has_credit = header, 0, 0, False
         self._shared = begin.ranks > 1
-        self._rows = None
         self._connection.send([header.pack(), begin.pack()])
 
     def send_step(self, step: int, time_of_step: float, row: Sequence[Array], size: int) -> None:
@@ -101,16 +98,17 @@ class Stream:
             self.flush()
             self._wait_for_credit(size + TIME_BYTES)
         rows = self._rows
-        if rows is not None and rows.number and not rows.follows(step):
+        if rows.number and not rows.follows(step):
             self.flush()
-        if 2 * size > self._hold_bytes:
-            self.flush()
-            self._count(size)
-            self._send_block(step, 1, 1, time_of_step, row)
-            return
-        if rows is None:
-            rows = self._rows = HeldRows(size, self._hold_bytes)
         if not rows.number:
+            room = self._room_for_rows(size)
+            if room is None:
+                self.flush()
+                self._count(size)
+                payload = row[0] if len(row) == 1 else b"".join(array.data.cast("B") for array in row)
+                self._send_block(step, 1, 1, time_of_step, payload)
+                return
+            rows.begin(room, size)
             self._pending_since = time.monotonic()
         self._count(size + TIME_BYTES if rows.number else size)
         rows.add(step, time_of_step, row)
@@ -136,11 +134,8 @@ class Stream:
         small = array.nbytes <= self._coalesce_bytes
         if not self._pending:
             self._pending_since = time.monotonic()
-        if (
-            self._memory is not None
-            and self._takes
-            and (placed := self._memory.place([array], self._bytes)) is not None
-        ):
+        self._flush_rows()
+        if self._takes and self._memory is not None and (placed := self._memory.place(array, self._bytes)) is not None:
             self._pending += [header.pack(reference=True), placed]
         else:
             # A piece that is held back is copied, because the solver goes on computing in its array.
@@ -184,10 +179,7 @@ class Stream:
     def flush(self) -> None:
         """Send the pieces that are held back."""
         self._pending_steps = 0
-        rows = self._rows
-        if rows is not None and rows.number:
-            first, distance, number, time_of_first = rows.first, rows.distance, rows.number, rows.time
-            self._send_block(first, distance, number, time_of_first, rows.take())
+        self._flush_rows()
         if self._pending:
             frames, self._pending, self._pending_bytes = self._pending, [], 0
             self._connection.send(frames)
@@ -229,29 +221,43 @@ class Stream:
         # The second condition admits a piece larger than the whole window once nothing else is in transit.
         return self._sent + size <= self._limit or (self._limit > 0 and self._sent + self._window <= self._limit)
 
-    @property
-    def _hold_bytes(self) -> int:
-        """Bytes of time steps that one message may hold; more where they do not travel."""
-        return max(self._coalesce_bytes, min(SHARED_BLOCK, self._window // 8)) if self._takes else self._coalesce_bytes
+    def _room_for_rows(self, size: int) -> memoryview | None:
+        """Return memory in which to hold rows of `size` bytes; None where a row goes out at once, in a message."""
+        if self._takes and self._memory is not None:
+            # Rows are written where the rank reads them. Many may be held, as they do not travel.
+            held = max(self._coalesce_bytes, min(SHARED_BLOCK, self._window // 4), size)
+            if (room := self._memory.room(held)) is not None:
+                return room
+        if 2 * size > self._coalesce_bytes:
+            return None
+        return memoryview(bytearray(self._coalesce_bytes))
 
     @property
     def _holds(self) -> bool:
-        return bool(self._pending) or (self._rows is not None and self._rows.number > 0)
+        return bool(self._pending) or self._rows.number > 0
 
     def _count(self, size: int) -> None:
         """Count payload bytes as sent."""
         self._sent += size
         self._bytes += size
 
-    def _send_block(self, step: int, distance: int, number: int, time: float, parts: Sequence[Buffer]) -> None:
+    def _flush_rows(self) -> None:
+        """Send the rows that are held back."""
+        rows = self._rows
+        if not rows.number:
+            return
+        step, distance, number, begin = rows.first, rows.distance, rows.number, rows.time
+        payload: Frame = rows.take()
+        placed = self._memory.keep(len(payload), self._bytes) if self._memory is not None else None
+        self._send_block(step, distance, number, begin, placed or payload, reference=placed is not None)
+
+    def _send_block(
+        self, step: int, distance: int, number: int, time: float, payload: Frame, *, reference: bool = False
+    ) -> None:
         header = self._stream._replace(kind=Kind.BLOCK, step=step, offset=distance, count=number, time=time)
         self._pieces += 1
         self._unheard = True
-        if self._memory is not None and self._takes and (placed := self._memory.place(parts, self._bytes)) is not None:
-            self._connection.send([header.pack(reference=True), placed])
-        else:
-            payload = parts[0] if len(parts) == 1 else b"".join(np.ravel(p).data.cast("B") for p in parts)
-            self._connection.send([header.pack(), payload])
+        self._connection.send([header.pack(reference=reference), payload])
 
     def _wait_for_credit(self, size: int) -> None:
         begun = time.monotonic()

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from penstock_server.native import ReusedMemory
 from penstock_server.study import Batch, SampleSpec
 
 Floats = NDArray[np.float32]
@@ -81,6 +82,7 @@ class Storage:
         self.spec = spec
         self.slots = slots
         self._pin = pin
+        self._batches = ReusedMemory()
         self.inputs: Floats = np.empty((slots, spec.window, spec.n_inputs), dtype=np.float32)
         self.targets: Floats = np.empty((slots, spec.window, spec.width), dtype=np.float32)
 
@@ -93,7 +95,8 @@ class Storage:
         return Batch(self._gather(self.inputs, slots), self._gather(self.targets, slots))
 
     def _gather(self, rows: Floats, slots: Indices) -> Tensor:
-        out = torch.empty((slots.size, *rows.shape[1:]), dtype=torch.float32, pin_memory=self._pin)
+        shape = (slots.size, *rows.shape[1:])
+        out = torch.empty(shape, pin_memory=True) if self._pin else torch.from_numpy(self._batches.array(shape))
         # torch.index_select would copy on OpenMP threads, which wait for each other for tens of milliseconds where
         # solvers keep the cores busy, with the buffer locked. With mode "clip" numpy writes into `out` without a
         # temporary array.

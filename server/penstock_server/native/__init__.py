@@ -1,4 +1,4 @@
-"""One pass over arriving values: copy, conversion to float32, finiteness and statistics; in C where it was built.
+"""One pass over arriving values, and over those of a batch; in C where it was built.
 
 The C library is made when penstock is installed, if there is a compiler. Without it numpy does the same, more slowly.
 """
@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.native import library, plain
+from penstock_server.native.reused import ReusedMemory
 from penstock_server.native.statistics import Moments
 
-__all__ = ["Moments", "describe", "moments", "take"]
+__all__ = ["Moments", "ReusedMemory", "describe", "moments", "normalise", "take"]
 
 _KERNEL, _DESCRIPTION = library.load()
 _FUNCTIONS = _KERNEL or plain
@@ -81,6 +82,27 @@ def moments(values: NDArray[np.floating[Any]]) -> Moments:
         values: shape (n, columns), any float dtype; n may be 0.
     """
     return _FUNCTIONS.moments(values)
+
+
+def normalise(
+    raw: NDArray[np.float32], mean: NDArray[np.float32], deviation: NDArray[np.float32], out: NDArray[np.float32]
+) -> None:
+    """Write (raw - mean) / deviation, computed in float32, in one pass.
+
+    Args:
+        raw: shape (n, width), float32, C-contiguous like all.
+        mean: shape (width,).
+        deviation: shape (width,).
+        out: shape (n, width), not in the memory of the others.
+
+    Raises:
+        ValueError: a shape, a dtype or a layout is not as above. Nothing has been written.
+    """
+    width = raw.shape[-1]
+    for array, shape in ((raw, (len(raw), width)), (mean, (width,)), (deviation, (width,)), (out, raw.shape)):
+        if array.shape != shape or array.dtype != _FLOAT32 or not (array.flags.c_contiguous and array.flags.aligned):
+            raise ValueError(f"{_shown(array)}: expected C-contiguous {shape} of float32")
+    _FUNCTIONS.normalise(raw, mean, deviation, out)
 
 
 def _shown(array: NDArray[Any]) -> str:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from penstock_server.native import plain
 from penstock_server.native.statistics import Moments, no_moments
 
+Floats = NDArray[np.float32]
+
 MOST_COMPONENTS = 64  # as in kernel.c
 # A call that takes microseconds keeps the interpreter's lock: whoever gives it up may wait milliseconds to get it back.
 _SHORT = 1 << 15  # values
@@ -27,6 +29,7 @@ _NO_SUCH_ROW = -2
 class _Functions:
     take: Callable[[bytes], int]
     moments: Callable[[int, int, int, int, int], None]
+    normalise: Callable[[int, int, int, int, int, int], None]
 
 
 class Kernel:
@@ -103,10 +106,19 @@ class Kernel:
         functions.moments(values.ctypes.data, int(kind == "<f8"), points * components, components, out.ctypes.data)
         return Moments(float(points), out[0], out[1], out[2], out[3])
 
+    def normalise(self, raw: Floats, mean: Floats, deviation: Floats, out: Floats) -> None:
+        """Map rows; see `penstock_server.native.normalise`, which has checked the arguments."""
+        functions = self._brief if raw.size < _SHORT else self._long
+        functions.normalise(
+            raw.ctypes.data, len(raw), len(mean), mean.ctypes.data, deviation.ctypes.data, out.ctypes.data
+        )
+
 
 def _bind(library: ctypes.CDLL) -> _Functions:
     take, moments = library.penstock_kernel_take, library.penstock_kernel_moments
     take.argtypes, take.restype = [ctypes.c_char_p], ctypes.c_int64
     moments.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
     moments.restype = None
-    return _Functions(take, moments)
+    normalise = library.penstock_kernel_normalise
+    normalise.argtypes, normalise.restype = [ctypes.c_void_p, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 3], None
+    return _Functions(take, moments, normalise)

@@ -1,4 +1,5 @@
-/* One pass over arriving values: copy and convert into float32, and statistics of the copy.
+/* One pass over arriving values: copy and convert into float32, and statistics of the copy; and over the values of a
+ * batch: normalisation.
  *
  * Plain C11 without Python: library.py loads it with ctypes, plain.py has the same functions in numpy. Values are taken
  * in blocks that stay in the cache: a block is copied, then its mean is computed, then its squared deviations from that
@@ -231,10 +232,27 @@ INLINE void moments(const void *values, int is_double, int64_t n, int64_t compon
     }
 }
 
+/* A block of columns at a time, so that its means and deviations stay in the cache. */
+INLINE void normalise(const float *restrict raw, int64_t n, int64_t width, const float *restrict mean,
+                      const float *restrict deviation, float *restrict out)
+{
+    for (int64_t begin = 0; begin < width; begin += BLOCK) {
+        const int64_t end = width - begin < BLOCK ? width : begin + BLOCK;
+        for (int64_t row = 0; row < n; row++)
+            for (int64_t i = begin; i < end; i++)
+                out[row * width + i] = (raw[row * width + i] - mean[i]) / deviation[i];
+    }
+}
+
 static int64_t take_anywhere(const struct task *t) { return take(t); }
 static void moments_anywhere(const void *values, int is_double, int64_t n, int64_t components, double *out)
 {
     moments(values, is_double, n, components, out);
+}
+static void normalise_anywhere(const float *raw, int64_t n, int64_t width, const float *mean, const float *deviation,
+                               float *out)
+{
+    normalise(raw, n, width, mean, deviation, out);
 }
 
 /* The same code, and the same bits, with wider registers. */
@@ -245,10 +263,16 @@ __attribute__((target("avx2"))) static void moments_wide(const void *values, int
 {
     moments(values, is_double, n, components, out);
 }
+__attribute__((target("avx2"))) static void normalise_wide(const float *raw, int64_t n, int64_t width,
+                                                           const float *mean, const float *deviation, float *out)
+{
+    normalise(raw, n, width, mean, deviation, out);
+}
 static int is_wide(void) { return __builtin_cpu_supports("avx2") != 0; }
 #else
 #define take_wide take_anywhere
 #define moments_wide moments_anywhere
+#define normalise_wide normalise_anywhere
 static int is_wide(void) { return 0; }
 #endif
 
@@ -282,4 +306,14 @@ void penstock_kernel_moments(const void *values, int is_double, int64_t n, int64
         moments_wide(values, is_double, n, components, out);
     else
         moments_anywhere(values, is_double, n, components, out);
+}
+
+/* Map n rows of `width` values to (value - mean) / deviation, column by column; no two of the arrays may overlap. */
+void penstock_kernel_normalise(const float *raw, int64_t n, int64_t width, const float *mean, const float *deviation,
+                               float *out)
+{
+    if (is_wide() && !narrow)
+        normalise_wide(raw, n, width, mean, deviation, out);
+    else
+        normalise_anywhere(raw, n, width, mean, deviation, out);
 }

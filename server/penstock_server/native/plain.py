@@ -47,3 +47,11 @@ def moments(values: NDArray[np.floating[Any]]) -> Moments:
         block -= mean[:, None]
         statistics.merge(Moments(float(block.shape[1]), mean, np.einsum("cn,cn->c", block, block), low, high))
     return statistics
+
+
+def normalise(
+    raw: NDArray[np.float32], mean: NDArray[np.float32], deviation: NDArray[np.float32], out: NDArray[np.float32]
+) -> None:
+    """Map rows; as `compiled.normalise`."""
+    np.subtract(raw, mean, out=out)
+    np.divide(out, deviation, out=out)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from penstock_client.errors import PenstockError
 from penstock_server.study import Batch, ModelSection, SampleSpec, TrainingSection
 from penstock_server.training.batch_norm import batch_normalisations, single_values_normalised
+from penstock_server.training.batch_targets import BatchTargets
 from penstock_server.training.clipping import clip_gradients
 from penstock_server.training.device import resolve_device
 from penstock_server.training.ensemble import make_members, mean_of_members, predict_each
@@ -99,6 +100,7 @@ class Trainer:
         self.batches = 0
         self._normalisations = batch_normalisations(self.model)
         self._forward = Forward(self.model, self.device, training)
+        self._targets = BatchTargets()
         self._training = training
         self._pushforward = training.pushforward
         self._gradient_average = gradient_average
@@ -308,7 +310,7 @@ class Trainer:
 
     def _batch_loss(self, batch: Batch, pushed: int, *, compiled: bool) -> Tensor:
         affine = self._device_affine()
-        inputs, targets = affine.inputs(batch.inputs), affine.targets(batch.targets)
+        inputs, targets = affine.inputs(batch.inputs), self._targets(affine, batch.targets)
         if self.spec.window == 1:
             return self.loss(self._forward(inputs[:, 0], compiled=compiled), targets[:, 0])
         bundle, width = self.spec.bundle, self.spec.state_width
