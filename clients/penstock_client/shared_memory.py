@@ -10,6 +10,7 @@ import fcntl
 import mmap
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,8 @@ class SharedMemory:
     def close(self) -> None:
         """Give the memory back, once the trainer rank has done so too."""
         self._view.release()
-        self._bytes.close()
+        with suppress(BufferError):  # a traceback may still refer to a payload; the memory then goes with it
+            self._bytes.close()
         os.close(self._descriptor)
 
 

@@ -12,14 +12,14 @@ from penstock_client.control import WAIT
 from penstock_client.errors import ConnectionBroken, PenstockError, Refused, WireError
 from penstock_client.payloads import Refuse, Welcome
 from penstock_client.reasons import Reason
-from penstock_client.shared_memory import SharedMemory
+from penstock_client.shared_memory import SMALLEST, SharedMemory
 from penstock_client.stream_payloads import Begin, Streamed
 from penstock_client.transport import Connection, Frame
 from penstock_client.wire import Header, Kind, unpack
 
 FIRST_REPEAT = 4.0  # seconds without an answer of the rank after which a question is repeated for the first time
-LONGEST_REPEAT = 60.0  # seconds; the interval doubles with each repetition up to this
-SHARED_BLOCK = 2 * 2**20  # bytes of a block in shared memory
+LONGEST_REPEAT = 60.0  # seconds; the interval doubles up to this
+BLOCK, SHARED_BLOCK = 512 * 1024, 2 * 2**20  # bytes of rows that are held back, for a message and in shared memory
 HELD_STEPS = 8  # time steps of which pieces are held back at most where solver ranks share time steps
 
 
@@ -46,8 +46,7 @@ class Stream:
         self._coalesce_seconds = welcome.coalesce_ms / 1000
         self._check = check
         self._stream = Header(Kind.BEGIN)  # BEGIN header of the current simulation
-        self._pieces = 0  # of the current simulation
-        self._bytes = 0  # payload bytes of these pieces
+        self._pieces = self._bytes = 0  # of the current simulation: pieces, and their payload bytes
         self._has_credit = False  # whether CREDIT for the current simulation has arrived
         self._sent = 0  # payload bytes since the connection was established
         self._limit = 0  # cumulative payload bytes that may be sent; granted by CREDIT
@@ -166,7 +165,7 @@ class Stream:
         now = time.monotonic()
         slow, self._last_step = now - self._last_step > self._coalesce_seconds, now
         self._pending_steps += 1
-        old = self._holds and now - self._pending_since >= self._coalesce_seconds
+        old = self._holds() and now - self._pending_since >= self._coalesce_seconds
         # The server bounds the unfinished time steps of a simulation, so a rank must not hold back its part of many.
         if slow or old or (self._shared and self._pending_steps >= HELD_STEPS):
             self.flush()
@@ -187,7 +186,7 @@ class Stream:
 
     def flush_old(self) -> None:
         """Send the pieces that are held back if the oldest has waited for `coalesce_ms`."""
-        if self._holds and time.monotonic() - self._pending_since >= self._coalesce_seconds:
+        if self._holds() and time.monotonic() - self._pending_since >= self._coalesce_seconds:
             self.flush()
 
     def request_end(self) -> None:
@@ -224,20 +223,17 @@ class Stream:
     def _room_for_rows(self, size: int) -> memoryview | None:
         """Return memory in which to hold rows of `size` bytes; None where a row goes out at once, in a message."""
         if self._takes and self._memory is not None:
-            # Rows are written where the rank reads them. Many may be held, as they do not travel.
-            held = max(self._coalesce_bytes, min(SHARED_BLOCK, self._window // 4), size)
-            if (room := self._memory.room(held)) is not None:
+            # Rows are written where the rank reads them. More may be held, as they do not travel.
+            room = self._memory.room(max(min(SHARED_BLOCK, self._window // 4), size))
+            if room is not None:
                 return room
-        if 2 * size > self._coalesce_bytes:
-            return None
-        return memoryview(bytearray(self._coalesce_bytes))
+        held = max(self._coalesce_bytes, min(BLOCK, self._window // 8)) if self._coalesce_bytes else 0
+        return memoryview(bytearray(held)) if 2 * size <= held else None
 
-    @property
     def _holds(self) -> bool:
         return bool(self._pending) or self._rows.number > 0
 
     def _count(self, size: int) -> None:
-        """Count payload bytes as sent."""
         self._sent += size
         self._bytes += size
 
@@ -247,9 +243,10 @@ class Stream:
         if not rows.number:
             return
         step, distance, number, begin = rows.first, rows.distance, rows.number, rows.time
-        payload: Frame = rows.take()
+        payload = rows.take()
         placed = self._memory.keep(len(payload), self._bytes) if self._memory is not None else None
-        self._send_block(step, distance, number, begin, placed or payload, reference=placed is not None)
+        message = bytes(payload) if len(payload) < SMALLEST else payload  # small ones in shared memory are copied
+        self._send_block(step, distance, number, begin, placed or message, reference=placed is not None)
 
     def _send_block(
         self, step: int, distance: int, number: int, time: float, payload: Frame, *, reference: bool = False
@@ -339,6 +336,7 @@ class Stream:
 
     def _close_memory(self) -> None:
         if self._memory is not None:
+            self._rows = HeldRows()  # rows that were in it are wanted no more
             self._memory.close()
             self._memory = None
 

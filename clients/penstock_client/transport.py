@@ -17,7 +17,8 @@ class Connection(Protocol):
         """Send one multipart message.
 
         Args:
-            frames: parts of the message; they are not modified, and may be overwritten after the call.
+            frames: parts of the message; they are not modified. Arrays may be overwritten after the call, a memoryview
+                must not be.
         """
 
     def receive(self, timeout: float) -> list[bytes] | None:

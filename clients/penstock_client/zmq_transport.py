@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import zmq
 
 from penstock_client.connect_file import ConnectInfo
@@ -39,9 +40,9 @@ class ZmqConnection:
 
     def send(self, frames: Sequence[Frame]) -> None:
         """Send one multipart message; see `Connection.send`."""
-        # The solver may overwrite its array as soon as send returns, so each frame is copied once, into memory that
+        # The solver may overwrite its array as soon as send returns, so each array is copied once, into memory that
         # ZeroMQ keeps until the message has been sent.
-        owned = [f if isinstance(f, bytes) else f.tobytes() for f in frames]
+        owned = [f.tobytes() if isinstance(f, np.ndarray) else f for f in frames]
         large = any(len(f) >= COPY_BELOW for f in owned)
         self._socket.send_multipart(owned, copy=not large)
 

@@ -12,9 +12,14 @@ FEW_THREADS = 4  # of torch; more of them pass twice over memory faster than one
 
 
 class BatchTargets:
-    """Gives the numbers of `Affine.targets`, bit for bit."""
+    """Gives the numbers of `Affine.targets`, bit for bit.
 
-    def __init__(self) -> None:
+    Args:
+        normalised: whether targets are normalised; else they are given back as they are.
+    """
+
+    def __init__(self, normalised: bool) -> None:
+        self._normalised = normalised
         self._memory = ReusedMemory()
 
     def __call__(self, affine: Affine, raw: Tensor) -> Tensor:
@@ -25,8 +30,10 @@ class BatchTargets:
             raw: shape (..., k width), float32; any number k of rows laid end to end.
 
         Returns:
-            The shape of `raw`. Its memory serves again once nothing refers to it.
+            The shape of `raw`; float32. Its memory serves again once nothing refers to it.
         """
+        if not self._normalised:
+            return raw
         if raw.device.type != "cpu" or not raw.is_contiguous() or torch.get_num_threads() > FEW_THREADS:
             return affine.targets(raw)
         rows = raw.numpy().reshape(-1, len(affine.target_mean))

@@ -100,7 +100,7 @@ class Trainer:
         self.batches = 0
         self._normalisations = batch_normalisations(self.model)
         self._forward = Forward(self.model, self.device, training)
-        self._targets = BatchTargets()
+        self._targets = BatchTargets(normaliser.on_targets)
         self._training = training
         self._pushforward = training.pushforward
         self._gradient_average = gradient_average
