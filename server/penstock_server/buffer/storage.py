@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock_server.native import ReusedMemory
-from penstock_server.study import Batch, SampleSpec
+from penstock_server.study import Batch, BatchMemory, SampleSpec
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -82,7 +81,7 @@ class Storage:
         self.spec = spec
         self.slots = slots
         self._pin = pin
-        self._batches = ReusedMemory()
+        self._batches = BatchMemory()
         self.inputs: Floats = np.empty((slots, spec.window, spec.n_inputs), dtype=np.float32)
         self.targets: Floats = np.empty((slots, spec.window, spec.width), dtype=np.float32)
 
@@ -96,7 +95,7 @@ class Storage:
 
     def _gather(self, rows: Floats, slots: Indices) -> Tensor:
         shape = (slots.size, *rows.shape[1:])
-        out = torch.empty(shape, pin_memory=True) if self._pin else torch.from_numpy(self._batches.array(shape))
+        out = torch.empty(shape, pin_memory=True) if self._pin else self._batches.tensor(shape)
         # torch.index_select would copy on OpenMP threads, which wait for each other for tens of milliseconds where
         # solvers keep the cores busy, with the buffer locked. With mode "clip" numpy writes into `out` without a
         # temporary array.

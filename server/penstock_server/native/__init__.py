@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.native import library, plain
-from penstock_server.native.reused import ReusedMemory
 from penstock_server.native.statistics import Moments
 
-__all__ = ["Moments", "ReusedMemory", "describe", "moments", "normalise", "take"]
+__all__ = ["Moments", "describe", "moments", "normalise", "take"]
 
 _KERNEL, _DESCRIPTION = library.load()
 _FUNCTIONS = _KERNEL or plain

@@ -1,5 +1,6 @@
 """The study: the sections of its file, its parameter space, and the shape of its samples."""
 
+from penstock_server.study.batch_memory import BatchMemory
 from penstock_server.study.changes import (
     StudyChanged,
     changeable,
@@ -22,6 +23,7 @@ __all__ = [
     "MAX_STEPS",
     "STATIC_FIELDS",
     "Batch",
+    "BatchMemory",
     "Bytes",
     "FieldSection",
     "FieldSpec",

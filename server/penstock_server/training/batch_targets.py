@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from penstock_server.native import ReusedMemory, normalise
+from penstock_server.native import normalise
+from penstock_server.study import BatchMemory
 from penstock_server.training.normalisation import Affine
 
 FEW_THREADS = 4  # of torch; more of them pass twice over memory faster than one passes once
@@ -20,7 +21,7 @@ class BatchTargets:
 
     def __init__(self, normalised: bool) -> None:
         self._normalised = normalised
-        self._memory = ReusedMemory()
+        self._memory = BatchMemory()
 
     def __call__(self, affine: Affine, raw: Tensor) -> Tensor:
         """Normalise target rows.
@@ -37,6 +38,6 @@ class BatchTargets:
         if raw.device.type != "cpu" or not raw.is_contiguous() or torch.get_num_threads() > FEW_THREADS:
             return affine.targets(raw)
         rows = raw.numpy().reshape(-1, len(affine.target_mean))
-        out = self._memory.array(rows.shape)
-        normalise(rows, affine.target_mean.numpy(), affine.target_std.numpy(), out)
-        return torch.from_numpy(out).view(raw.shape)
+        out = self._memory.tensor(rows.shape)
+        normalise(rows, affine.target_mean.numpy(), affine.target_std.numpy(), out.numpy())
+        return out.view(raw.shape)

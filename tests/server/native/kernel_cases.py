@@ -73,6 +73,17 @@ def check(kernel: Kernel) -> int:
             destination = np.zeros((2, 6000), np.float32)
             assert take(values, destination, np.arange(2), 0, 1, 0.0)[1] == at
         cases += 1
+    for n, width in ((0, 5), (1, 1), (64, 254), (3, 4096), (2, 9001)):
+        raw, mean, deviation = (np.array(some("<f4", k, width, seed=k)) for k in (n, 1, 2))
+        expected, wide, narrow = (np.full((n, width), 7.0, np.float32) for _ in range(3))
+        plain.normalise(raw, mean[0], deviation[1], expected)
+        kernel.normalise(raw, mean[0], deviation[1], wide)
+        kernel.narrow(True)
+        kernel.normalise(raw, mean[0], deviation[1], narrow)
+        kernel.narrow(False)
+        np.testing.assert_array_equal(wide, expected)
+        np.testing.assert_array_equal(narrow, expected)
+        cases += 1
     return cases
 
 

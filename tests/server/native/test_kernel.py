@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import kernel_cases
 import numpy as np
@@ -127,3 +128,18 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_is_written(kernel
     with pytest.raises(ValueError, match="rows"):
         native.take(source, destination, rows.astype(np.int32))
     assert not destination.any()
+
+
+@pytest.mark.parametrize(
+    ("raw", "mean", "out"),
+    [
+        (np.zeros((2, 3), np.float64), np.zeros(3, np.float32), np.zeros((2, 3), np.float32)),
+        (np.zeros((2, 3), np.float32), np.zeros(2, np.float32), np.zeros((2, 3), np.float32)),
+        (np.zeros((2, 3), np.float32), np.zeros(3, np.float32), np.zeros((3, 2), np.float32)),
+        (np.zeros((2, 6), np.float32)[:, ::2], np.zeros(3, np.float32), np.zeros((2, 3), np.float32)),
+    ],
+)
+def test_other_rows_are_not_normalised(raw: Any, mean: Any, out: Any) -> None:
+    with pytest.raises(ValueError, match="expected C-contiguous"):
+        native.normalise(raw, mean, np.ones(3, np.float32), out)
+    assert not out.any()
