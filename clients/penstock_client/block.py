@@ -14,6 +14,8 @@ from penstock_client.piece import Field
 Array = NDArray[np.generic]
 
 TIME_BYTES = 8  # of a time step in a block after the first
+BLOCK = 512 * 1024  # bytes of rows that are held back for one message
+SHARED_BLOCK = 2 * 2**20  # likewise, in shared memory
 
 
 @dataclass(frozen=True)

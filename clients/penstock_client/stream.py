@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from numpy.typing import NDArray
 
-from penstock_client.block import TIME_BYTES, Array, HeldRows
+from penstock_client.block import BLOCK, SHARED_BLOCK, TIME_BYTES, Array, HeldRows
 from penstock_client.control import WAIT
 from penstock_client.errors import ConnectionBroken, PenstockError, Refused, WireError
 from penstock_client.payloads import Refuse, Welcome
@@ -19,7 +19,6 @@ from penstock_client.wire import Header, Kind, unpack
 
 FIRST_REPEAT = 4.0  # seconds without an answer of the rank after which a question is repeated for the first time
 LONGEST_REPEAT = 60.0  # seconds; the interval doubles up to this
-BLOCK, SHARED_BLOCK = 512 * 1024, 2 * 2**20  # bytes of rows that are held back, for a message and in shared memory
 HELD_STEPS = 8  # time steps of which pieces are held back at most where solver ranks share time steps
 
 

@@ -51,6 +51,27 @@ class Fingerprints:
         known = self.simulations.setdefault(simulation, Fingerprint(tuple(inputs[:-1].tolist())))
         known.steps[step] = zlib.crc32(np.ascontiguousarray(targets).data)
 
+    def add_steps(
+        self,
+        simulation: int,
+        steps: NDArray[np.int64],
+        inputs: Floats,
+        targets: Floats,
+        rows: NDArray[np.int64],
+    ) -> None:
+        """Take a run of time steps into account.
+
+        Args:
+            simulation: their simulation's id.
+            steps: number of each, (n,).
+            inputs: shape (m, n_inputs).
+            targets: shape (m, width).
+            rows: row of each time step in `inputs` and `targets`, (n,).
+        """
+        if simulation < FIRST:
+            for step, row in zip(steps.tolist(), rows.tolist(), strict=True):
+                self.add(simulation, step, inputs[row], targets[row])
+
 
 def merged(ranks: Iterable[dict[int, Fingerprint]]) -> dict[int, Fingerprint]:
     """Put the fingerprints of several ranks together, each of which has other time steps."""

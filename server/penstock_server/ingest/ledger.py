@@ -42,15 +42,37 @@ class Ledger:
         self._check(simulation, index)
         row = self._rows.setdefault(simulation, bytearray())
         byte, bit = index >> 3, 1 << (index & 7)
-        if byte >= len(row):
-            # Doubling: n arrivals in order cost O(n), and a row is at most twice what it needs.
-            room = min(max(byte + 1, 2 * len(row)), (self.max_steps + 7) // 8)
-            row.extend(bytes(room - len(row)))
-        elif row[byte] & bit:
+        self._make_room(row, byte)
+        if row[byte] & bit:
             return False
         row[byte] |= bit
         self._total += 1
         return True
+
+    def mark_many(self, simulation: int, indices: list[int]) -> None:
+        """Note arrivals; as `mark` for each.
+
+        Args:
+            simulation: its id.
+            indices: of the samples within the simulation.
+
+        Raises:
+            ValueError: as `mark`; nothing has been noted.
+        """
+        if not indices:
+            return
+        last = max(indices)
+        self._check(simulation, min(indices))
+        self._check(simulation, last)
+        row = self._rows.setdefault(simulation, bytearray())
+        self._make_room(row, last >> 3)
+        new = 0
+        for index in indices:
+            byte, bit = index >> 3, 1 << (index & 7)
+            if not row[byte] & bit:
+                row[byte] |= bit
+                new += 1
+        self._total += new
 
     def has(self, simulation: int, index: int) -> bool:
         """Return whether a sample has arrived.
@@ -66,6 +88,24 @@ class Ledger:
         row = self._rows.get(simulation, b"")
         byte = index >> 3
         return byte < len(row) and bool(row[byte] & 1 << (index & 7))
+
+    def which(self, simulation: int, indices: list[int]) -> list[bool]:
+        """Return for each sample whether it has arrived; as `has`.
+
+        Args:
+            simulation: its id.
+            indices: of the samples within the simulation.
+
+        Raises:
+            ValueError: as `mark`.
+        """
+        if not indices:
+            return []
+        self._check(simulation, min(indices))
+        self._check(simulation, max(indices))
+        row = self._rows.get(simulation, b"")
+        known = 8 * len(row)
+        return [index < known and bool(row[index >> 3] & 1 << (index & 7)) for index in indices]
 
     def count(self, simulation: int) -> int:
         """Return how many samples of a simulation have arrived."""
@@ -137,6 +177,12 @@ class Ledger:
             self._check(simulation, max(0, int.from_bytes(row, "little").bit_length() - 1))
         self._rows = rows
         self._total = int.from_bytes(data).bit_count()
+
+    def _make_room(self, row: bytearray, byte: int) -> None:
+        if byte >= len(row):
+            # Doubling: n arrivals in order cost O(n), and a row is at most twice what it needs.
+            room = min(max(byte + 1, 2 * len(row)), (self.max_steps + 7) // 8)
+            row.extend(bytes(room - len(row)))
 
     def _check(self, simulation: int, index: int) -> None:
         if simulation < 0:

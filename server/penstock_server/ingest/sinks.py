@@ -14,6 +14,7 @@ from penstock_server.ingest.ledger import Ledger
 from penstock_server.native import Moments
 
 Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
 
 
 class TimeSteps(Protocol):
@@ -72,8 +73,8 @@ class SampleSinks:
             their fields, where their values have been looked at already.
         trained: ledger of training samples.
         validated: ledger of held-out time steps.
-        on_step: called with the simulation, the number, the inputs, shape (n_inputs,), and the targets, shape (width,),
-            of each whole time step.
+        on_steps: called with the simulation and the numbers of whole time steps, shape (n,), with arrays of inputs,
+            shape (m, n_inputs), and targets, shape (m, width), and with the row of each time step in them, shape (n,).
         on_static: called with the name and the values, shape (points, components), of each complete static field.
     """
 
@@ -85,4 +86,4 @@ class SampleSinks:
     trained: Ledger
     validated: Ledger
     on_static: Callable[[str, NDArray[np.float64]], None]
-    on_step: Callable[[int, int, Floats, Floats], None] = lambda *_: None
+    on_steps: Callable[[int, Indices, Floats, Floats, Indices], None] = lambda *_: None

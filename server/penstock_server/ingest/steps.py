@@ -21,6 +21,8 @@ from penstock_server.native import Moments, take
 from penstock_server.study import SamplesSection, Schema
 from penstock_server.telemetry import Metrics
 
+_FIRST_ROW = np.zeros(1, np.int64)
+
 
 @dataclass
 class Filled:
@@ -122,7 +124,7 @@ class WholeSteps:
             Refused: the study is over.
         """
         sinks = self._sinks
-        sinks.on_step(header.simulation, header.step, inputs, targets)
+        sinks.on_steps(header.simulation, np.array([header.step]), inputs[None], targets[None], _FIRST_ROW)
         if header.simulation in self._held_out:
             # Marked only now: a time step in the ledger must be in the store, also in a checkpoint made meanwhile.
             sinks.validation.add(header.simulation, header.step, inputs, targets)
@@ -189,14 +191,20 @@ class WholeSteps:
 
     def _new(self, simulation: StreamedSimulation, header: Header, block: Block) -> Block:
         """Return the time steps of a block that are wanted; count the duplicates among the others."""
-        wanted, duplicates = [], 0
-        for position, step in enumerate(block.steps.tolist()):
-            arrived = self.arrived(simulation, header.simulation, step)
-            if arrived is False:
-                wanted.append(position)
-            duplicates += arrived is True
-        self.count_duplicates(duplicates)
-        return block if len(wanted) == len(block) else block.pick(np.array(wanted, np.int64))
+        steps: list[int] = block.steps.tolist()
+        arrived: list[bool | None]
+        if self.is_single(header.simulation):
+            ledger, stride = self._ledger(header.simulation)
+            arrived = [*ledger.which(header.simulation, [step // stride for step in steps])]
+            if stride > 1 or steps[0] < simulation.replayed:
+                between = (step < simulation.replayed or step % stride for step in steps)
+                arrived = [None if skip else known for skip, known in zip(between, arrived, strict=True)]
+        else:
+            arrived = [self.arrived(simulation, header.simulation, step) for step in steps]
+        self.count_duplicates(arrived.count(True))
+        if not any(known is not False for known in arrived):
+            return block
+        return block.pick(np.array([i for i, known in enumerate(arrived) if known is False], np.int64))
 
     def _take_single(
         self, simulation: StreamedSimulation, header: Header, parameters: tuple[float, ...], block: Block
@@ -223,18 +231,16 @@ class WholeSteps:
             raise filled.fault
         if not counted:
             sinks.moments(inputs[slots.rows], [[filled.moments[f.name]] for f in self._spec.fields])
-        for row, step in zip(slots.rows.tolist(), block.steps.tolist(), strict=True):
-            sinks.on_step(header.simulation, step, inputs[row], targets[row])
+        sinks.on_steps(header.simulation, block.steps, inputs, targets, slots.rows)
         slots.samples[:] = block.steps // self._samples.stride
         self._put(slots, header.simulation)
 
     def _put(self, slots: Reserved, simulation: int) -> None:
         """Commit samples; each is marked as arrived before it can be drawn, so that no checkpoint comes in between."""
-        mark, received = self._sinks.trained.mark, self._metrics.samples_received
+        trained, received = self._sinks.trained, self._metrics.samples_received
 
         def note(samples: list[int]) -> None:
-            for sample in samples:
-                mark(simulation, sample)
+            trained.mark_many(simulation, samples)
             received.inc(len(samples))
 
         slots.simulation, slots.on_commit = simulation, note

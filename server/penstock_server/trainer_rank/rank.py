@@ -29,7 +29,7 @@ from penstock_server.trainer_rank.context import RankContext
 from penstock_server.trainer_rank.loop import TrainingLoop
 from penstock_server.trainer_rank.mesh_file import add_to_mesh
 from penstock_server.trainer_rank.parts import TrainingParts, make_parts
-from penstock_server.trainer_rank.shares import batch_share, buffer_share
+from penstock_server.trainer_rank.shares import batch_share, buffer_share, spare_slots
 from penstock_server.trainer_rank.status import RankStatus, status_before_training
 from penstock_server.trainer_rank.streamed import Ledgers, StreamedSupply
 
@@ -286,6 +286,7 @@ class TrainerRank:
             presentations_per_sample=study.buffer.presentations_per_sample,
             batch_size=batch_share(study, rank),
             seed=study.study.seed + 1000 * rank,
+            spare=spare_slots(parts.schema.spec),
             storage=self._storage(parts.trainer.device),
         )
 
@@ -311,7 +312,7 @@ class TrainerRank:
                 trained=self.ledgers.trained,
                 validated=self.ledgers.validated,
                 on_static=self._save_static,
-                on_step=parts.fingerprints.add,
+                on_steps=parts.fingerprints.add_steps,
             ),
             incarnation=self._incarnation,
             credit=study.buffer.credit,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penstock_client.block import SHARED_BLOCK
 from penstock_server.buffer import capacity_in_samples
 from penstock_server.study import SampleSpec, Study
+
+SPARE = 64  # slots for samples of which pieces come one by one
 
 
 @dataclass(frozen=True)
@@ -56,3 +59,14 @@ def buffer_share(study: Study, spec: SampleSpec | None, ranks_here: int | None =
     else:
         raise ValueError(f"capacity = {asked!r}: the number of samples depends on the shapes of the fields")
     return BufferShare(-(-capacity // ranks), study.buffer.watermark // ranks)
+
+
+def spare_slots(spec: SampleSpec) -> int:
+    """Return the number of slots of the buffer for samples that are being filled.
+
+    A message has room for many small samples, and each gets a slot.
+
+    Args:
+        spec: shapes of a sample.
+    """
+    return SPARE + SHARED_BLOCK // spec.bytes

@@ -31,6 +31,19 @@ def test_it_is_a_set_of_pairs(arrivals: list[tuple[int, int]]) -> None:
             assert ledger.missing(simulation, steps).tolist() == sorted(set(range(steps)) - arrived)
 
 
+@given(st.lists(st.tuples(st.integers(0, 4), st.lists(st.integers(0, 99), max_size=30)), max_size=8))
+def test_many_at_once_are_one_after_the_other(runs: list[tuple[int, list[int]]]) -> None:
+    many, single = Ledger(max_steps=100), Ledger(max_steps=100)
+    for simulation, indices in runs:
+        assert many.which(simulation, indices) == [single.has(simulation, index) for index in indices]
+        many.mark_many(simulation, indices)
+        for index in indices:
+            single.mark(simulation, index)
+        assert many.total() == single.total()
+    for name, array in single.state_dict().items():
+        np.testing.assert_array_equal(many.state_dict()[name], array)
+
+
 @given(ARRIVALS, ARRIVALS)
 def test_a_state_continues_where_it_was_taken(before: list[tuple[int, int]], after: list[tuple[int, int]]) -> None:
     ledger, copy = Ledger(max_steps=100), Ledger(max_steps=100)
@@ -52,6 +65,9 @@ def test_what_is_out_of_bounds_is_refused_and_costs_nothing(simulation: int, ind
     for call in (ledger.mark, ledger.has):
         with pytest.raises(ValueError, match="expected 0 "):
             call(simulation, index)
+    for many in (ledger.mark_many, ledger.which):
+        with pytest.raises(ValueError, match="expected 0 "):
+            many(simulation, [5, index, 7])
     assert ledger.simulations() == []
     assert ledger.total() == 0
 
