@@ -24,7 +24,8 @@ def both(n: int, log2: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 @settings(max_examples=40, deadline=None)
 def test_points_are_those_of_scipy(n: int, log2: int, seed: int) -> None:
     ours, theirs = both(n, log2, seed)
-    assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
+    assert ours.dtype == theirs.dtype
+    assert np.array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize(("n", "log2"), [(1200, 4), (2, 16)])
