@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,33 +12,13 @@ import torch
 
 from penstock_server.checkpoint import load_latest_if_any
 from penstock_server.engines.ray.nodes import machine
-from penstock_server.engines.setup import RestoredState, configure_from_checkpoint
+from penstock_server.engines.ray.rank_started import RankStarted
+from penstock_server.engines.setup import configure_from_checkpoint
 from penstock_server.network import Assignment, RouterLoop, StudyKeys, own_address
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import log_this_process
 from penstock_server.trainer_rank import CHECKPOINTS, RankCallbacks, RankStatus, TrainerRank
 from penstock_server.training import MeetingPoint, PeersLost
-
-
-@dataclass(frozen=True)
-class RankStarted:
-    """What a trainer rank says of itself once its sockets are open.
-
-    Attributes:
-        endpoint: address of its data socket.
-        metrics: address of its metrics.
-        meeting: host and port where rank 0 waits for the other ranks; None on other ranks, and where there is one rank.
-        checkpoint: number of the checkpoint that it continues from; None without one.
-        restored: what the checkpoint holds for the coordinator, with what has arrived at this rank; None without one.
-        warnings: about checkpoints that were passed over.
-    """
-
-    endpoint: str
-    metrics: str
-    meeting: tuple[str, int] | None
-    checkpoint: int | None
-    restored: RestoredState | None
-    warnings: tuple[str, ...]
 
 
 class RankActor:
