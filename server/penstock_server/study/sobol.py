@@ -39,7 +39,7 @@ def sobol_points(n: int, log2: int, rng: np.random.Generator) -> NDArray[np.floa
     # Point i + 1 differs from point i by the column of the lowest zero bit of i (Gray code).
     lowest = _lowest_zero_bits(2**log2 - 1)
     steps = np.concatenate([first[None], columns.T[lowest]])
-    return np.bitwise_xor.accumulate(steps) * (1.0 / 2**BITS)
+    return np.asarray(np.bitwise_xor.accumulate(steps) * (1.0 / 2**BITS))
 
 
 def _direction_numbers(n: int) -> Integers | None:
@@ -81,4 +81,4 @@ def _scrambled(numbers: Integers, matrices: Integers) -> Integers:
 def _lowest_zero_bits(number: int) -> NDArray[np.int64]:
     """Return the place of the lowest zero bit of 0, 1, ..., number - 1."""
     counted = np.arange(1, number + 1)
-    return np.log2(counted & -counted).astype(np.int64)
+    return np.asarray(np.log2(counted & -counted), dtype=np.int64)
