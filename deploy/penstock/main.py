@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from penstock.cli.failures import INSTALL, explain, flush_output, log_failures_in, open_closed_streams
-from penstock.cli.imports import without_collection
+from penstock_client.imports import without_collection
 
 
 def main() -> None:

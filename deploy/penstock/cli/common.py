@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from penstock.cli.failures import log_failures_in
-from penstock.cli.imports import without_collection
 from penstock.cli.lasting_output import LastingOutput
+from penstock_client.imports import without_collection
 
 if TYPE_CHECKING:
     from penstock.run import Display

@@ -40,7 +40,8 @@ def test_no_unneeded_import_delays_the_first_batch_of_an_inline_study(tmp_path: 
 
 
 def test_the_coordinators_process_needs_no_torch() -> None:
-    code = "import sys, penstock_server.engines.ray.coordinator_actor\n"
+    # It also loads the class of the ranks' actors, when it receives their handles.
+    code = "import sys, penstock_server.engines.ray.coordinator_actor, penstock_server.engines.ray.rank_actor\n"
     code += "print([m for m in ('torch', 'h5py', 'scipy', 'matplotlib', 'tensorboard') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[]"]
