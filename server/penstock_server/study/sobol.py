@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BITS = 30  # of a number in scipy.stats.qmc.Sobol
+MOST = 1000  # dimensions; for more, scipy's compiled code is faster than its import is slow
 Integers = NDArray[np.uint32]
 
 
@@ -26,8 +27,8 @@ def sobol_points(n: int, log2: int, rng: np.random.Generator) -> NDArray[np.floa
     Returns:
         Points (2**log2, n) in the unit cube; the same as `scipy.stats.qmc.Sobol(n, rng=rng).random_base2(log2)`.
     """
-    numbers = _direction_numbers(n)
-    if numbers is None or log2 > BITS:
+    numbers = _direction_numbers(n) if n <= MOST and log2 <= BITS else None
+    if numbers is None:
         from scipy.stats import qmc
 
         return np.asarray(qmc.Sobol(n, rng=rng).random_base2(log2))
