@@ -49,7 +49,7 @@ def _direction_numbers(n: int) -> Integers | None:
     path = None if scipy is None or scipy.origin is None else Path(scipy.origin).parent / "stats"
     if path is None or not (path := path / "_sobol_direction_numbers.npz").is_file():
         return None
-    with np.load(path) as table:
+    with np.load(path, allow_pickle=False) as table:
         if not {"poly", "vinit"} <= set(table.files) or len(table["poly"]) < n:
             return None
         polynomials, first = table["poly"][:n].tolist(), table["vinit"][:n].tolist()
