@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from penstock.cli.failures import INSTALL, explain, flush_output, log_failures_in, open_closed_streams
+from penstock_client.imports import without_collection
 
 
 def main() -> None:
@@ -28,7 +29,8 @@ def main() -> None:
 
 def _run() -> None:
     try:
-        from penstock.cli.app import app
+        with without_collection():
+            from penstock.cli.app import app
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "click", "rich"):
             raise

@@ -5,7 +5,6 @@ Everything heavy is imported inside the command that needs it, so that `--help` 
 
 from __future__ import annotations
 
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +28,8 @@ openfoam = typer.Typer(help="Build what OpenFOAM solvers need to stream.", no_ar
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version as installed_version
+
         print(f"penstock {installed_version('penstock')}")
         raise typer.Exit
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from penstock.cli.failures import log_failures_in
 from penstock.cli.lasting_output import LastingOutput
+from penstock_client.imports import without_collection
 
 if TYPE_CHECKING:
     from penstock.run import Display
@@ -61,13 +62,15 @@ def load_and_check(
     Raises:
         StudyError: with a line for each problem.
     """
-    from penstock.study import StudyError, load_study, make_openmp_wait_passively
+    with without_collection():
+        from penstock.study import StudyError, load_study, make_openmp_wait_passively
 
     make_openmp_wait_passively()
     study = load_study(path, overrides or [])
     if streamed:
         study = study.model_copy(update={"training": study.training.model_copy(update={"source": None})})
-    from penstock.study.check import check_study, warnings_for
+    with without_collection():
+        from penstock.study.check import check_study, warnings_for
 
     problems = check_study(study, here=here and server_here)
     if problems:

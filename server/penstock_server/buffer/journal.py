@@ -28,6 +28,14 @@ class Numbers:
         self.items = memoryview(self.values)  # type: ignore[arg-type]
         self.journals: list[Journal] = []
 
+    def fetch(self, at: list[int]) -> None:
+        """Bring numbers into the processor's cache side by side, for a loop that would wait for one after the other.
+
+        Args:
+            at: indices of the numbers.
+        """
+        self.values.take(at)
+
     def changing(self, at: list[int] | range | Indices) -> None:
         """Note numbers that may be about to change; to be called only while there are journals.
 

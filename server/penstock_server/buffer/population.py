@@ -203,6 +203,7 @@ class Population:
         if self.order.journals:
             self.order.changing(self._place.values[slots])
             self.order.changing(range(max(0, before - len(slots)), before))
+        self._place.fetch(slots)
         order, unseen = self.order.items, before
         for slot in slots:
             position = place[slot]

@@ -143,6 +143,7 @@ class TimesSeen:
         """Count one draw for each of `slots`, which may name a slot more than once."""
         if self.held.journals:
             self.held.changing(slots)
+        self.held.fetch(slots)
         held, counts = self.held.items, self._all
         for slot in slots:
             times = held[slot]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from penstock_server.coordinator import Coordinator, SimulationCounts
 from penstock_server.engines.ending import mostly_failed
 from penstock_server.engines.engine import StudyStatus
 from penstock_server.telemetry import Metrics
-from penstock_server.trainer_rank import RankStatus
+
+if TYPE_CHECKING:  # the coordinator's process needs no torch
+    from penstock_server.trainer_rank import RankStatus
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from penstock_server.checkpoint import Checkpoint
 from penstock_server.coordinator import Coordinator, make_plan, make_spares, make_welcome
 from penstock_server.network import Assignment
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import ServerRun
-from penstock_server.trainer_rank import TrainerRank
+
+if TYPE_CHECKING:  # the coordinator's process needs no torch
+    from penstock_server.checkpoint import Checkpoint
+    from penstock_server.trainer_rank import TrainerRank
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pydantic import field_validator, model_validator
 
 from penstock_client.codec import MAX_ITEMS
 from penstock_server.study.section import Section
+from penstock_server.study.sobol import sobol_points
 
 
 class ParametersSection(Section):
@@ -253,18 +254,20 @@ class ParameterSpace:
 
     def _unit(self, number: int, n: int, seed: np.random.SeedSequence, validation: bool) -> Points:
         """Points (number, n) in the unit cube."""
-        from scipy.stats import qmc  # imported here: it takes most of a second, and trainer ranks draw no points
-
         rng = np.random.default_rng(seed)
         sampler = "uniform" if self.sampler == "grid" and validation else self.sampler
         points: Points
         match sampler:
             case "sobol":
                 # Sobol points are balanced in powers of two only: draw the next power and keep the first points.
-                points = qmc.Sobol(n, rng=rng).random_base2(math.ceil(math.log2(number)))[:number]
+                points = sobol_points(n, math.ceil(math.log2(number)), rng)[:number]
             case "halton":
+                from scipy.stats import qmc  # imported here: it takes over a second
+
                 points = qmc.Halton(n, rng=rng).random(number)
             case "latin-hypercube":
+                from scipy.stats import qmc
+
                 points = qmc.LatinHypercube(n, rng=rng).random(number)
             case "grid":
                 points = _grid(number, n)

@@ -7,14 +7,15 @@ import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import TYPE_CHECKING, Any
 
 from penstock_server.telemetry import LineFile, strict_json
 from penstock_server.trainer_rank.clock import TrainingClock
 from penstock_server.trainer_rank.status import SourceTotals
 from penstock_server.validation import ValidationResult
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 _log = logging.getLogger("penstock.metrics_log")
 
@@ -39,8 +40,8 @@ class MetricsLog:
         self._board_ended = ""
         self._uncaught = threading.excepthook
         threading.excepthook = self._writer_failed
-        self._board: SummaryWriter | None = None
-        self._on_board("the start", lambda: setattr(self, "_board", SummaryWriter(str(directory / "tensorboard"))))
+        self._board_directory = directory / "tensorboard"
+        self._board: SummaryWriter | None = None  # until the first line, and from where it cannot be written
 
     def training(
         self,
@@ -111,6 +112,8 @@ class MetricsLog:
     def _write(self, kind: str, time: float, batches: int, values: dict[str, Any], **more: Any) -> None:
         line = {"kind": kind, "time": round(time, 3), "batches": batches, **values, **more}
         self._file.append(strict_json(line))
+        if self._board is None and not self._board_ended:
+            self._on_board("the start", self._open_board)
         if (board := self._board) is not None:
 
             def add() -> None:
@@ -119,6 +122,11 @@ class MetricsLog:
                         board.add_scalar(f"{kind}/{name}", value, batches)
 
             self._on_board(f"batch {batches}", add)
+
+    def _open_board(self) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # imported here, since it need not delay the first batch
+
+        self._board = SummaryWriter(str(self._board_directory))
 
     def _on_board(self, when: str, write: Callable[[], None]) -> None:
         """Write to TensorBoard. It writes from its own thread and raises an error there in a later call."""

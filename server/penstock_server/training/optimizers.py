@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+import torch
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
@@ -47,6 +48,22 @@ _SCHEDULERS = {
 }
 
 
+# Torch's optimizers import torch's compiler (2 s) when they are made and at each step, to be left out of compiled code.
+# Here no optimizer is compiled. Where a later torch does not know this attribute, it imports its compiler again.
+for _method in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
+    _plain = inspect.unwrap(getattr(optim.Optimizer, _method))
+    setattr(_plain, "__dynamo_disable", _plain)
+
+
+def _without_compiler(cls: type[optim.Optimizer]) -> type[optim.Optimizer]:
+    """Return an optimizer whose step does the same without importing torch's compiler."""
+    step = torch.no_grad()(inspect.unwrap(cls.step))
+    return type(cls.__name__, (cls,), {"step": step, "__module__": cls.__module__, "__doc__": cls.__doc__})
+
+
+_LEAN_OPTIMIZERS = {name: _without_compiler(cls) for name, cls in _OPTIMIZERS.items()}
+
+
 def make_optimizer(section: NamedOptions, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
     """Make the optimizer that [training] optimizer = { name = "adam", lr = 1e-3 } names.
 
@@ -62,7 +79,9 @@ def make_optimizer(section: NamedOptions, parameters: Iterable[nn.Parameter]) ->
     own = list(parameters)
     free = section.name.lower() in _FUSED and not _CHOICES & section.options.keys()
     fits = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in own)
-    return _make("optimizer", _OPTIMIZERS, section, own, {"fused": True} if free and fits else {})
+    # A differentiable step is made with gradients.
+    classes = _OPTIMIZERS if section.options.get("differentiable") else _LEAN_OPTIMIZERS
+    return _make("optimizer", classes, section, own, {"fused": True} if free and fits else {})
 
 
 def element_wise(section: NamedOptions) -> bool:

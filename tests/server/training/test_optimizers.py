@@ -25,7 +25,8 @@ def parameters() -> list[torch.nn.Parameter]:
 )
 def test_optimizers_by_name_in_any_case(name: str, want: type) -> None:
     optimizer = make_optimizer(named(name=name, lr=0.02), parameters())
-    assert type(optimizer) is want
+    assert isinstance(optimizer, want)
+    assert type(optimizer).__name__ == want.__name__
     assert optimizer.param_groups[0]["lr"] == 0.02
 
 

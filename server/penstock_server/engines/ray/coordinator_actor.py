@@ -11,7 +11,7 @@ import ray
 
 from penstock_client.errors import PenstockError
 from penstock_server.engines.ray.assignment_news import AssignmentNews
-from penstock_server.engines.ray.rank_actor import RankStarted
+from penstock_server.engines.ray.rank_started import RankStarted
 from penstock_server.engines.results import (
     CoordinatorResults,
     CoordinatorStatus,

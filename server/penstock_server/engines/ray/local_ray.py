@@ -16,6 +16,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group
 
 from penstock_server.engines.ray import leftovers
+from penstock_server.engines.ray.lean_ray import without_unused_processes
 from penstock_server.engines.ray.processes import LocalProcesses
 from penstock_server.engines.ray.ray_cluster import EngineError, RayFailed, end_leftovers, own_signal_handlers
 from penstock_server.engines.ray.ray_folder import NoFolder, make_ray_folder, temporary
@@ -160,7 +161,7 @@ def _init(study: Study, folder: Path, environment: Mapping[str, str]) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call that comes too late must not start another Ray
     # Inherited: a `runtime_env` would keep actors out of the processes that Ray has ready, a second of each start.
-    with _in_the_environment(environment):
+    with _in_the_environment(environment), without_unused_processes():
         ray.init(
             address="local",
             num_cpus=study.training.ranks + 1,

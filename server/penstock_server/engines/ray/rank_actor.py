@@ -1,45 +1,29 @@
-"""The Ray actor of a trainer rank: its data socket, metrics and log, in a process and on a device of its own."""
+"""The Ray actor of a trainer rank: its data socket, metrics and log, in a process and on a device of its own.
+
+The coordinator's process reads this file, too, when it receives the handles of the ranks. So torch, and what needs it,
+is imported where a rank starts.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
-import torch
 
-from penstock_server.checkpoint import load_latest_if_any
+from penstock_client.imports import without_collection
 from penstock_server.engines.ray.nodes import machine
-from penstock_server.engines.setup import RestoredState, configure_from_checkpoint
+from penstock_server.engines.ray.rank_started import RankStarted
+from penstock_server.engines.setup import configure_from_checkpoint
 from penstock_server.network import Assignment, RouterLoop, StudyKeys, own_address
 from penstock_server.study import Schema, Study
 from penstock_server.telemetry import log_this_process
-from penstock_server.trainer_rank import CHECKPOINTS, RankCallbacks, RankStatus, TrainerRank
-from penstock_server.training import MeetingPoint, PeersLost
 
-
-@dataclass(frozen=True)
-class RankStarted:
-    """What a trainer rank says of itself once its sockets are open.
-
-    Attributes:
-        endpoint: address of its data socket.
-        metrics: address of its metrics.
-        meeting: host and port where rank 0 waits for the other ranks; None on other ranks, and where there is one rank.
-        checkpoint: number of the checkpoint that it continues from; None without one.
-        restored: what the checkpoint holds for the coordinator, with what has arrived at this rank; None without one.
-        warnings: about checkpoints that were passed over.
-    """
-
-    endpoint: str
-    metrics: str
-    meeting: tuple[str, int] | None
-    checkpoint: int | None
-    restored: RestoredState | None
-    warnings: tuple[str, ...]
+if TYPE_CHECKING:
+    from penstock_server.trainer_rank import RankStatus
+    from penstock_server.training import MeetingPoint
 
 
 class RankActor:
@@ -97,6 +81,11 @@ class RankActor:
             raise
 
     def _start(self, ranks_here: int) -> RankStarted:
+        with without_collection():
+            from penstock_server.checkpoint import load_latest_if_any
+            from penstock_server.trainer_rank import CHECKPOINTS, RankCallbacks, TrainerRank
+            from penstock_server.training import MeetingPoint
+
         study, host = self._study, own_address(self._study.server.host)
         restore = load_latest_if_any(self._directory / CHECKPOINTS)
         self._rank = TrainerRank(
@@ -156,6 +145,10 @@ class RankActor:
         Args:
             meeting: host and port where the ranks find each other; None where there is one rank.
         """
+        import torch
+
+        from penstock_server.training import PeersLost
+
         if self._own_cores:
             # For this thread and those that torch starts from it; receiving stays on the other cores.
             os.sched_setaffinity(0, self._own_cores)

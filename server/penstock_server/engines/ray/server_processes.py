@@ -17,7 +17,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from penstock_server.engines.ray.coordinator_actor import CoordinatorActor
 from penstock_server.engines.ray.disk_room import is_full
-from penstock_server.engines.ray.rank_actor import RankActor, RankStarted
+from penstock_server.engines.ray.rank_actor import RankActor
+from penstock_server.engines.ray.rank_started import RankStarted
 from penstock_server.engines.ray.ray_cluster import DiskFull, EngineError, RayCluster
 from penstock_server.engines.results import CoordinatorStatus, StudyResults
 from penstock_server.engines.setup import RestoredState
