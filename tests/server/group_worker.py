@@ -125,7 +125,7 @@ def end_of_one(group: RankGroup, arguments: list[str]) -> Any:
 
 def apart(group: RankGroup) -> Any:
     """Everything, as if each rank ran on a machine of its own."""
-    gradients.boot_id = lambda: bytes([group.rank])
+    gradients.boot_id = lambda: bytes([group.rank])  # type: ignore[attr-defined]
     return everything(group)
 
 
