@@ -22,7 +22,7 @@ from penstock_server.buffer import Buffer
 from penstock_server.checkpoint import write_checkpoint
 from penstock_server.study import FieldSpec, SampleSpec
 from penstock_server.trainer_rank.common_step import CommonStep
-from penstock_server.training import MeetingPoint, PeersLost, RankGroup
+from penstock_server.training import MeetingPoint, PeersLost, RankGroup, gradients
 
 HOST = "127.0.0.1"
 SPEC = SampleSpec(("a",), (FieldSpec("T", 1, (2,)),))
@@ -99,6 +99,61 @@ def streams(group: RankGroup, arguments: list[str]) -> Any:
     return {"steps": made, "without": without, "trained": buffer.stats().trained_unique}
 
 
+def end_of_one(group: RankGroup, arguments: list[str]) -> Any:
+    """Rank 0 wants to end after some steps, while all ranks could draw batches for ever."""
+    buffer = Buffer(SPEC, policy="reservoir", capacity=10, watermark=0, batch_size=2, seed=group.rank)
+    for sample in range(5):
+        slot = buffer.reserve()
+        slot.inputs[:], slot.targets[:] = 0.0, 0.0
+        slot.simulation, slot.sample = 0, sample
+        buffer.commit(slot)
+    made = 0
+    steps = CommonStep(
+        group,
+        buffer,
+        2,
+        ending=lambda: group.rank == 0 and made >= int(arguments[0]),
+        log_due=lambda: False,
+        checkpoint_due=lambda: False,
+        rows_seen=lambda: 1.0,
+    )
+    while (step := steps.next()) is not None:
+        made += 1
+        assert step.batch is not None or group.rank == 0
+    return {"steps": made, "presentations": buffer.stats().presentations}
+
+
+def apart(group: RankGroup) -> Any:
+    """Everything, as if each rank ran on a machine of its own."""
+    gradients.boot_id = lambda: bytes([group.rank])  # type: ignore[attr-defined]
+    return everything(group)
+
+
+def uneven_gradients(group: RankGroup, arguments: list[str]) -> Any:
+    """Means of gradients of several shapes and dtypes, step after step, and how much memory is left in common."""
+    shapes = [(70_000,), (3, 1), (2, 5, 2)]
+    parameters = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    parameters.append(nn.Parameter(torch.zeros(3, dtype=torch.float64)))
+    worst = 0.0
+    for step in range(int(arguments[0])):
+        generator = torch.Generator().manual_seed(step)
+        of_ranks = [
+            [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters] for _ in range(group.size)
+        ]
+        samples = [(step + rank) % group.size for rank in range(group.size)]  # one rank has none
+        for parameter, gradient in zip(parameters, of_ranks[group.rank], strict=True):
+            parameter.grad = gradient
+        group.average(parameters, samples[group.rank])
+        for number, parameter in enumerate(parameters):
+            mean = sum(n * of[number].double() for n, of in zip(samples, of_ranks, strict=True)) / sum(samples)
+            assert parameter.grad is not None
+            assert isinstance(mean, torch.Tensor)
+            worst = max(worst, float((parameter.grad - mean).abs().max()))
+            parameter.grad.mul_(group.rank + 2.0)  # as clipping does; it is no business of the other ranks
+    maps = Path("/proc/self/maps").read_text()
+    return {"worst": worst, "common": maps.count("penstock-gradients")}
+
+
 def checkpoint(group: RankGroup, arguments: list[str]) -> Any:
     """Write a checkpoint together, each rank with a number of its own."""
     return str(write_checkpoint(Path(arguments[0]), 5 + group.rank, {"own": {"rank": group.rank}}, group=group))
@@ -112,10 +167,11 @@ def main() -> None:
         meeting = MeetingPoint(HOST, group.size)
         print(meeting.address[1], flush=True)
     group.join(meeting, HOST)
-    if what in ("streams", "checkpoint"):
-        result = {"streams": streams, "checkpoint": checkpoint}[what](group, arguments)
+    with_arguments = {"streams": streams, "checkpoint": checkpoint, "end": end_of_one, "gradients": uneven_gradients}
+    if what in with_arguments:
+        result = with_arguments[what](group, arguments)
     else:
-        result = {"everything": everything, "wait": wait_for_ever, "leave": leave_early}[what](group)
+        result = {"everything": everything, "apart": apart, "wait": wait_for_ever, "leave": leave_early}[what](group)
     group.leave()
     print(json.dumps(result), flush=True)
 

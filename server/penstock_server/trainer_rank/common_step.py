@@ -71,6 +71,7 @@ class CommonStep:
         self._ending, self._rows_seen = ending, rows_seen
         self._log_due, self._checkpoint_due = log_due, checkpoint_due
         self._passed_over = False
+        self._ended = False  # a rank wants training to end: from then on no rank draws
 
     def next(self) -> AgreedStep | None:
         """Wait for the next step.
@@ -84,7 +85,7 @@ class CommonStep:
         batch: Batch | None = None
         since = 0.0
         while True:
-            ending = self._ending()
+            ending = self._ended or self._ending()
             if batch is None and not ending:
                 batch = self._source.get(self._batch_size, self._timeout())
                 since = time.monotonic()
@@ -104,6 +105,7 @@ class CommonStep:
                 )
             )
             have, drained, passed_over, urgent, ended, log, checkpoint, rows_seen = votes
+            self._ended = bool(ended)
             if not have and (ended or drained == self._group.size):
                 return None
             # A batch that has been drawn is trained on, also when training ends: it counts as presented.

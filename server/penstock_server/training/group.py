@@ -1,8 +1,8 @@
 """What the trainer ranks of one study do together: add up votes, average gradients, gather measurements.
 
-They use torch.distributed: gloo between CPUs and for votes, nccl for the gradients where each rank has a GPU. All ranks
-call the same methods in the same order; each call waits for the others. When a rank leaves or dies, the calls of the
-others raise PeersLost.
+Votes and other short rows of numbers go over connections of the ranks' own (`exchange`), gradients through memory or
+torch.distributed (`gradients`), the rest through torch.distributed. All ranks call the same methods in the same order;
+each call waits for the others. When a rank leaves or dies, the calls of the others raise PeersLost.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from penstock_client.errors import PenstockError
 from penstock_server.network import interface_of
+from penstock_server.training.exchange import Exchange, Floats
+from penstock_server.training.gradients import GradientMean
 
 # In effect infinite, for the others may wait long for a rank that validates. The engine's status poll detects ranks that
 # hang, and ranks that all wait for the others.
 PATIENCE = timedelta(days=1)
-Floats = NDArray[np.float64]
 _PLACE = re.compile(r"^\[[^\]]*:\d+\] ")  # in gloo's sources, before its messages
 _Store: Any = dist.TCPStore  # type: ignore[attr-defined]  # its stub lacks most of its parameters
 
@@ -73,6 +73,8 @@ class RankGroup:
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
         self._joined = False
+        self._exchange: Exchange | None = None
+        self._means: dict[torch.dtype, GradientMean] = {}
         self._waiting_since: float | None = None  # by time.monotonic()
 
     @property
@@ -106,14 +108,18 @@ class RankGroup:
             else _Store(*meeting, self.size, is_master=False, wait_for_workers=False)
         )
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        with self._together():
+        with self.together():
             dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=PATIENCE)
-        self._joined = True
+            self._joined = True
+            self._exchange = Exchange(self.rank, self.size, store, host)
 
     def leave(self) -> None:
         """Leave the group, whatever the others do. May be called again."""
         if self._joined:
             self._joined = False
+            self._means.clear()
+            if self._exchange is not None:
+                self._exchange.close()
             dist.destroy_process_group()
 
     def sum(self, values: Iterable[float]) -> Floats:
@@ -128,11 +134,26 @@ class RankGroup:
         Raises:
             PeersLost: when another rank left or died.
         """
-        row = torch.tensor(list(values), dtype=torch.float64)
-        if not self.alone:
-            with self._together():
-                dist.all_reduce(row)
-        return row.numpy()
+        total: Floats = self.rows(values).sum(axis=0)
+        return total
+
+    def rows(self, values: Iterable[float]) -> Floats:
+        """Collect a short row of numbers from each rank.
+
+        Args:
+            values: as many numbers on each rank.
+
+        Returns:
+            The rows in the order of ranks, shape (ranks, n), float64.
+
+        Raises:
+            PeersLost: when another rank left or died.
+        """
+        row = np.array(list(values), np.float64)
+        if self._exchange is None:
+            return row[None]
+        with self.together():
+            return self._exchange.rows(row)
 
     def gather(self, rows: Floats) -> list[Floats]:
         """Collect rows of numbers from all ranks.
@@ -168,7 +189,7 @@ class RankGroup:
         return [of_rank.numpy().tobytes().decode() for of_rank in self._gather_rows(rows)]
 
     def average(self, parameters: list[nn.Parameter], samples: int) -> None:
-        """Replace the gradients of all ranks, in place, by their mean weighted by each rank's number of samples.
+        """Replace the gradients of all ranks by their mean weighted by each rank's number of samples.
 
         torch's DistributedDataParallel is not used because it weights all ranks equally. Here a rank may have a smaller
         batch, or none, in any step. With `Join`, DDP supports ranks that have run out of samples for good, not ranks
@@ -183,18 +204,13 @@ class RankGroup:
         """
         if self.alone:
             return
-        gradients = [_real(p.grad) for p in parameters if p.grad is not None]
-        for dtype in dict.fromkeys(g.dtype for g in gradients):
-            of_dtype = [g for g in gradients if g.dtype is dtype]
-            flat = torch.cat([g.reshape(-1) for g in of_dtype])
-            # The number of samples is sent along: one message instead of two.
-            message = torch.cat([flat * samples, flat.new_tensor([samples])])
-            with self._together():
-                dist.all_reduce(message)
-            mean = message[:-1] / message[-1].clamp(min=1)
-            sizes = [g.numel() for g in of_dtype]
-            for gradient, of_gradient in zip(of_dtype, torch.split(mean, sizes), strict=True):
-                gradient.copy_(of_gradient.view_as(gradient))
+        with_gradient = [p for p in parameters if p.grad is not None]
+        for dtype in dict.fromkeys(p.dtype for p in with_gradient):
+            of_dtype = [p for p in with_gradient if p.dtype is dtype]
+            mean = self._means.get(dtype)
+            if mean is None or not mean.fits(of_dtype):
+                mean = self._means[dtype] = GradientMean(self, of_dtype)
+            mean.replace(of_dtype, samples)
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Copy rank 0's values to every rank, in place.
@@ -207,15 +223,20 @@ class RankGroup:
         """
         if not self.alone:
             for tensor in tensors:
-                with self._together():
+                with self.together():
                     dist.broadcast(_real(tensor.detach()), 0)
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
+    def together(self) -> Iterator[None]:
+        """Note that this rank waits for the others meanwhile.
+
+        Raises:
+            PeersLost: for a connection that has broken.
+        """
         self._waiting_since = time.monotonic()
         try:
             yield
-        except RuntimeError as error:  # torch.distributed has no narrower class for a broken connection
+        except (RuntimeError, OSError) as error:  # torch.distributed has no narrower class for a broken connection
             what = _PLACE.sub("", str(error).partition("\n")[0]).partition(". ")[0]  # without gloo's advice
             raise PeersLost(f"another trainer rank has gone: {what}") from error
         finally:
@@ -231,7 +252,7 @@ class RankGroup:
 
     def _gather(self, row: Tensor) -> list[Tensor]:
         everybody = [torch.empty_like(row) for _ in range(self.size)]
-        with self._together():
+        with self.together():
             dist.all_gather(everybody, row)
         return everybody
 

@@ -62,7 +62,7 @@ def test_ranks_that_all_wait_for_each_other_have_lost_the_network() -> None:
 def test_a_group_knows_for_how_long_a_call_has_waited() -> None:
     group = RankGroup(0, 2)
     assert group.waiting_seconds == 0.0
-    with pytest.raises(PeersLost, match="has gone: closed$"), group._together():
+    with pytest.raises(PeersLost, match="has gone: closed$"), group.together():
         wait_for(lambda: group.waiting_seconds > 0.0)
         raise RuntimeError("[/x/pair.cc:537] closed. Have fun!")
     assert group.waiting_seconds == 0.0

@@ -22,3 +22,10 @@ def test_even_streams_make_whole_steps() -> None:
     with ranks(2, "streams", "fifo", 100, 20, 0.03, 20, 0.05) as processes:
         results = [result(process) for process in processes]
     assert [(one["steps"], one["without"], one["trained"]) for one in results] == [(10, 0, 20)] * 2
+
+
+def test_training_ends_when_one_rank_wants_it_though_the_others_could_go_on() -> None:
+    with ranks(2, "end", 3) as processes:
+        results = [result(process) for process in processes]
+    assert results[0]["presentations"] == 6
+    assert results[0]["steps"] == results[1]["steps"] <= 4  # a batch that was drawn meanwhile is trained on

@@ -14,8 +14,9 @@ from penstock_server.training import ALONE, MeetingPoint, RankGroup
 SIZE = 3
 
 
-def test_all_ranks_get_the_same_from_what_each_brings() -> None:
-    with ranks(SIZE, "everything") as processes:
+@pytest.mark.parametrize("where", ["everything", "apart"])
+def test_all_ranks_get_the_same_from_what_each_brings(where: str) -> None:
+    with ranks(SIZE, where) as processes:
         results = [result(process) for process in processes]
     for one in results:
         assert one["sum"] == [3.0, 3.0, 1.5]
@@ -25,6 +26,13 @@ def test_all_ranks_get_the_same_from_what_each_brings() -> None:
         # (0 samples x 1 + 1 x 2 + 2 x 3) / 3: real and complex parameters alike
         assert one["gradients"] == pytest.approx([8 / 3] * 3)
         assert one["shared"] == [0.0]
+
+
+def test_gradients_of_all_shapes_are_averaged_through_memory_without_a_name() -> None:
+    with ranks(2, "gradients", 6) as processes:
+        results = [result(process) for process in processes]
+    assert all(one["worst"] < 1e-6 for one in results)
+    assert [one["common"] for one in results] == [2, 2]  # one for each dtype
 
 
 def test_a_rank_that_is_killed_sets_the_others_free() -> None:
