@@ -3,6 +3,7 @@
 #define PENSTOCK_STREAM_H
 
 #include "penstock_heartbeat.h"
+#include "penstock_memory.h"
 
 #define PNSK_HELD_STEPS 8      /* time steps of which pieces are held back at most where solver ranks share time steps */
 #define PNSK_WAIT_MS 200       /* between two checks of the heartbeat while waiting for the server */
@@ -29,6 +30,11 @@ typedef struct {
     int64_t blocked_ms; /* time spent waiting for credit */
     bool ended;         /* STREAMED has arrived */
     pnsk_streamed streamed;
+    pnsk_memory memory;
+    bool declined; /* the rank has not taken the memory, or the system has none */
+    bool offered;  /* SHARE was sent, and SHARED has not arrived */
+    bool takes;    /* the rank reads the memory */
+    bool settled;  /* the rank has dealt with all pieces of the simulation before */
 } pnsk_stream;
 
 penstock_status pnsk_stream_open(pnsk_stream *stream, void *context, const pnsk_connect_file *server,
@@ -42,7 +48,7 @@ penstock_status pnsk_stream_begin(pnsk_stream *stream, const pnsk_header *header
 /* Whether the credit suffices for a piece of `size` bytes. */
 bool pnsk_stream_may_send(const pnsk_stream *stream, uint64_t size);
 
-/* Wait for credit, then send one piece; the data are copied. */
+/* Wait for credit, then send one piece; the data are copied, once. */
 penstock_status pnsk_stream_send(pnsk_stream *stream, const pnsk_header *header, const void *data, size_t size,
                                  pnsk_error *error);
 
