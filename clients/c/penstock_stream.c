@@ -1,4 +1,4 @@
-#include "penstock_stream.h"
+#include "penstock_rows.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -213,6 +213,12 @@ penstock_status pnsk_stream_flush(pnsk_stream *stream, pnsk_error *error)
     stream->n_pending = 0;
     stream->pending_bytes = 0;
     stream->pending_steps = 0;
+    const penstock_status status = pnsk_rows_flush(stream, error);
+    if (status != PENSTOCK_OK) {
+        for (size_t i = 0; i < count; i++)
+            zmq_msg_close(&stream->pending[i]);
+        return status;
+    }
     return pnsk_link_send_parts(&stream->link, stream->pending, count, error);
 }
 
@@ -233,17 +239,22 @@ static bool append(pnsk_stream *stream, const void *data, size_t size)
     return true;
 }
 
+penstock_status pnsk_stream_make_room(pnsk_stream *stream, uint64_t size, pnsk_error *error)
+{
+    if (pnsk_stream_may_send(stream, size))
+        return PENSTOCK_OK;
+    const penstock_status status = pnsk_stream_flush(stream, error);
+    return status == PENSTOCK_OK ? wait_for_credit(stream, size, error) : status;
+}
+
 penstock_status pnsk_stream_send(pnsk_stream *stream, const pnsk_header *header, const void *data, size_t size,
                                  pnsk_error *error)
 {
-    penstock_status status = PENSTOCK_OK;
-    if (!pnsk_stream_may_send(stream, size)) {
+    penstock_status status = pnsk_stream_make_room(stream, size, error);
+    if (status == PENSTOCK_OK && stream->rows.number > 0)
         status = pnsk_stream_flush(stream, error);
-        if (status == PENSTOCK_OK)
-            status = wait_for_credit(stream, size, error);
-        if (status != PENSTOCK_OK)
-            return status;
-    }
+    if (status != PENSTOCK_OK)
+        return status;
     if (stream->n_pending + 2 > stream->room) {
         const size_t room = 2 * stream->room + 16;
         zmq_msg_t *grown = calloc(room, sizeof *grown);
@@ -300,7 +311,8 @@ penstock_status pnsk_stream_step_sent(pnsk_stream *stream, pnsk_error *error)
 
 penstock_status pnsk_stream_flush_old(pnsk_stream *stream, pnsk_error *error)
 {
-    const bool old = stream->n_pending != 0 && pnsk_now_ms() - stream->pending_since_ms >= stream->welcome->coalesce_ms;
+    const bool holds = stream->n_pending != 0 || stream->rows.number != 0;
+    const bool old = holds && pnsk_now_ms() - stream->pending_since_ms >= stream->welcome->coalesce_ms;
     return old ? pnsk_stream_flush(stream, error) : PENSTOCK_OK;
 }
 
@@ -343,6 +355,7 @@ void pnsk_stream_close(pnsk_stream *stream, int linger_ms)
     free(stream->pending);
     stream->pending = NULL;
     stream->n_pending = stream->room = 0;
+    pnsk_rows_close(stream);
     pnsk_link_close(&stream->link, linger_ms);
     pnsk_memory_close(&stream->memory);
 }

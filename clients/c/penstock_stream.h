@@ -10,6 +10,17 @@
 #define PNSK_ASK_MS 4000       /* without an answer, after which a question is repeated */
 #define PNSK_ASK_MOST_MS 60000 /* longest such wait for a trainer rank, which doubles with each repetition */
 
+/* Whole time steps that wait to be sent in one message. */
+typedef struct {
+    uint8_t *bytes; /* the rows, one behind the other; NULL: none */
+    double *times;  /* of each */
+    bool shared;    /* they lie in the shared memory, from `place` on */
+    uint64_t place, row_bytes;
+    size_t room, number;     /* rows that fit; rows that are there */
+    bool open;               /* another row is being written */
+    int64_t first, distance; /* the first time step; from one to the next */
+} pnsk_rows;
+
 typedef struct {
     pnsk_link link;
     const pnsk_welcome *welcome;
@@ -24,7 +35,8 @@ typedef struct {
     zmq_msg_t *pending;
     size_t n_pending, room;
     uint64_t pending_bytes;
-    int64_t pending_since_ms; /* when the oldest pending piece was put there */
+    pnsk_rows rows;           /* at most one of these and the pieces is pending */
+    int64_t pending_since_ms; /* when the oldest pending piece or row was put there */
     uint32_t pending_steps;   /* time steps completed since then */
     int64_t last_step_ms;
     int64_t blocked_ms; /* time spent waiting for credit */
@@ -47,6 +59,9 @@ penstock_status pnsk_stream_begin(pnsk_stream *stream, const pnsk_header *header
 
 /* Whether the credit suffices for a piece of `size` bytes. */
 bool pnsk_stream_may_send(const pnsk_stream *stream, uint64_t size);
+
+/* Where the credit does not suffice for `size` bytes, flush and wait for it. */
+penstock_status pnsk_stream_make_room(pnsk_stream *stream, uint64_t size, pnsk_error *error);
 
 /* Wait for credit, then send one piece; the data are copied, once. */
 penstock_status pnsk_stream_send(pnsk_stream *stream, const pnsk_header *header, const void *data, size_t size,
