@@ -124,7 +124,7 @@ static penstock_status check_piece(penstock *p, size_t field, int64_t step, pens
     return PENSTOCK_OK;
 }
 
-static pnsk_stream *stream_of(penstock *p, int64_t step)
+pnsk_stream *pnsk_stream_of(penstock *p, int64_t step)
 {
     if (step == PENSTOCK_STATIC_STEP)
         return &p->streams[0];
@@ -132,15 +132,41 @@ static pnsk_stream *stream_of(penstock *p, int64_t step)
     return &p->streams[turn % p->n_streams];
 }
 
-static penstock_status send_piece(penstock *p, const pnsk_header *header, const void *data, uint64_t size)
+penstock_status pnsk_flush_before_waiting(penstock *p, const pnsk_stream *stream, uint64_t size)
 {
     penstock_status status = PENSTOCK_OK;
-    pnsk_stream *stream = stream_of(p, header->step);
-    /* Before waiting for this trainer rank, flush the others: they may be waiting for the pieces held back here. */
     if (!pnsk_stream_may_send(stream, size))
         for (uint32_t i = 0; i < p->n_streams && status == PENSTOCK_OK; i++)
             status = pnsk_stream_flush(&p->streams[i], &p->error);
+    return status;
+}
+
+static penstock_status send_piece(penstock *p, const pnsk_header *header, const void *data, uint64_t size)
+{
+    pnsk_stream *stream = pnsk_stream_of(p, header->step);
+    const penstock_status status = pnsk_flush_before_waiting(p, stream, size);
     return status == PENSTOCK_OK ? pnsk_stream_send(stream, header, data, (size_t)size, &p->error) : status;
+}
+
+penstock_status pnsk_send_pieces(penstock *p, size_t field, int64_t step, double time, const void *data, uint64_t offset,
+                                 uint64_t count)
+{
+    penstock_status status = pnsk_heartbeat_check(p->beat, &p->error);
+    pnsk_header header = pnsk_header_of(p, PNSK_PIECE);
+    header.step = step;
+    header.field = p->accept.ids[field];
+    header.dtype = (uint8_t)p->fields[field].dtype;
+    header.time = time;
+    const uint64_t width = pnsk_dtype_bytes(header.dtype);
+    const uint64_t components = p->fields[field].components;
+    const uint64_t points = PNSK_MAX_PIECE / (width * components);
+    const uint64_t most = (points > 0 ? points : 1) * components; /* a list of indices needs whole points */
+    for (uint64_t sent = 0; sent < count && status == PENSTOCK_OK; sent += header.count) {
+        header.offset = offset + sent;
+        header.count = count - sent < most ? count - sent : most;
+        status = send_piece(p, &header, (const char *)data + sent * width, header.count * width);
+    }
+    return status;
 }
 
 penstock_status penstock_send(penstock *p, size_t field, int64_t step, double time, penstock_dtype dtype,
@@ -152,29 +178,25 @@ penstock_status penstock_send(penstock *p, size_t field, int64_t step, double ti
     if (status != PENSTOCK_OK)
         return status;
     if (step > p->last_step) {
+        status = pnsk_row_end(p);
         p->last_step = step;
         for (uint32_t i = 0; i < p->accept.count; i++)
             p->fields[i].step_elements = 0;
+        if (status == PENSTOCK_OK)
+            status = pnsk_row_begin(p, step, time);
     }
     p->fields[field].sent = true;
-    p->fields[field].step_elements += count;
-    if (count == 0 || (p->fields[field].is_static && !p->accept.wanted[field]))
-        return PENSTOCK_OK; /* a rank without cells, or geometry that the server already has */
-    status = pnsk_heartbeat_check(p->beat, &p->error);
-    pnsk_header header = pnsk_header_of(p, PNSK_PIECE);
-    header.step = step;
-    header.field = p->accept.ids[field];
-    header.dtype = (uint8_t)dtype;
-    header.time = time;
-    const uint64_t width = pnsk_dtype_bytes((uint8_t)dtype);
-    const uint64_t components = p->fields[field].components;
-    const uint64_t points = PNSK_MAX_PIECE / (width * components);
-    const uint64_t most = (points > 0 ? points : 1) * components; /* a list of indices needs whole points */
-    for (uint64_t sent = 0; sent < count && status == PENSTOCK_OK; sent += header.count) {
-        header.offset = offset + sent;
-        header.count = count - sent < most ? count - sent : most;
-        status = send_piece(p, &header, (const char *)data + sent * width, header.count * width);
+    const bool sends = count != 0 && (!p->fields[field].is_static || p->accept.wanted[field]);
+    if (status == PENSTOCK_OK && sends) { /* else a rank without cells, or geometry that the server already has */
+        if (pnsk_row_takes(p, field, time, offset))
+            pnsk_row_put(p, field, data, count);
+        else {
+            status = pnsk_row_break(p);
+            if (status == PENSTOCK_OK)
+                status = pnsk_send_pieces(p, field, step, time, data, offset, count);
+        }
     }
+    p->fields[field].step_elements += count;
     return pnsk_settle(p, status);
 }
 
@@ -199,7 +221,9 @@ penstock_status penstock_step_sent(penstock *p)
     penstock_status status = check_whole(p, "penstock_step_sent");
     if (status != PENSTOCK_OK)
         return status;
-    status = pnsk_stream_step_sent(stream_of(p, p->last_step), &p->error);
+    status = pnsk_row_end(p);
+    if (status == PENSTOCK_OK)
+        status = pnsk_stream_step_sent(pnsk_stream_of(p, p->last_step), &p->error);
     for (uint32_t i = 0; i < p->n_streams && status == PENSTOCK_OK; i++) /* the other trainer ranks wait, too */
         status = pnsk_stream_flush_old(&p->streams[i], &p->error);
     return pnsk_settle(p, status != PENSTOCK_OK ? status : pnsk_heartbeat_check(p->beat, &p->error));
@@ -207,7 +231,7 @@ penstock_status penstock_step_sent(penstock *p)
 
 penstock_status penstock_flush(penstock *p)
 {
-    penstock_status status = p->broken;
+    penstock_status status = p->broken != PENSTOCK_OK ? p->broken : pnsk_row_break(p);
     for (uint32_t i = 0; i < p->n_streams && status == PENSTOCK_OK; i++)
         status = pnsk_stream_flush(&p->streams[i], &p->error);
     return pnsk_settle(p, status);
@@ -244,6 +268,7 @@ penstock_status penstock_finish(penstock *p)
     if (status != PENSTOCK_OK)
         return status;
     const uint32_t n = p->announced ? p->n_streams : 0;
+    status = pnsk_row_end(p);
     for (uint32_t i = 0; i < n && status == PENSTOCK_OK; i++)
         status = pnsk_stream_request_end(&p->streams[i], &p->error);
     for (uint32_t i = 0; i < n && status == PENSTOCK_OK; i++)
@@ -258,6 +283,7 @@ penstock_status penstock_fail(penstock *p, const char *message)
     if (!p->begun)
         return pnsk_bad(p, "penstock_fail: no simulation has been begun");
     const pnsk_error why = p->error;
+    p->row = NULL; /* the flush forgets the row that is not whole */
     for (uint32_t i = 0; i < p->n_streams && p->broken == PENSTOCK_OK; i++) /* the control connection tells what is wrong */
         (void)pnsk_stream_flush(&p->streams[i], &p->error);
     const penstock_status status = send_finish(p, PNSK_OUTCOME_FAILED, message, pnsk_now_ms() + FAIL_WAIT_MS);

@@ -27,6 +27,8 @@
  * at a time may use a handle; another thread may take over where the program synchronises the two (a lock, a join, the
  * end of an OpenMP region). Handles do not survive fork().
  *
+ * Memory: on the server's node, values are passed in memory that both map, where the system has memfd_create.
+ *
  * The library needs libzmq (4.3 or later, with CURVE) and POSIX threads. docs/wire-format.md specifies the wire format.
  */
 #ifndef PENSTOCK_H

@@ -50,6 +50,7 @@ static penstock_status remember_fields(penstock *p, const penstock_field *fields
         f->components = fields[i].components;
         (void)elements(&fields[i], &f->size); /* valid: checked before sending */
     }
+    pnsk_lay_out_rows(p);
     return PENSTOCK_OK;
 }
 
@@ -137,8 +138,9 @@ penstock_status penstock_indices(penstock *p, size_t field, const int64_t *point
     for (uint64_t i = 0; i < count; i++)
         if (points[i] < 0 || (uint64_t)points[i] >= whole)
             return pnsk_bad(p, "field %s: index %" PRId64 ", expected 0 to %" PRIu64, f->name, points[i], whole - 1);
-    penstock_status status = PENSTOCK_OK;
-    if (count != 0 && !(f->is_static && !p->accept.wanted[field]))
+    penstock_status status = penstock_flush(p); /* rows must precede the list */
+    p->row_bytes = 0;
+    if (status == PENSTOCK_OK && count != 0 && !(f->is_static && !p->accept.wanted[field]))
         status = send_indices(p, field, points, count);
     f->listed = true;
     f->size = count * f->components;

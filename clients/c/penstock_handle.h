@@ -15,6 +15,7 @@ typedef struct {
     bool listed; /* penstock_indices has been called */
     bool sent;   /* a piece has been sent */
     uint64_t step_elements; /* elements sent of the current time step */
+    uint64_t row_offset;    /* its first byte in the row of a time step */
 } pnsk_announced;
 
 struct penstock {
@@ -35,6 +36,9 @@ struct penstock {
     pnsk_announced *fields; /* accept.count of them */
     pnsk_accept accept;
     int64_t last_step;
+    uint64_t row_bytes; /* of a whole time step; 0: time steps are sent in pieces */
+    uint8_t *row;       /* where the values of the current time step go; NULL: they are sent in pieces */
+    double row_time;
     penstock_status broken; /* the first failure, returned by every later call */
     pnsk_error error;
 };
@@ -61,5 +65,31 @@ penstock_status pnsk_request(penstock *p, pnsk_header header, const pnsk_buffer 
                              int64_t deadline_ms, pnsk_message *answer);
 
 void pnsk_forget_fields(penstock *p);
+
+/* The stream to the trainer rank that receives a time step. */
+pnsk_stream *pnsk_stream_of(penstock *p, int64_t step);
+
+/* Before waiting for one trainer rank, flush all: others may be waiting for what is held back here. */
+penstock_status pnsk_flush_before_waiting(penstock *p, const pnsk_stream *stream, uint64_t size);
+
+/* Send part of a field, in pieces that a message has room for. */
+penstock_status pnsk_send_pieces(penstock *p, size_t field, int64_t step, double time, const void *data, uint64_t offset,
+                                 uint64_t count);
+
+/* Find out whether time steps can be sent as rows, and where each field lies in them. */
+void pnsk_lay_out_rows(penstock *p);
+
+/* Begin the row of a time step, where time steps are sent as rows. */
+penstock_status pnsk_row_begin(penstock *p, int64_t step, double time);
+
+/* Whether a part of a field continues the current row: it must follow the part before, at the same time. */
+bool pnsk_row_takes(const penstock *p, size_t field, double time, uint64_t offset);
+void pnsk_row_put(penstock *p, size_t field, const void *data, uint64_t count);
+
+/* End the current row, if there is one; a row that is not whole is sent in pieces. */
+penstock_status pnsk_row_end(penstock *p);
+
+/* Send what is in the current row, if there is one, in pieces. */
+penstock_status pnsk_row_break(penstock *p);
 
 #endif

@@ -1,13 +1,15 @@
 #include "penstock_heartbeat.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#define SLICE_MS 50      /* time after which the thread notices that it should stop */
+#define SLICE_MS 200     /* between two looks of the thread at the clock */
 #define SUSPENDED_MS 1000 /* a longer pause of the thread means that the process was stopped, or had no core */
 #define UNANSWERED 3      /* heartbeats without an answer after which connect.json is read again */
 #define REREAD_MS 1000    /* between two readings */
@@ -16,6 +18,7 @@ struct pnsk_heartbeat {
     pthread_t thread;
     pthread_mutex_t lock; /* guards all members below except link and client, which only the thread uses once it runs */
     pnsk_link link;
+    int waker[2]; /* a pipe: a byte in it tells the thread to stop at once. Without it (link.has_waker), after SLICE_MS. */
     pnsk_buffer client;
     uint8_t client_bytes[PNSK_CLIENT_BYTES];
     uint32_t incarnation;
@@ -99,7 +102,8 @@ static void *run(void *argument)
         bool got = false;
         pnsk_message message;
         if (status == PENSTOCK_OK)
-            status = pnsk_link_receive(&beat->link, SLICE_MS, &got, &message, &error);
+            status = pnsk_link_receive(&beat->link, next_ms - now < SLICE_MS ? (int)(next_ms - now) : SLICE_MS, &got,
+                                       &message, &error);
         if (got)
             hear(beat, &message);
         if (status != PENSTOCK_OK) {
@@ -118,6 +122,26 @@ static int start_thread(pnsk_heartbeat *beat)
     const int failed = pthread_create(&beat->thread, NULL, run, beat);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return failed;
+}
+
+static void open_waker(pnsk_heartbeat *beat)
+{
+    if (pipe(beat->waker) != 0)
+        return;
+    for (int i = 0; i < 2; i++)
+        (void)fcntl(beat->waker[i], F_SETFD, FD_CLOEXEC);
+    beat->link.waker = beat->waker[0];
+    beat->link.has_waker = true;
+}
+
+static void discard(pnsk_heartbeat *beat)
+{
+    for (int i = 0; beat->link.has_waker && i < 2; i++)
+        close(beat->waker[i]);
+    pnsk_link_close(&beat->link, 0);
+    pthread_mutex_destroy(&beat->lock);
+    free(beat->connect_file);
+    free(beat);
 }
 
 pnsk_heartbeat *pnsk_heartbeat_start(void *context, const pnsk_connect_file *server,
@@ -142,6 +166,7 @@ pnsk_heartbeat *pnsk_heartbeat_start(void *context, const pnsk_connect_file *ser
     int failed = 0;
     *status = pnsk_link_open(&beat->link, context, server, server->control, "the coordinator", true, error);
     if (*status == PENSTOCK_OK) {
+        open_waker(beat);
         failed = start_thread(beat);
         if (failed == 0)
             return beat;
@@ -149,10 +174,7 @@ pnsk_heartbeat *pnsk_heartbeat_start(void *context, const pnsk_connect_file *ser
                  strerror(failed));
         *status = failed == ENOMEM ? PENSTOCK_NO_MEMORY : PENSTOCK_NO_CONNECTION;
     }
-    pnsk_link_close(&beat->link, 0);
-    pthread_mutex_destroy(&beat->lock);
-    free(beat->connect_file);
-    free(beat);
+    discard(beat);
     return NULL;
 }
 
@@ -209,9 +231,9 @@ void pnsk_heartbeat_stop(pnsk_heartbeat *beat)
     pthread_mutex_lock(&beat->lock);
     beat->stopping = true;
     pthread_mutex_unlock(&beat->lock);
+    if (beat->link.has_waker)
+        while (write(beat->waker[1], "", 1) < 0 && errno == EINTR)
+            ;
     pthread_join(beat->thread, NULL);
-    pnsk_link_close(&beat->link, 0);
-    pthread_mutex_destroy(&beat->lock);
-    free(beat->connect_file);
-    free(beat);
+    discard(beat);
 }

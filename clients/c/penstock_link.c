@@ -212,8 +212,9 @@ static penstock_status read_message(pnsk_link *link, zmq_msg_t *first, pnsk_mess
 penstock_status pnsk_link_receive(pnsk_link *link, int timeout_ms, bool *got, pnsk_message *message, pnsk_error *error)
 {
     *got = false;
-    zmq_pollitem_t items[2] = {{link->socket, 0, ZMQ_POLLIN, 0}, {link->monitor, 0, ZMQ_POLLIN, 0}};
-    if (zmq_poll(items, 2, timeout_ms) <= 0)
+    zmq_pollitem_t items[3] = {
+        {link->socket, 0, ZMQ_POLLIN, 0}, {link->monitor, 0, ZMQ_POLLIN, 0}, {NULL, link->waker, ZMQ_POLLIN, 0}};
+    if (zmq_poll(items, link->has_waker ? 3 : 2, timeout_ms) <= 0)
         return PENSTOCK_OK; /* nothing, or a signal: the caller decides whether to go on waiting */
     if (items[1].revents & ZMQ_POLLIN)
         read_events(link);

@@ -16,6 +16,8 @@ typedef struct {
     bool rejected;      /* the server rejected our keys */
     bool cut;           /* the connection broke after the handshake */
     bool unreadable;    /* something answers at the address, but the handshake fails */
+    bool has_waker;     /* bytes on `waker` end a wait for messages */
+    int waker;          /* descriptor */
 } pnsk_link;
 
 typedef struct {

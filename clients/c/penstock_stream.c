@@ -1,4 +1,4 @@
-#include "penstock_stream.h"
+#include "penstock_rows.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +11,7 @@ penstock_status pnsk_stream_open(pnsk_stream *stream, void *context, const pnsk_
     memset(stream, 0, sizeof *stream);
     stream->welcome = welcome;
     stream->beat = beat;
+    stream->settled = true;
     return pnsk_link_open(&stream->link, context, server, welcome->rank_endpoints[trainer_rank], "a trainer rank", false,
                           error);
 }
@@ -30,6 +31,21 @@ static void take_credit(pnsk_stream *stream, uint64_t count)
         stream->limit = count;
     } else if (count > stream->limit)
         stream->limit = count;
+    const int64_t dealt_with = (int64_t)(stream->limit - stream->welcome->credit_bytes - (stream->sent - stream->bytes));
+    if (dealt_with > 0)
+        pnsk_memory_release(&stream->memory, (uint64_t)dealt_with);
+}
+
+/* Process the rank's answer to SHARE. */
+static void take_answer(pnsk_stream *stream, bool taken)
+{
+    if (!stream->offered)
+        return;
+    stream->offered = false;
+    stream->takes = taken;
+    stream->declined = !taken;
+    if (!taken)
+        pnsk_memory_close(&stream->memory);
 }
 
 /* Process one message and free it. Messages of an earlier simulation are ignored. */
@@ -43,6 +59,9 @@ static penstock_status process(pnsk_stream *stream, pnsk_message *message, pnsk_
     } else if (header->kind == PNSK_CREDIT) {
         if (ours(stream, header))
             take_credit(stream, header->count);
+    } else if (header->kind == PNSK_SHARED) {
+        if (ours(stream, header))
+            take_answer(stream, header->count == 1);
     } else if (header->kind == PNSK_STREAMED) {
         if (ours(stream, header)) {
             if (!pnsk_streamed_unpack(zmq_msg_data(&message->payload), zmq_msg_size(&message->payload), &stream->streamed,
@@ -117,10 +136,43 @@ static penstock_status wait_for_rank(pnsk_stream *stream, uint8_t question, wait
     return ask(stream, question, error);
 }
 
+/* Offer memory to the rank. It is done for each simulation: libzmq may have reconnected since the last. */
+static penstock_status offer_memory(pnsk_stream *stream, const pnsk_header *begin, pnsk_error *error)
+{
+    stream->takes = stream->offered = false;
+    /* Pieces of a simulation that has failed may wait to be read, and nothing tells: the next gets other memory. */
+    if (!stream->settled)
+        pnsk_memory_close(&stream->memory);
+    stream->settled = false;
+    if (stream->memory.bytes == NULL && !stream->declined) {
+        const penstock_status status = pnsk_memory_open(&stream->memory, stream->welcome->credit_bytes, error);
+        if (status != PENSTOCK_OK)
+            return status;
+    }
+    if (stream->memory.bytes == NULL) {
+        stream->declined = true;
+        return PENSTOCK_OK;
+    }
+    pnsk_memory_release(&stream->memory, stream->bytes); /* all of the simulation before */
+    pnsk_header header = *begin;
+    header.kind = PNSK_SHARE;
+    pnsk_buffer payload = {0};
+    pnsk_share_pack(&payload, &stream->memory.share);
+    stream->offered = true;
+    const penstock_status status =
+        payload.failed ? PENSTOCK_NO_MEMORY : pnsk_link_send(&stream->link, &header, &payload, error);
+    if (payload.failed)
+        snprintf(error->text, sizeof error->text, "out of memory");
+    free(payload.data);
+    return status;
+}
+
 penstock_status pnsk_stream_begin(pnsk_stream *stream, const pnsk_header *header, const pnsk_buffer *begin,
                                   uint32_t ranks, pnsk_error *error)
 {
-    const penstock_status status = pnsk_stream_flush(stream, error); /* what a failed simulation has left pending */
+    penstock_status status = pnsk_stream_flush(stream, error); /* what a failed simulation has left pending */
+    if (status == PENSTOCK_OK)
+        status = offer_memory(stream, header, error);
     if (status != PENSTOCK_OK)
         return status;
     stream->ended = false;
@@ -161,6 +213,12 @@ penstock_status pnsk_stream_flush(pnsk_stream *stream, pnsk_error *error)
     stream->n_pending = 0;
     stream->pending_bytes = 0;
     stream->pending_steps = 0;
+    const penstock_status status = pnsk_rows_flush(stream, error);
+    if (status != PENSTOCK_OK) {
+        for (size_t i = 0; i < count; i++)
+            zmq_msg_close(&stream->pending[i]);
+        return status;
+    }
     return pnsk_link_send_parts(&stream->link, stream->pending, count, error);
 }
 
@@ -181,17 +239,22 @@ static bool append(pnsk_stream *stream, const void *data, size_t size)
     return true;
 }
 
+penstock_status pnsk_stream_make_room(pnsk_stream *stream, uint64_t size, pnsk_error *error)
+{
+    if (pnsk_stream_may_send(stream, size))
+        return PENSTOCK_OK;
+    const penstock_status status = pnsk_stream_flush(stream, error);
+    return status == PENSTOCK_OK ? wait_for_credit(stream, size, error) : status;
+}
+
 penstock_status pnsk_stream_send(pnsk_stream *stream, const pnsk_header *header, const void *data, size_t size,
                                  pnsk_error *error)
 {
-    penstock_status status = PENSTOCK_OK;
-    if (!pnsk_stream_may_send(stream, size)) {
+    penstock_status status = pnsk_stream_make_room(stream, size, error);
+    if (status == PENSTOCK_OK && stream->rows.number > 0)
         status = pnsk_stream_flush(stream, error);
-        if (status == PENSTOCK_OK)
-            status = wait_for_credit(stream, size, error);
-        if (status != PENSTOCK_OK)
-            return status;
-    }
+    if (status != PENSTOCK_OK)
+        return status;
     if (stream->n_pending + 2 > stream->room) {
         const size_t room = 2 * stream->room + 16;
         zmq_msg_t *grown = calloc(room, sizeof *grown);
@@ -207,17 +270,28 @@ penstock_status pnsk_stream_send(pnsk_stream *stream, const pnsk_header *header,
     }
     if (stream->n_pending == 0)
         stream->pending_since_ms = pnsk_now_ms();
-    uint8_t raw[PNSK_HEADER_BYTES];
-    pnsk_header_pack(header, raw);
+    pnsk_header sent = *header;
+    uint8_t raw[PNSK_HEADER_BYTES], reference[PNSK_REFERENCE_BYTES];
+    uint64_t at = 0;
+    void *shared = stream->takes ? pnsk_memory_find(&stream->memory, size, &at) : NULL;
+    if (shared != NULL) {
+        sent.kind |= PNSK_REFERENCE;
+        pnsk_reference_pack(at, size, reference);
+    }
+    pnsk_header_pack(&sent, raw);
     if (!append(stream, raw, sizeof raw))
         return out_of_memory(size, error);
-    if (!append(stream, data, size)) {
+    if (!append(stream, shared != NULL ? reference : data, shared != NULL ? sizeof reference : size)) {
         zmq_msg_close(&stream->pending[--stream->n_pending]);
         return out_of_memory(size, error);
     }
     stream->pieces++;
     stream->sent += size;
     stream->bytes += size;
+    if (shared != NULL) {
+        memcpy(shared, data, size);
+        pnsk_memory_keep(&stream->memory, at, size, stream->bytes);
+    }
     stream->pending_bytes += size;
     return stream->pending_bytes >= stream->welcome->coalesce_bytes ? pnsk_stream_flush(stream, error) : status;
 }
@@ -237,7 +311,8 @@ penstock_status pnsk_stream_step_sent(pnsk_stream *stream, pnsk_error *error)
 
 penstock_status pnsk_stream_flush_old(pnsk_stream *stream, pnsk_error *error)
 {
-    const bool old = stream->n_pending != 0 && pnsk_now_ms() - stream->pending_since_ms >= stream->welcome->coalesce_ms;
+    const bool holds = stream->n_pending != 0 || stream->rows.number != 0;
+    const bool old = holds && pnsk_now_ms() - stream->pending_since_ms >= stream->welcome->coalesce_ms;
     return old ? pnsk_stream_flush(stream, error) : PENSTOCK_OK;
 }
 
@@ -269,6 +344,7 @@ penstock_status pnsk_stream_await_end(pnsk_stream *stream, pnsk_error *error)
                  (unsigned long long)arrived, (unsigned long long)stream->pieces, stream->link.peer, stream->link.endpoint);
         return PENSTOCK_SERVER_LOST;
     }
+    stream->settled = true;
     return PENSTOCK_OK;
 }
 
@@ -279,5 +355,7 @@ void pnsk_stream_close(pnsk_stream *stream, int linger_ms)
     free(stream->pending);
     stream->pending = NULL;
     stream->n_pending = stream->room = 0;
+    pnsk_rows_close(stream);
     pnsk_link_close(&stream->link, linger_ms);
+    pnsk_memory_close(&stream->memory);
 }

@@ -22,7 +22,8 @@ const char *pnsk_kind_name(uint8_t kind)
 {
     static const char *const names[] = {"?",      "HELLO",  "WELCOME",  "NEXT",   "ASSIGN",   "NO_MORE",
                                         "ANNOUNCE", "ACCEPT", "BEGIN",  "PIECE",  "CREDIT",   "END",
-                                        "STREAMED", "FINISH", "FINISHED", "HEARTBEAT", "ALIVE", "REFUSE", "INDICES"};
+                                        "STREAMED", "FINISH", "FINISHED", "HEARTBEAT", "ALIVE", "REFUSE", "INDICES",
+                                        "SHARE",    "SHARED", "BLOCK"};
     return kind < sizeof names / sizeof *names ? names[kind] : "?";
 }
 
@@ -101,7 +102,7 @@ bool pnsk_header_unpack(const uint8_t *frame, size_t size, pnsk_header *h, pnsk_
                     PNSK_VERSION);
     h->kind = frame[6];
     h->dtype = frame[7];
-    if (h->kind < PNSK_HELLO || h->kind > PNSK_INDICES || (h->dtype != 0 && pnsk_dtype_bytes(h->dtype) == 0))
+    if (h->kind < PNSK_HELLO || h->kind > PNSK_BLOCK || (h->dtype != 0 && pnsk_dtype_bytes(h->dtype) == 0))
         return fail(error, "unknown kind %u or dtype %u in header", h->kind, h->dtype);
     h->incarnation = (uint32_t)get_le(frame + 8, 4);
     h->attempt = (uint32_t)get_le(frame + 12, 4);
@@ -209,6 +210,21 @@ void pnsk_indices_pack(pnsk_buffer *out, const int64_t *points, uint64_t count, 
 {
     for (uint64_t i = 0; i < count; i++)
         put_number(out, (uint64_t)points[i], wide ? 8 : 4);
+}
+
+void pnsk_share_pack(pnsk_buffer *out, const pnsk_share *share)
+{
+    put_bytes(out, share->boot, sizeof share->boot);
+    put_number(out, share->pid, 4);
+    put_number(out, share->descriptor, 4);
+    put_number(out, share->size, 8);
+    put_bytes(out, share->token, sizeof share->token);
+}
+
+void pnsk_reference_pack(uint64_t offset, uint64_t size, uint8_t out[PNSK_REFERENCE_BYTES])
+{
+    put_le(out, offset, 8);
+    put_le(out + 8, size, 8);
 }
 
 void pnsk_finish_pack(pnsk_buffer *out, uint8_t outcome, uint32_t ranks, uint64_t steps, double blocked_seconds,

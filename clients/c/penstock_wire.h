@@ -37,8 +37,14 @@ enum pnsk_kind {
     PNSK_HEARTBEAT,
     PNSK_ALIVE,
     PNSK_REFUSE,
-    PNSK_INDICES
+    PNSK_INDICES,
+    PNSK_SHARE,
+    PNSK_SHARED,
+    PNSK_BLOCK
 };
+
+#define PNSK_REFERENCE 0x80 /* of the kind byte: the payload frame holds a reference to shared memory, not the payload */
+#define PNSK_REFERENCE_BYTES 16
 
 enum pnsk_reason { PNSK_NO_HELLO = 13 }; /* the reason that this library reacts to */
 
@@ -83,6 +89,14 @@ typedef struct {
     char *solver;          /* JSON text for workers */
 } pnsk_welcome;
 
+/* Where memory of this process is that a server on the same node can read. */
+typedef struct {
+    uint8_t boot[16]; /* boot id of the machine */
+    uint32_t pid, descriptor;
+    uint64_t size;
+    uint8_t token[16]; /* random bytes, with which the memory begins */
+} pnsk_share;
+
 typedef struct {
     bool validation;
     uint32_t n_parameters;
@@ -119,6 +133,8 @@ void pnsk_hello_pack(pnsk_buffer *out, const uint8_t client[PNSK_CLIENT_BYTES], 
 void pnsk_announce_pack(pnsk_buffer *out, const penstock_field *fields, uint32_t count);
 void pnsk_begin_pack(pnsk_buffer *out, uint32_t ranks, const double *parameters, uint32_t count);
 void pnsk_indices_pack(pnsk_buffer *out, const int64_t *points, uint64_t count, bool wide);
+void pnsk_share_pack(pnsk_buffer *out, const pnsk_share *share);
+void pnsk_reference_pack(uint64_t offset, uint64_t size, uint8_t out[PNSK_REFERENCE_BYTES]);
 void pnsk_finish_pack(pnsk_buffer *out, uint8_t outcome, uint32_t ranks, uint64_t steps, double blocked_seconds,
                       const char *message);
 

@@ -84,13 +84,15 @@ def c_values(kind: str, v: dict[str, Any]) -> str:
         )
     if kind == "ALIVE":
         return f"&(bool){{{int(v['abandon'])}}}"
+    if kind == "SHARE":
+        boot, token = (c_array("uint8_t", list(map(str, bytes.fromhex(v[name])))) for name in ("boot", "token"))
+        boot, token = (text.removeprefix("(uint8_t[])") for text in (boot, token))
+        return f"&(pnsk_share){{{boot}, {v['pid']}u, {v['descriptor']}u, UINT64_C({v['size']}), {token}}}"
     assert kind == "REFUSE"
     return f"&(pnsk_refuse){{{v['reason']}u, {c_text(v['text'])}}}"
 
 
-# libpenstock sends every payload in its message, and every time step in pieces.
-NEITHER_SENT_NOR_RECEIVED = {"SHARE", "SHARED", "BLOCK"}
-MESSAGES = [m for m in VECTORS["messages"] if m["header"]["kind"] not in NEITHER_SENT_NOR_RECEIVED]
+MESSAGES = VECTORS["messages"]
 RECEIVED = {"WELCOME", "ASSIGN", "ACCEPT", "STREAMED", "ALIVE", "REFUSE"}
 
 
@@ -117,4 +119,10 @@ def vectors_header() -> str:
     for i in VECTORS["invalid_payloads"]:
         if i["kind"] in RECEIVED:
             lines.append(f"    {{{c_text(i['name'])}, {Kind[i['kind']].value}, {raw(i['hex'])}, NULL}},")
+    lines += ["};", "static const reference_vector references[] = {"]
+    for r in VECTORS["references"]:
+        place = f"UINT64_C({r['reference']['offset']}), UINT64_C({r['reference']['size']})"
+        lines.append(
+            f"    {{{c_text(r['name'])}, {c_header(r['header'])}, {raw(r['header_hex'])}, {place}, {raw(r['payload_hex'])}}},"
+        )
     return "\n".join([*lines, "};", ""])

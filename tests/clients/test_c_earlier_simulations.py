@@ -32,7 +32,7 @@ LATE: dict[str, Any] = {
 def test_late_answers_of_an_earlier_simulation_are_ignored(programs: Path, tmp_path: Path, late: str) -> None:
     """The second simulation's own answer to END is a refusal."""
 
-    def piece(header: Header) -> list[bytes] | None:
+    def step(header: Header) -> list[bytes] | None:
         return LATE[late](header) if header.simulation == 1 else None
 
     def end(header: Header) -> list[bytes]:
@@ -42,7 +42,7 @@ def test_late_answers_of_an_earlier_simulation_are_ignored(programs: Path, tmp_p
 
     script: dict[Kind, Any] = {
         Kind.NEXT: lambda h: [h._replace(kind=Kind.ASSIGN).pack(), Assign((2.0,), False).pack()],
-        Kind.PIECE: piece,
+        Kind.BLOCK: step,
         Kind.END: end,
         Kind.FINISH: answer(Kind.FINISHED),
     }

@@ -47,7 +47,7 @@ def test_a_server_that_falls_silent_is_given_up(
 
 
 def test_a_connection_that_breaks_is_noticed_before_the_time_out(programs: Path, tmp_path: Path) -> None:
-    with scripted(tmp_path, {Kind.PIECE: lambda _: "die"}, timeout_ms=60_000) as path:
+    with scripted(tmp_path, {Kind.BLOCK: lambda _: "die"}, timeout_ms=60_000) as path:
         code, said, seconds = run(programs, PENSTOCK_CONNECT=str(path))
     assert code == SERVER_LOST
     assert "lost the connection to a trainer rank at tcp://127.0.0.1:" in said

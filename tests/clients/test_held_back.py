@@ -39,17 +39,23 @@ def in_python(programs: Path, connect: Path, ranks: int, steps: int, pause: floa
 
 
 def first_steps(tmp_path: Path, solve: Callable[[Path], None], steps: int, coalesce_ms: int) -> list[int]:
-    """First time step of each message of pieces, where a megabyte may be held back for so long."""
+    """First time step of each message of time steps, where a megabyte may be held back for so long."""
     seen: list[int] = []
+    blocks: list[int] = []  # of these, whole time steps
 
     def piece(header: Header) -> None:
         seen.append(header.step)
 
+    def block(header: Header) -> None:
+        seen.append(header.step)
+        blocks.append(header.step)
+
     def end(header: Header) -> list[bytes]:
-        return [header._replace(kind=Kind.STREAMED).pack(), Streamed(steps, 0, 0).pack()]
+        return [header._replace(kind=Kind.STREAMED).pack(), Streamed(len(blocks) or steps, 0, 0).pack()]
 
     script: dict[Kind, Any] = {
         Kind.PIECE: piece,
+        Kind.BLOCK: block,
         Kind.END: end,
         Kind.FINISH: answer(Kind.FINISHED),
     }

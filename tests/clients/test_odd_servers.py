@@ -62,7 +62,7 @@ def test_a_process_that_was_stopped_does_not_take_the_server_for_lost(programs: 
     def end(header: Header) -> list[bytes]:
         return [header._replace(kind=Kind.STREAMED).pack(), Streamed(60, 0, 0).pack()]
 
-    script: dict[Kind, Any] = {Kind.PIECE: begun.append, Kind.END: end, Kind.FINISH: answer(Kind.FINISHED)}
+    script: dict[Kind, Any] = {Kind.BLOCK: begun.append, Kind.END: end, Kind.FINISH: answer(Kind.FINISHED)}
     with scripted(tmp_path, script, timeout_ms=1500, credit=1 << 20) as path:
         process = subprocess.Popen(
             [programs / "stream", "60", "4", "pause_ms=10"],

@@ -1,5 +1,6 @@
 /* One simulation after the other on one handle, from number 0. Prints the memory of the process (kB) after a tenth of them
- * and at the end. Usage: many SIMULATIONS STEPS POINTS; exit code: the penstock_status of the call that failed.
+ * and at the end. Usage: many SIMULATIONS STEPS POINTS [fail]; fail: of the
+ * first simulation, half of the time steps are sent before it fails. Exit code: the penstock_status of the call that failed.
  */
 #define _XOPEN_SOURCE 700 /* putenv */
 #include <math.h>
@@ -34,7 +35,7 @@ static long resident_kb(void)
 
 int main(int argc, char **argv)
 {
-    if (argc != 4)
+    if (argc != 4 && argc != 5)
         return 100;
     const long simulations = strtol(argv[1], NULL, 10), steps = strtol(argv[2], NULL, 10);
     const uint64_t points = strtoull(argv[3], NULL, 10);
@@ -48,11 +49,14 @@ int main(int argc, char **argv)
         putenv(variable);
         check(penstock_begin(p), "begin");
         check(penstock_announce(p, &field, 1), "announce");
-        for (long step = 0; step < steps; step++) {
+        const int fails = argc == 5 && simulation == 0;
+        for (long step = 0; step < (fails ? steps / 2 : steps); step++) {
+            for (uint64_t i = 0; i < points; i++)
+                u[i] = (double)(simulation + step) + (double)i / 1024;
             check(penstock_send(p, 0, step, NAN, PENSTOCK_FLOAT64, u, 0, points), "send");
             check(penstock_step_sent(p), "step_sent");
         }
-        check(penstock_finish(p), "finish");
+        check(fails ? penstock_fail(p, "on purpose") : penstock_finish(p), fails ? "fail" : "finish");
         if (simulation == simulations / 10 || simulation == simulations - 1)
             printf("%ld simulations, %ld kB\n", simulation + 1, resident_kb());
     }

@@ -53,6 +53,14 @@ typedef struct {
     const char *message;
 } finish_values;
 
+typedef struct {
+    const char *name;
+    pnsk_header header;
+    bytes raw;
+    uint64_t offset, size;
+    bytes payload;
+} reference_vector;
+
 #include "vectors.h"
 
 static int failures;
@@ -101,6 +109,24 @@ static void check_headers(void)
     }
 }
 
+/* References are only sent: a header that announces one is refused. */
+static void check_references(void)
+{
+    for (size_t i = 0; i < sizeof references / sizeof *references; i++) {
+        const reference_vector *v = &references[i];
+        uint8_t raw[PNSK_HEADER_BYTES], payload[PNSK_REFERENCE_BYTES];
+        pnsk_header header = v->header, back;
+        pnsk_error error;
+        header.kind |= PNSK_REFERENCE;
+        pnsk_header_pack(&header, raw);
+        pnsk_reference_pack(v->offset, v->size, payload);
+        expect(v->raw.size == sizeof raw && memcmp(raw, v->raw.data, sizeof raw) == 0, v->name, "packs to other bytes");
+        expect(v->payload.size == sizeof payload && memcmp(payload, v->payload.data, sizeof payload) == 0, v->name,
+               "is encoded to other bytes");
+        expect(!pnsk_header_unpack(raw, sizeof raw, &back, &error), v->name, "is not refused");
+    }
+}
+
 static void check_encoded(const payload_vector *v)
 {
     pnsk_buffer out = {0};
@@ -113,6 +139,8 @@ static void check_encoded(const payload_vector *v)
     } else if (v->kind == PNSK_BEGIN) {
         const begin_values *b = v->values;
         pnsk_begin_pack(&out, b->ranks, b->parameters, b->n_parameters);
+    } else if (v->kind == PNSK_SHARE) {
+        pnsk_share_pack(&out, v->values);
     } else {
         const finish_values *f = v->values;
         pnsk_finish_pack(&out, f->outcome, f->ranks, f->steps, f->blocked_seconds, f->message);
@@ -201,10 +229,12 @@ static void check_decoded(const payload_vector *v)
 int main(void)
 {
     check_headers();
+    check_references();
     size_t n = sizeof payloads / sizeof *payloads;
     for (size_t i = 0; i < n; i++) {
         const payload_vector *v = &payloads[i];
-        const bool sent = v->kind == PNSK_HELLO || v->kind == PNSK_ANNOUNCE || v->kind == PNSK_BEGIN || v->kind == PNSK_FINISH;
+        const bool sent = v->kind == PNSK_HELLO || v->kind == PNSK_ANNOUNCE || v->kind == PNSK_BEGIN ||
+                          v->kind == PNSK_FINISH || v->kind == PNSK_SHARE;
         if (sent)
             check_encoded(v);
         else
