@@ -15,7 +15,7 @@ from typing import Any
 import tomli_w
 from provenance import ROOT
 
-from penstock_solvers.openfoam.build import OpenFOAMBuildError, build, library_path
+from penstock_solvers.openfoam.build import OpenFOAMBuildError, build
 from penstock_solvers.openfoam.environment import OpenFOAMMissing, openfoam_environment
 from performance.pairs import OURS, CannotRun, Figures, Row, in_turn, one_line
 from performance.plan import Plan
@@ -47,7 +47,7 @@ def measure(plan: Plan) -> None:
     if shutil.which("icoFoam") is None:
         raise CannotRun("OpenFOAM is not installed (apt-get install openfoam)")
     try:
-        library = library_path() or build(log=lambda _line: None)
+        library = build(log=lambda _line: None)  # one that is there may be of older sources
     except (OpenFOAMMissing, OpenFOAMBuildError) as error:
         raise CannotRun(one_line(str(error))) from error
     steps = 6 if plan.quick else 20
