@@ -22,6 +22,7 @@ from performance.buffer_costs import rows  # noqa: E402
 from performance.pairs import OURS, CannotRun, Figures, Row, Spread, Turns, absent, in_turn  # noqa: E402
 from performance.processes import Failed, Talker  # noqa: E402
 from performance.training_runs import windows  # noqa: E402
+from performance.where import COPY, INGEST, MERGE, RECEIVE, parts_of  # noqa: E402
 
 RATE = "samples/s"
 
@@ -205,3 +206,18 @@ def test_the_costs_of_the_buffer_become_rows() -> None:
     assert drawing.reaches("from 1,000") is True
     assert held.case == "stats(): lock held at most (5,000,000 samples)"
     assert held.reaches("") is True
+
+
+def test_a_stack_belongs_to_the_part_of_its_innermost_file() -> None:
+    receive = "Thread.run (threading.py:1);RouterLoop._receive_all (penstock_server/network/router.py:180);"
+    shares = parts_of(
+        [
+            f"{receive}Ingest.handle (penstock_server/ingest/ingest.py:100) 1",
+            f"{receive}WholeSteps._fill (penstock_server/ingest/steps.py:260);_wrapfunc (numpy/fromnumeric.py:54) 2",
+            f"{receive}take (penstock_server/native/__init__.py:59) 3",
+            f"{receive}Normaliser.merge (penstock_server/training/normalisation.py:122) 4",
+            "Thread.run (threading.py:1);wait (threading.py:2) 100",
+        ]
+    )
+    assert sum(shares.values()) == 1.0
+    assert (shares[RECEIVE], shares[INGEST], shares[COPY], shares[MERGE]) == (0.1, 0.2, 0.3, 0.4)

@@ -2,7 +2,7 @@
 
     python benchmarks/performance [GROUP ...] [--quick] [--rounds N] [--json FILE]
 
-GROUP is one of: ingest, end-to-end, steady, solver, start, ranks; all of them by default, about 20 minutes, or 3 with
+GROUP is one of: ingest, end-to-end, where, steady, solver, start, ranks; all of them by default, about 20 minutes, or 3 with
 --quick. Every figure is a ratio of two things that were measured in turn, as many times as there are rounds. A group
 that cannot run on this machine says why in one line.
 
@@ -36,6 +36,7 @@ from performance.plan import Plan  # noqa: E402
 GROUPS = {
     "ingest": ("ingest",),
     "end-to-end": ("end_to_end",),
+    "where": ("where",),
     "steady": ("steady",),
     "solver": ("solver",),
     "start": ("start", "buffer_costs"),

@@ -20,6 +20,7 @@ NOT_YET = "These figures have not been measured yet: `make bench` does it, and w
 TITLES = {
     "ingest": "Ingest",
     "end to end": "End to end",
+    "where": "Where the server's time goes",
     "steady": "Steady training",
     "solver": "The solver's side",
     "start": "Start and memory",
@@ -47,6 +48,8 @@ def row_text(row: Row) -> str:
     lines = [f"{row.group}: {row.case}: {row.figure}"]
     if row.values.get(row.ours):
         lines.append(f"    {row.ours:<40} {spread_text(row.values[row.ours])}{_verdict(row, '')}")
+    parts = {} if row.ratios else row.values
+    lines += [f"    {name:<40} {spread_text(values)}" for name, values in parts.items() if name != row.ours]
     for other, ratios in row.ratios.items():
         lines.append(
             f"    / {other:<38} {spread_text(ratios)}   ({spread_text(row.values[other])}){_verdict(row, other)}"
@@ -85,7 +88,8 @@ def tables(found: dict[str, Any] | None, shown: bool = False) -> str:
     parts += _overview([row for row in rows if row.group == "end to end" and row.figure == "samples/s"])
     for group in dict.fromkeys(row.group for row in rows):
         parts.append(f"### {TITLES.get(group, group)}\n")
-        parts += _table([row for row in rows if row.group == group])
+        of_group = [row for row in rows if row.group == group]
+        parts += _table(of_group) if any(row.ratios for row in of_group) else _overview(of_group)
     return "\n".join(parts)
 
 
@@ -93,7 +97,7 @@ def _overview(rows: list[Row]) -> Iterator[str]:
     """Yield a table of the medians: a line for each thing, a column for each case."""
     if not rows:
         return
-    yield "| samples/s | " + " | ".join(row.case for row in rows) + " |"
+    yield f"| {rows[0].figure} | " + " | ".join(row.case for row in rows) + " |"
     yield "|---|" + "---|" * len(rows)
     for name in dict.fromkeys(name for row in rows for name in row.values):
         cells = [number(statistics.median(row.values[name])) if name in row.values else "-" for row in rows]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -70,7 +74,7 @@ def serve(job: Job) -> None:
         _wait(engine, lambda status: status.received >= job.producers)
         tell(warm=True)
         await_word()
-        before, meter = engine.status(), Meter()
+        before, meter, profiler = engine.status(), Meter(), _profiler(job)
         tell(started=True)
         if job.batch:
             end = job.total // job.batch
@@ -79,11 +83,26 @@ def serve(job: Job) -> None:
         else:
             _wait(engine, lambda status: status.received >= job.total)
             figures = meter.figures(job.total - before.received)
+        if profiler is not None:
+            profiler.send_signal(signal.SIGINT)  # it writes what it has seen
+            profiler.wait(60)
         tell(**figures)
         engine.wait(0.5)
         engine.stop("measured")
         engine.wait(60)
         engine.close()
+
+
+def _profiler(job: Job) -> subprocess.Popen[bytes] | None:
+    """Start py-spy on this process, where the job asks for its stacks."""
+    stacks = job.options.get("stacks")
+    if stacks is None:
+        return None
+    program = Path(sys.executable).parent / "py-spy"
+    # Without --nonblocking it would stop this process for each sample.
+    arguments = ["record", "--nonblocking", "--rate", "200", "--format", "raw", "--duration", "600", "--output", stacks]
+    with Path(f"{stacks}.log").open("wb") as log:
+        return subprocess.Popen([program, *arguments, "--pid", str(os.getpid())], stdout=log, stderr=log)
 
 
 def _wait(engine: Any, reached: Any) -> None:
