@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import threading
 import weakref
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KEPT = 3  # memories: one that is trained on, one that waits, one that is filled
 
@@ -29,6 +31,8 @@ class BatchMemory:
         Args:
             shape: its shape.
         """
+        import torch  # imported here: commands that only read a study need no torch
+
         size = math.prod(shape)
         with self._lock:
             unused = next((i for i, (_, given) in enumerate(self._kept) if given() is None), None)
