@@ -221,3 +221,12 @@ def test_a_stack_belongs_to_the_part_of_its_innermost_file() -> None:
     )
     assert sum(shares.values()) == 1.0
     assert (shares[RECEIVE], shares[INGEST], shares[COPY], shares[MERGE]) == (0.1, 0.2, 0.3, 0.4)
+
+
+def test_a_group_measured_anew_replaces_its_rows_and_has_a_stamp_of_its_own() -> None:
+    row = some_row().as_json()
+    other = {**row, "group": "ranks"}
+    before = {"commit": "a", "command": "all", "rows": [row, other]}
+    after = page.updated(before, {"commit": "b", "command": "one", "rows": [{**row, "case": "new"}]})
+    assert [(r["group"], r["case"]) for r in after["rows"]] == [(row["group"], "new"), ("ranks", row["case"])]
+    assert (after["commit"], after["anew"]) == ("a", {row["group"]: {"commit": "b", "command": "one"}})

@@ -28,7 +28,7 @@ sys.path[0] = str(BENCHMARKS)  # in place of this folder
 
 from provenance import ROOT, provenance  # noqa: E402
 
-from performance.page import JSON, row_text, write_page  # noqa: E402
+from performance.page import JSON, row_text, updated, write_page  # noqa: E402
 from performance.pairs import CannotRun, Row, absent, one_line  # noqa: E402
 from performance.plan import Plan  # noqa: E402
 
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}, or {QUICK_ROUNDS} with --quick")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--reverb-python", type=Path, help="the Python of an environment with dm-reverb")
+    parser.add_argument("--update", action="store_true", help="put the groups into the figures of the page, too")
     parser.add_argument("--page", action="store_true", help="only write the page from the figures that are there")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.groups if name not in GROUPS]:
@@ -61,12 +62,15 @@ def main() -> None:
         return write_page()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all processes are ended
     whole = not arguments.groups and not arguments.quick
-    out: Path = arguments.json or (JSON if whole else ROOT / "build" / "performance.json")
+    out: Path = arguments.json or (JSON if whole or arguments.update else ROOT / "build" / "performance.json")
     rows = measure(arguments)
     chosen = [*arguments.groups, *(["--quick"] if arguments.quick else [])]
     command = " ".join(["python benchmarks/performance", *chosen])
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({**provenance(command), "rows": [row.as_json() for row in rows]}, indent=1) + "\n")
+    found = {**provenance(command), "rows": [row.as_json() for row in rows]}
+    if arguments.update and out.is_file():
+        found = updated(json.loads(out.read_text()), found)
+    out.write_text(json.dumps(found, indent=1) + "\n")
     print(f"written to {out}")
     if out == JSON:
         write_page()

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from performance import file_formats
-from performance.job import Job, Meter
+from performance.job import Job, Meter, provide_memory
 from performance.processes import await_word, tell
 
 Take = Callable[[NDArray[np.float32]], None]
@@ -189,6 +189,7 @@ def consume(job: Job, kind: str) -> None:
             take(rows[: job.batch] if job.batch else rows[first : job.warm_total])
         tell(warm=True)
         await_word()
+        provide_memory(job)
         meter = Meter()
         tell(started=True)
         if job.batch:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from performance.pairs import Figures
 from performance.processes import Talker, python
 
@@ -73,6 +75,16 @@ class Meter:
             "consumer CPU µs/sample": 1e6 * cpu / steps,
             "peak memory GB": _most_resident() / 1e9,
         }
+
+
+def provide_memory(job: Job) -> None:
+    """Write to as much memory as a stream will fill, and give it back.
+
+    The host of a virtual machine takes free memory away after seconds and provides it again as it is written, which takes
+    ten times as long as a copy. The first of several things to be measured would pay for that.
+    """
+    rows = 4 * job.batch if job.batch else job.total
+    np.empty(4 * job.elements * rows, np.uint8).fill(1)
 
 
 def _most_resident() -> int:

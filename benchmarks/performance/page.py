@@ -66,6 +66,24 @@ def _verdict(row: Row, other: str) -> str:
     return f"   wanted {sign} {row.wanted[other]:g}: {'reached' if reached else 'not reached'}"
 
 
+def updated(before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return figures with some groups measured anew, each with the command and commit of its own.
+
+    Args:
+        before: content of performance.json.
+        new: likewise, of some groups.
+    """
+    groups = {row["group"] for row in new["rows"]}
+    rows = [*new["rows"], *(row for row in before["rows"] if row["group"] not in groups)]
+    order = list(TITLES)
+    stamp = {name: value for name, value in new.items() if name != "rows"}
+    return {
+        **before,
+        "rows": sorted(rows, key=lambda row: order.index(row["group"])),
+        "anew": {**before.get("anew", {}), **dict.fromkeys(groups, stamp)},
+    }
+
+
 def tables(found: dict[str, Any] | None, shown: bool = False) -> str:
     """Return the text between the markers.
 
@@ -88,6 +106,8 @@ def tables(found: dict[str, Any] | None, shown: bool = False) -> str:
     parts += _overview([row for row in rows if row.group == "end to end" and row.figure == "samples/s"])
     for group in dict.fromkeys(row.group for row in rows):
         parts.append(f"### {TITLES.get(group, group)}\n")
+        if anew := found.get("anew", {}).get(group):
+            parts.append(made_by(anew))
         of_group = [row for row in rows if row.group == group]
         parts += _table(of_group) if any(row.ratios for row in of_group) else _overview(of_group)
     return "\n".join(parts)

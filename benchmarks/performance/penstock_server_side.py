@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from performance.job import Job, Meter
+from performance.job import Job, Meter, provide_memory
 from performance.processes import await_word, tell
 
 LOOK_SECONDS = 0.02  # between two queries of the study's status
@@ -74,6 +74,7 @@ def serve(job: Job) -> None:
         _wait(engine, lambda status: status.received >= job.producers)
         tell(warm=True)
         await_word()
+        provide_memory(job)
         before, meter, profiler = engine.status(), Meter(), _profiler(job)
         tell(started=True)
         if job.batch:
