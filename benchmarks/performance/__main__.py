@@ -7,7 +7,7 @@ GROUP is one of: ingest, end-to-end, where, steady, solver, start, ranks; all of
 that cannot run on this machine says why in one line.
 
 Without GROUP and --quick the figures go to docs/results/performance.json, and the page is written from them. Otherwise
-they go to build/performance.json, and the page stays as it is.
+they go to build/performance.json, and the page stays as it is, unless --update puts the groups into the page's figures.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ def main() -> None:
     out: Path = arguments.json or (JSON if whole or arguments.update else ROOT / "build" / "performance.json")
     rows = measure(arguments)
     chosen = [*arguments.groups, *(["--quick"] if arguments.quick else [])]
+    chosen += ["--rounds", str(arguments.rounds)] if arguments.rounds else []
     command = " ".join(["python benchmarks/performance", *chosen])
     out.parent.mkdir(parents=True, exist_ok=True)
     found = {**provenance(command), "rows": [row.as_json() for row in rows]}

@@ -109,7 +109,8 @@ def tables(found: dict[str, Any] | None, shown: bool = False) -> str:
         if anew := found.get("anew", {}).get(group):
             parts.append(made_by(anew))
         of_group = [row for row in rows if row.group == group]
-        parts += _table(of_group) if any(row.ratios for row in of_group) else _overview(of_group)
+        measured = all(row.values for row in of_group)
+        parts += _overview(of_group) if group == "where" and measured else _table(of_group)
     return "\n".join(parts)
 
 
