@@ -162,8 +162,7 @@ class Simulation:
             if self._row is not None and offset is None:
                 row = [parts[field.name][1] for field in self._row.fields]
         self._check()
-        n = len(self._streams)
-        stream = self._streams[self.id % n if self._welcome.pin_simulations else (self.id + step) % n]
+        stream = self._streams[(self.id if self._welcome.pin_simulations else self.id + step) % len(self._streams)]
         if row is not None:
             assert self._row is not None
             if not stream.may_send(self._row.bytes):
