@@ -63,7 +63,7 @@ lint: env
 docs: env  ## the documentation as a site in build/site, built without a network; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: env  ## docs/performance.md: Penstock beside what people use instead, about 20 minutes; BENCH=--quick takes 3 and keeps the page
+bench: env  ## docs/performance.md: Penstock beside what people use instead, about 50 minutes; BENCH='--rounds 1' takes 18, BENCH=--quick 6 and keeps the page
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@command -v redis-server >/dev/null || ! command -v apt-get >/dev/null || [ "$$(id -u)" != 0 ] || { apt-get update -qq && \
 	  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends redis-server >/dev/null; }

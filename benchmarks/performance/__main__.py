@@ -2,8 +2,8 @@
 
     python benchmarks/performance [GROUP ...] [--quick] [--rounds N] [--json FILE]
 
-GROUP is one of: ingest, end-to-end, where, steady, solver, start, ranks; all of them by default, about 20 minutes, or 3 with
---quick. Every figure is a ratio of two things that were measured in turn, as many times as there are rounds. A group
+GROUP is one of: ingest, end-to-end, where, steady, solver, start, ranks; all of them by default, about 50 minutes, or 6
+with --quick. Every figure is a ratio of two things that were measured in turn, as many times as there are rounds. A group
 that cannot run on this machine says why in one line.
 
 Without GROUP and --quick the figures go to docs/results/performance.json, and the page is written from them. Otherwise
@@ -49,7 +49,7 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}")
-    parser.add_argument("--quick", action="store_true", help="fewer cases for a shorter time: about 3 minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer cases for a shorter time: about 6 minutes")
     parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}, or {QUICK_ROUNDS} with --quick")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--reverb-python", type=Path, help="the Python of an environment with dm-reverb")
