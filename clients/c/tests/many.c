@@ -7,18 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "penstock.h"
-
-static penstock *p;
-
-static void check(penstock_status status, const char *call)
-{
-    if (status == PENSTOCK_OK)
-        return;
-    printf("%s: %s\n", call, penstock_error(p));
-    penstock_close(p);
-    exit(status);
-}
+#include "check.h"
 
 static long resident_kb(void)
 {

@@ -4,21 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "penstock.h"
+#include "check.h"
 
-static penstock *p;
 static double *u;
 static float *v;
 static int32_t *k;
-
-static void check(penstock_status status, const char *call)
-{
-    if (status == PENSTOCK_OK)
-        return;
-    printf("%s: %s\n", call, penstock_error(p));
-    penstock_close(p);
-    exit(status);
-}
 
 static void send(size_t field, long step, uint64_t from, uint64_t to)
 {

@@ -10,18 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "penstock.h"
-
-static penstock *p;
-
-static void check(penstock_status status, const char *call)
-{
-    if (status == PENSTOCK_OK)
-        return;
-    printf("%s: %s\n", call, penstock_error(p));
-    penstock_close(p);
-    exit(status);
-}
+#include "check.h"
 
 static long option(int argc, char **argv, const char *name, long otherwise)
 {
