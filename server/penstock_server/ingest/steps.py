@@ -73,12 +73,7 @@ class WholeSteps:
             number: id of the simulation.
             step: number of the time step.
         """
-        if self.is_single(number):
-            ledger, stride = self._ledger(number)
-            if step < simulation.replayed or step % stride:
-                return None
-            return ledger.has(number, step // stride)
-        return simulation.windows is not None and simulation.windows.passed(step)
+        return self._arrived(simulation, number, [step])[0]
 
     def check_time(self, header: Header) -> None:
         """Raise an error if a physical time is no number that an input can have.
@@ -192,19 +187,20 @@ class WholeSteps:
     def _new(self, simulation: StreamedSimulation, header: Header, block: Block) -> Block:
         """Return the time steps of a block that are wanted; count the duplicates among the others."""
         steps: list[int] = block.steps.tolist()
-        arrived: list[bool | None]
-        if self.is_single(header.simulation):
-            ledger, stride = self._ledger(header.simulation)
-            arrived = [*ledger.which(header.simulation, [step // stride for step in steps])]
-            if stride > 1 or steps[0] < simulation.replayed:
-                between = (step < simulation.replayed or step % stride for step in steps)
-                arrived = [None if skip else known for skip, known in zip(between, arrived, strict=True)]
-        else:
-            arrived = [self.arrived(simulation, header.simulation, step) for step in steps]
+        arrived = self._arrived(simulation, header.simulation, steps)
         self.count_duplicates(arrived.count(True))
-        if not any(known is not False for known in arrived):
+        if arrived.count(False) == len(block):
             return block
         return block.pick(np.array([i for i, known in enumerate(arrived) if known is False], np.int64))
+
+    def _arrived(self, simulation: StreamedSimulation, number: int, steps: list[int]) -> list[bool | None]:
+        """Return for each time step what `arrived` does."""
+        if not self.is_single(number):
+            windows = simulation.windows
+            return [windows is not None and windows.passed(step) for step in steps]
+        (ledger, stride), first = self._ledger(number), simulation.replayed
+        known = ledger.which(number, [step // stride for step in steps])
+        return [None if step < first or step % stride else has for step, has in zip(steps, known, strict=True)]
 
     def _take_single(
         self, simulation: StreamedSimulation, header: Header, parameters: tuple[float, ...], block: Block
