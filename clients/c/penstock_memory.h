@@ -26,8 +26,8 @@ penstock_status pnsk_memory_open(pnsk_memory *memory, uint64_t window, pnsk_erro
 /* Give the memory back, once the trainer rank has done so too. Does nothing where there is none. */
 void pnsk_memory_close(pnsk_memory *memory);
 
-/* Find room for a payload of `size` bytes and set *at to its place. Returns where to write it; NULL where the payload itself
- * should be sent, because it is small, there is no memory or no room is free. */
+/* Find room for a payload of `size` bytes and set *at to its place. Returns where to write it. Returns NULL if the
+ * payload must go in the message: it is small, there is no memory, or no room is free. */
 void *pnsk_memory_find(pnsk_memory *memory, uint64_t size, uint64_t *at);
 
 /* Keep the payload that was written to the place found last. mark: payload bytes sent up to its end. */

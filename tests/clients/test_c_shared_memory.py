@@ -21,7 +21,7 @@ POINTS, STEPS = 3000, 32  # the server keeps checksums of as many
 
 
 def checksum(first: float, size: int) -> int:
-    """Of a time step whose values rise by 1/1024 from the first, as the server keeps it."""
+    """Checksum, as the server computes it, of a time step with the values first, first + 1/1024, first + 2/1024, ..."""
     return zlib.crc32((first + np.arange(size) / 1024).astype(np.float32).tobytes())
 
 

@@ -1,4 +1,4 @@
-"""A worker is a light process: what it imports while it runs a simulation."""
+"""A worker imports no heavy package while it runs a simulation."""
 
 from __future__ import annotations
 

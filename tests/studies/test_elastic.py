@@ -67,7 +67,7 @@ def test_workers_come_and_go_beside_the_studys_own(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with ExitStack() as stack:
         hands = Hands(out, stack)
-        # Long enough that simulations are left when the last worker comes.
+        # Slow enough that simulations are left when the last worker starts.
         written = write_study(tmp_path, 0.16, server_timeout=SERVER_TIMEOUT, retries=2)
         with running("run", written, "--out", out) as study:
             wait_for(lambda: events(out, "finished"))

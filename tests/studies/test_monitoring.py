@@ -106,7 +106,7 @@ def test_every_expression_has_data_that_agree_with_the_report(tmp_path: Path) ->
         tmp_path,
         training={"min_batches": 100_000_000, "validate_every": 100},
         retries=0,
-        # Slow enough that Prometheus is there before the last refusal: what a counter had before does not count.
+        # Slow enough that messages are refused after Prometheus has started: it counts from its first reading on.
         options={"points": 16, "steps": 25, "pause": 0.03, "diverges_above": 420.0},
     )
     out = tmp_path / "run"

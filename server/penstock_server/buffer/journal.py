@@ -29,7 +29,9 @@ class Numbers:
         self.journals: list[Journal] = []
 
     def fetch(self, at: list[int]) -> None:
-        """Bring numbers into the processor's cache side by side, for a loop that would wait for one after the other.
+        """Read numbers, so that they are in the processor's cache for the loop that follows.
+
+        One array operation waits for all of them at once; the loop would wait for each.
 
         Args:
             at: indices of the numbers.

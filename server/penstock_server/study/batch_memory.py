@@ -1,4 +1,4 @@
-"""Memory for batches that serves again: new memory costs more than the copy into it, as the system clears each page."""
+"""Memory that is used for one batch after another. New memory costs more than the copy into it: it must be cleared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEPT = 3  # memories: one that is trained on, one that waits, one that is filled
 
 
 class BatchMemory:
-    """Tensors of float32 on the CPU, whose memory serves again once no tensor and no array refers to it."""
+    """Tensors of float32 on the CPU, whose memory is used again once no tensor and no array refers to it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""The normalised targets of a batch: on a CPU in one pass over memory, into memory that serves again."""
+"""The normalised targets of a batch: on a CPU in one pass, into memory that is used again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BatchTargets:
             raw: shape (..., k width), float32; any number k of rows laid end to end.
 
         Returns:
-            The shape of `raw`; float32. Its memory serves again once nothing refers to it.
+            The shape of `raw`; float32. Its memory is used again once nothing refers to it.
         """
         if not self._normalised:
             return raw

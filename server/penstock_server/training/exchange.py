@@ -1,4 +1,4 @@
-"""Rows of numbers that trainer ranks send each other over TCP connections of their own, all by way of rank 0.
+"""Trainer ranks send each other rows of numbers over their own TCP connections. Rank 0 passes them on.
 
 A vote takes about 40 µs on loopback this way, and about 1 ms over gloo, which hands each message from thread to thread.
 """

@@ -26,7 +26,7 @@ _TOKEN_BYTES = 64  # before the rows, which are aligned so
 
 
 class Ranks(Protocol):
-    """What is needed of the group; see `RankGroup`."""
+    """The methods of `RankGroup` that are used here."""
 
     rank: int
     size: int

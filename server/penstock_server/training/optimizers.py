@@ -48,8 +48,8 @@ _SCHEDULERS = {
 }
 
 
-# Torch's optimizers import torch's compiler (2 s) when they are made and at each step, to be left out of compiled code.
-# Here no optimizer is compiled. Where a later torch does not know this attribute, it imports its compiler again.
+# Torch's optimizers import torch's compiler, which takes 2 s, only to tell it not to compile them. Penstock compiles no
+# optimizer, and sets the mark that they would get. A later torch without this mark imports its compiler again.
 for _method in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
     _plain = inspect.unwrap(getattr(optim.Optimizer, _method))
     setattr(_plain, "__dynamo_disable", _plain)

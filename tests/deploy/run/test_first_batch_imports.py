@@ -1,4 +1,4 @@
-"""What a study imports before its first batch: nothing that only its end, or another kind of study, needs."""
+"""Before its first batch, a study imports no package that only its end or another kind of study needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory of batches serves again once nothing refers to it, and never before."""
+"""Memory of batches is used again once nothing refers to it, and never before."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock_server.study import BatchMemory
 from penstock_server.study.batch_memory import KEPT
 
 
-def test_memory_serves_again_once_the_last_tensor_of_it_has_gone() -> None:
+def test_memory_is_used_again_once_the_last_tensor_of_it_has_gone() -> None:
     memory = BatchMemory()
     tensor = memory.tensor((64, 10))
     first = tensor.data_ptr()

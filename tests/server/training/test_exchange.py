@@ -1,4 +1,4 @@
-"""Rows of numbers over connections of the ranks' own."""
+"""Trainer ranks send each other rows of numbers over their own connections."""
 
 from __future__ import annotations
 

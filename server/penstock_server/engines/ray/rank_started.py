@@ -1,4 +1,4 @@
-"""What a trainer rank says of itself at its start, in a file without torch, which the coordinator does not need."""
+"""The first message of a trainer rank. The coordinator reads it and needs no torch, so this file imports none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from penstock_server.engines.setup import RestoredState
 
 @dataclass(frozen=True)
 class RankStarted:
-    """What a trainer rank says of itself once its sockets are open.
+    """The message of a trainer rank whose sockets are open.
 
     Attributes:
         endpoint: address of its data socket.
